@@ -1,0 +1,36 @@
+//! `meshstore`: a Raft-replicated storage node for service meshes.
+//!
+//! This page is the table of contents, bottom up: a module imports only what stands above it here
+//! (`tests/tidy.rs` holds the table). Without the feature `server` the crate is the client library.
+
+pub mod error;
+pub mod limits;
+pub mod model;
+pub mod proto;
+
+pub mod client;
+// pub use client::Client;
+pub use error::{Error, Result};
+
+#[cfg(feature = "server")]
+pub mod environment;
+
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod layers;
+#[cfg(feature = "server")]
+pub mod node;
+#[cfg(feature = "server")]
+pub mod raft;
+#[cfg(feature = "server")]
+pub mod rpc;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+pub mod state;
+#[cfg(feature = "server")]
+pub mod storage;
+
+#[cfg(feature = "cli")]
+pub mod cli;

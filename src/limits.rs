@@ -1,0 +1,62 @@
+//! Every bound that a node enforces on what it is sent, in one place, with their relations checked
+//! by the compiler. What *apply* itself relies on is not here but in `state::constants`: a limit may
+//! change with a release, apply may not.
+
+/// Largest value of one record, in bytes.
+pub const VALUE_BYTES: usize = 1 << 20;
+/// Largest user part of a key (state key, config key, route destination), in bytes.
+pub const KEY_BYTES: usize = 1024;
+/// Largest id (message id, node id), in bytes.
+pub const ID_BYTES: usize = 255;
+/// Largest encoded transaction, in bytes.
+pub const TRANSACTION_BYTES: usize = 4 << 20;
+/// Most operations in one branch of a transaction from a client.
+pub const CLIENT_OPERATIONS: usize = 1_024;
+/// Most operations in one branch of a transaction from a layer.
+pub const LAYER_OPERATIONS: usize = 20_000;
+/// Most compares in one transaction.
+pub const COMPARES: usize = 4_096;
+/// Most proposals packed into one log entry.
+pub const ENTRY_PROPOSALS: usize = 512;
+/// Log entries are closed at this size, in bytes; one larger proposal makes an entry of its own.
+pub const ENTRY_BYTES: usize = 1 << 20;
+/// Most bytes of entries in one AppendEntries call.
+pub const APPEND_BYTES: usize = 2 << 20;
+/// Largest message that a peer decodes, in bytes.
+pub const PEER_DECODE_BYTES: usize = 16 << 20;
+/// Largest message that is decoded from a client, in bytes.
+pub const CLIENT_DECODE_BYTES: usize = TRANSACTION_BYTES + (64 << 10);
+/// Snapshot bytes per chunk on the wire.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Most concurrent streams (calls) on one client connection.
+pub const STREAMS_PER_CONNECTION: u32 = 1_024;
+/// Most proposals that wait for a place in a log entry before callers are refused.
+pub const QUEUED_PROPOSALS: usize = 16_384;
+/// Most bytes of proposals that wait for a place in a log entry before callers are refused.
+pub const QUEUED_BYTES: usize = 64 << 20;
+/// Records on one page of a list, unless asked otherwise.
+pub const PAGE_DEFAULT: usize = 100;
+/// Most records on one page of a list.
+pub const PAGE_MAX: usize = 1_000;
+/// Bytes of values after which a page is closed early.
+pub const PAGE_BYTES: usize = 1 << 20;
+/// Longest page cursor, in bytes of its text.
+pub const CURSOR_BYTES: usize = 8_192;
+/// Longest deadline that a call may ask for, in milliseconds.
+pub const DEADLINE_MAX_MS: u64 = 300_000;
+/// Deadline of a call that names none, in milliseconds.
+pub const DEADLINE_DEFAULT_MS: u64 = 10_000;
+/// Shortest and longest life of an idle session, in milliseconds.
+pub const SESSION_TTL_MIN_MS: u64 = 1_000;
+/// See [`SESSION_TTL_MIN_MS`].
+pub const SESSION_TTL_MAX_MS: u64 = 86_400_000;
+/// Most sessions open at once; the next is refused.
+pub const SESSIONS: usize = 10_000;
+
+const _: () = assert!(VALUE_BYTES < TRANSACTION_BYTES);
+const _: () = assert!(TRANSACTION_BYTES * 2 <= PEER_DECODE_BYTES);
+const _: () = assert!(APPEND_BYTES + TRANSACTION_BYTES <= PEER_DECODE_BYTES);
+const _: () = assert!(ENTRY_BYTES <= APPEND_BYTES);
+const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
+const _: () = assert!(CLIENT_OPERATIONS <= LAYER_OPERATIONS);
+const _: () = assert!(KEY_BYTES * 2 < CURSOR_BYTES);

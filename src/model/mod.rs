@@ -1,0 +1,18 @@
+//! The shared vocabulary: plain data, no I/O. Everything above (client, core, layers, rpc) speaks it.
+
+pub mod key;
+pub mod keyspace;
+pub mod mesh;
+pub mod outcome;
+pub mod position;
+pub mod proposal;
+pub mod read;
+pub mod record;
+pub mod session;
+pub mod transaction;
+
+pub use key::{Key, ScopeId};
+pub use outcome::{OperationResult, Outcome, Refusal};
+pub use position::Position;
+pub use read::{ReadMode, ReadStamp};
+pub use record::{Entry, Record, Reference, ReferenceMode};

@@ -1,0 +1,8 @@
+//! Consensus: openraft with our own log, state machine and network. The only module that names openraft.
+
+pub mod log;
+pub mod log_store;
+pub mod network;
+pub mod peer;
+pub mod state_machine;
+pub mod types;

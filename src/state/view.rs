@@ -1,0 +1,101 @@
+//! What layers read: records and index entries of one revision.
+
+use bytes::Bytes;
+
+use super::stored;
+use crate::{
+    error::{Fault, Result},
+    model::{
+        Key, Record, ScopeId,
+        key::{self, PREFIX_BYTES},
+        keyspace,
+    },
+};
+
+/// Where a view's bytes come from. A source that meets a fault reports it to its node and answers
+/// `Unavailable`.
+pub trait Source: Send + Sync {
+    /// The stored value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>>;
+    /// Up to `limit` stored pairs with `start <= key < end`, in order.
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>>;
+    /// Reports a fault, and answers what the reader is told.
+    fn fault(&self, fault: Fault) -> crate::Error;
+}
+
+/// All records as of one revision.
+pub struct View {
+    revision: u64,
+    source: Box<dyn Source>,
+}
+
+/// One entry of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The key in the index.
+    pub entry_key: Vec<u8>,
+    /// The record that owns it.
+    pub record_key: Key,
+    /// The whole position in the index; `after` a page this is where the next begins.
+    pub position: Bytes,
+    /// What the record put there.
+    pub payload: Bytes,
+}
+
+impl View {
+    /// A view of `source`, which shows `revision`.
+    pub fn new(revision: u64, source: Box<dyn Source>) -> Self {
+        Self { revision, source }
+    }
+
+    /// The one revision that everything read here shows.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The record of a key.
+    pub fn record(&self, key: &Key) -> Result<Option<Record>> {
+        let Some(stored) = self.source.get(key.as_bytes())? else { return Ok(None) };
+        stored::decode(key.as_bytes(), &stored).map(Some).map_err(|fault| self.source.fault(fault))
+    }
+
+    /// Up to `limit` records of a scope whose user bytes are in `start..end` (`None`: to the scope's end).
+    pub fn records(
+        &self,
+        scope: ScopeId,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Record)>> {
+        let mut records = Vec::new();
+        for (key, stored) in self.pairs(scope, start, end, limit)? {
+            let record = stored::decode(&key, &stored).map_err(|fault| self.source.fault(fault))?;
+            let key = Key::from_bytes(key).ok_or_else(|| self.source.fault(Fault::bug("a key without a scope")))?;
+            records.push((key, record));
+        }
+        Ok(records)
+    }
+
+    /// Up to `limit` entries of an index whose positions are in `start..end` (`None`: to its end). A
+    /// position is the escaped entry key followed by the record key; see [`key::escape`].
+    pub fn entries(&self, index: u32, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<IndexEntry>> {
+        let malformed = || self.source.fault(Fault::new(format!("index {index} holds a malformed entry")));
+        let mut entries = Vec::new();
+        for (key, payload) in self.pairs(ScopeId::new(keyspace::ENTRIES, index), start, end, limit)? {
+            let position = key.slice(PREFIX_BYTES.min(key.len())..);
+            let (entry_key, record_key) = key::unescape(&position).ok_or_else(malformed)?;
+            let record_key = Key::from_bytes(position.slice_ref(record_key)).ok_or_else(malformed)?;
+            entries.push(IndexEntry { entry_key, record_key, position: position.clone(), payload });
+        }
+        Ok(entries)
+    }
+
+    fn pairs(&self, scope: ScopeId, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        let start = scope.key(start);
+        let end = match end {
+            Some(end) => Some(scope.key(end).as_bytes().clone()),
+            None => key::prefix_end(&scope.prefix()),
+        };
+        self.source.range(start.as_bytes(), end.as_deref(), limit)
+    }
+}

@@ -15,6 +15,9 @@ pub const ROUTING_TABLE: Keyspace = 0x13;
 /// Runtime configuration (JSON), by key.
 pub const RUNTIME_CONFIG: Keyspace = 0x14;
 
+/// Permissions: every proposal names the revision of the last change here that it was decided on.
+pub const SECURITY: Keyspace = 0x20;
+
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
 /// See [`FIRST_RECORD`].

@@ -48,3 +48,15 @@ pub const INDEX_MESSAGE_FROM: u32 = 2;
 pub const INDEX_MESSAGE_TO: u32 = 3;
 /// Index: messages by pair: `escaped from | escaped to | timestamp`.
 pub const INDEX_MESSAGE_PAIR: u32 = 4;
+
+/// What a keyspace of records is called towards people; `None` if this program does not know it.
+pub fn name(keyspace: Keyspace) -> Option<&'static str> {
+    match keyspace {
+        MESSAGES => Some("mesh_messages"),
+        STATE => Some("mesh_state"),
+        NODE_STATE => Some("mesh_node_state"),
+        ROUTING_TABLE => Some("mesh_routing_table"),
+        RUNTIME_CONFIG => Some("mesh_runtime_config"),
+        _ => None,
+    }
+}

@@ -90,6 +90,11 @@ impl View {
         Ok(entries)
     }
 
+    /// Reports that what is stored cannot be, and answers what the reader is told.
+    pub fn fault(&self, fault: Fault) -> crate::Error {
+        self.source.fault(fault)
+    }
+
     fn pairs(&self, scope: ScopeId, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         let start = scope.key(start);
         let end = match end {

@@ -1,5 +1,7 @@
 //! A running node: propose, read, lifecycle.
 
+pub mod identity;
+
 use tokio::time::Instant;
 
 use crate::{

@@ -13,3 +13,6 @@ pub mod snapshot;
 pub use adapter::{PeerConnection, PeerNetwork};
 pub use identity::Identity;
 pub use peers::{Lane, Peers};
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::future::{Either, Ready, ready};
 use http::{HeaderMap, HeaderName, Request, Response};
-use tonic::{Status, body::Body};
+use tonic::Status;
 use tower::{Layer, Service};
 
 use super::Standing;
@@ -205,7 +205,7 @@ where
 mod tests {
     use std::{collections::BTreeMap, convert::Infallible};
 
-    use tonic::Code;
+    use tonic::{Code, body::Body};
     use tower::ServiceExt;
 
     use super::*;

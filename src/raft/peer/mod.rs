@@ -269,4 +269,4 @@ fn malformed(error: DecodeError) -> Status {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod testing;

@@ -7,3 +7,4 @@ pub mod network;
 pub mod peer;
 pub mod state_machine;
 pub mod types;
+pub mod wire;

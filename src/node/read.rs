@@ -4,7 +4,10 @@
 //! it by a round to a quorum, a follower asks the leader. One round serves all reads that arrived before it
 //! *started*; those that come later wait for the next.
 
-use std::{collections::VecDeque, sync::Arc, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -94,43 +97,6 @@ pub(super) async fn applied(
     }
 }
 
-/// How old this node's data may be: the time since a heartbeat whose commit index is applied here, plus how
-/// long before it the leader itself last heard from a quorum.
-#[derive(Default)]
-pub struct Freshness(Mutex<Heard>);
-
-#[derive(Default)]
-struct Heard {
-    /// Up to this moment (monotonic) everything acknowledged is applied here.
-    covered: Option<Duration>,
-    /// Moments that will be covered once their commit index is applied; in order.
-    pending: VecDeque<(Duration, u64)>,
-}
-
-/// More heartbeats than this that are not applied yet say nothing new: the newest are dropped.
-const PENDING: usize = 64;
-
-impl Freshness {
-    /// The leader was heard at `now`, `quorum_age` after it had heard from a quorum, with this commit index.
-    pub fn heard(&self, now: Duration, quorum_age: Duration, commit_index: u64) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.pending.len() < PENDING {
-            heard.pending.push_back((now.saturating_sub(quorum_age), commit_index));
-        }
-    }
-
-    /// The age of what is applied up to `applied_index`, in milliseconds; `u64::MAX` if nothing is known.
-    pub fn age_ms(&self, now: Duration, applied_index: u64) -> u64 {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((at, _)) = heard.pending.front().copied().filter(|(_, commit)| *commit <= applied_index) {
-            heard.pending.pop_front();
-            heard.covered = heard.covered.max(Some(at));
-        }
-        let age = heard.covered.map(|at| now.saturating_sub(at).as_millis());
-        age.map_or(u64::MAX, |age| u64::try_from(age).unwrap_or(u64::MAX))
-    }
-}
-
 /// A storage view as layers read it.
 pub(super) struct NodeView {
     pub(super) view: storage::View,
@@ -166,23 +132,5 @@ pub(super) fn answer(error: ViewError, faults: &Faults) -> Error {
             faults.report(fault);
             unavailable("the node is stopping")
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn age_counts_from_a_heartbeat_whose_commit_is_applied_here() {
-        let freshness = Freshness::default();
-        let ms = Duration::from_millis;
-        assert_eq!(freshness.age_ms(ms(5), 100), u64::MAX, "never heard of a leader");
-        freshness.heard(ms(1_000), ms(40), 10);
-        freshness.heard(ms(1_100), ms(0), 20);
-        assert_eq!(freshness.age_ms(ms(1_200), 9), u64::MAX, "index 10 is not applied yet");
-        assert_eq!(freshness.age_ms(ms(1_200), 10), 240, "the first heartbeat, and the leader's own age");
-        assert_eq!(freshness.age_ms(ms(1_200), 25), 100);
-        assert_eq!(freshness.age_ms(ms(3_200), 25), 2_100);
     }
 }

@@ -7,12 +7,13 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use futures_util::future::BoxFuture;
+use tokio::{sync::watch, task::JoinHandle};
+use tonic::transport::Server;
 
 use super::{
     Node, Shared,
@@ -21,22 +22,23 @@ use super::{
     identity::{self, Directory, Formed},
     jobs,
     propose::Proposer,
-    read::{AskLeader, Freshness, ReadIndex},
+    read::{AskLeader, ReadIndex},
 };
 use crate::{
     config::{self, Config},
-    environment::{Environment, executor::Running as RunningWorker},
-    error::Fault,
-    model::Position,
+    environment::{Environment, executor::Running as RunningWorker, net},
+    error::{Error, Fault, Result as Answer},
     raft::{
         consensus::{Consensus, Leadership, Timing},
+        freshness::Freshness,
         log::{self, Log},
         log_store::LogStore,
-        network::PeerNetwork,
-        peer::{PeerListener, PeerService},
+        network::{PeerNetwork, Peers},
+        peer::{Group, IdentityLayer, PeerParts, PeerService, ReadIndexSource, Standing},
         state_machine::{Machine, Observer},
         types::{Member, NodeId},
     },
+    rpc_mount::ForwardedCalls,
     state::audit::Accounts,
     storage::{self, EngineKind, Store},
 };
@@ -45,13 +47,3 @@ use crate::{
 const HAND_OVER: Duration = Duration::from_secs(3);
 /// How long a node that stops waits for what is in flight.
 const FINISH: Duration = Duration::from_secs(5);
-
-/// A started node, with what must be told when it stops.
-pub struct Running {
-    /// The node.
-    pub node: Node,
-    store: Store,
-    workers: Vec<RunningWorker>,
-    packer: JoinHandle<()>,
-    peers: PeerListener,
-}

@@ -1,6 +1,7 @@
 //! Consensus: openraft with our own log, state machine and network. The only module that names openraft.
 
 pub mod consensus;
+pub mod freshness;
 pub mod log;
 pub mod log_store;
 pub mod network;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     environment::{Environment, Executor},
-    proto::v1::Frame,
+    proto::v1::{Frame, Pulse},
     raft::{
         types::{Member, NodeId, TypeConfig, Vote},
         wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, Transfer, Transferred},
@@ -59,6 +59,7 @@ impl<D> PeerNetwork<D> {
             appends,
             clients: BTreeMap::new(),
             transfer: self.transfers << 16,
+            pulse: None,
             data: PhantomData,
         }
     }
@@ -85,6 +86,8 @@ pub struct PeerConnection<D> {
     appends: Lane,
     clients: BTreeMap<Lane, Client>,
     transfer: u64,
+    /// That of the last answer to an append.
+    pulse: Option<Pulse>,
     data: PhantomData<fn() -> D>,
 }
 
@@ -122,10 +125,13 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
 
     async fn append_entries(&mut self, rpc: Append, option: RPCOption) -> Result<Appended> {
         let mut client = self.client(self.appends).map_err(unreachable)?;
-        let request = wire::append(rpc);
+        let mut request = wire::append(rpc);
+        request.quorum_age_ms = self.peers.freshness().quorum_age_ms();
+        request.echo = self.pulse;
         let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
         let limit = append_limit(option.soft_ttl(), bytes);
         let answer = self.answer(RPCTypes::AppendEntries, limit, client.append(request)).await?;
+        self.pulse = answer.pulse;
         wire::open_appended(&answer.envelope).map_err(malformed)
     }
 

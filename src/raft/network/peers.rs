@@ -18,7 +18,10 @@ use crate::{
     error::{Error, Result},
     limits,
     proto::v1::{ReadIndexRequest, peer_client::PeerClient},
-    raft::types::{Member, NodeId},
+    raft::{
+        freshness::Freshness,
+        types::{Member, NodeId},
+    },
 };
 
 /// A client of another node's `Peer` service that says who is calling.
@@ -41,18 +44,24 @@ pub enum Lane {
 pub struct Peers {
     net: Arc<dyn Net>,
     identity: Identity,
+    freshness: Arc<Freshness>,
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
 }
 
 impl Peers {
     /// No connections yet.
-    pub fn new(net: Arc<dyn Net>, identity: Identity) -> Arc<Self> {
-        Arc::new(Self { net, identity, channels: Mutex::default() })
+    pub fn new(net: Arc<dyn Net>, identity: Identity, freshness: Arc<Freshness>) -> Arc<Self> {
+        Arc::new(Self { net, identity, freshness, channels: Mutex::default() })
     }
 
     /// Who this node is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// How old this node's data is.
+    pub fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
     }
 
     /// The connection to a node.

@@ -73,7 +73,7 @@ fn option() -> RPCOption {
 
 fn factory(identity: Identity) -> PeerNetwork<Scripted> {
     let environment = Environment { net: Arc::new(RealNet), ..Environment::real() };
-    PeerNetwork::new(&environment, Peers::new(environment.net.clone(), identity))
+    PeerNetwork::new(&environment, Peers::new(environment.net.clone(), identity, Arc::new(Freshness::new(environment.clock.clone()))))
 }
 
 fn first() -> Identity {
@@ -134,7 +134,7 @@ async fn a_full_append_of_the_largest_entries_fits() {
 #[tokio::test]
 async fn the_read_index_comes_from_the_leader_or_not_at_all() {
     let node = FakeNode::second().await;
-    let peers = Peers::new(Arc::new(RealNet), first());
+    let peers = Peers::new(Arc::new(RealNet), first(), Arc::new(Freshness::new(Arc::new(RealClock))));
     let timeout = Duration::from_secs(20);
     let error = peers.read_index(2, &node.member(), timeout).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("not the leader"), "{error}");

@@ -22,6 +22,7 @@ pub use check::{Caller, IdentityLayer};
 pub use receive::{SnapshotReceiver, SnapshotSink};
 
 use super::{
+    freshness::Freshness,
     network::identity::{Identity, from_hex, hex},
     types::{NodeId, TypeConfig, Vote},
     wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, SnapshotMeta, Transfer, Transferred},
@@ -168,6 +169,8 @@ pub struct PeerParts<C> {
     pub directory: Arc<dyn Adopt>,
     /// The leader's read index.
     pub reads: Arc<dyn ReadIndexSource>,
+    /// How old this node's data is.
+    pub freshness: Arc<Freshness>,
 }
 
 impl<C: Consensus> PeerService<C> {
@@ -223,9 +226,17 @@ impl<C: Consensus> Peer for PeerService<C> {
     }
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
-        let request = wire::open_append(request.into_inner()).map_err(malformed)?;
+        let request = request.into_inner();
+        let (echo, quorum_age_ms) = (request.echo, request.quorum_age_ms);
+        let request = wire::open_append(request).map_err(malformed)?;
+        let committed = request.leader_commit.map_or(0, |committed| committed.index);
         let answer = self.parts.consensus.append(request).await.map_err(|fatal| self.stopped(&fatal))?;
-        Ok(Response::new(AppendResponse { envelope: wire::appended(&answer) }))
+        // Only what was accepted comes from the leader of this term.
+        let freshness = &self.parts.freshness;
+        if matches!(answer, Appended::Success | Appended::PartialSuccess(_)) {
+            freshness.heard(echo, quorum_age_ms, committed);
+        }
+        Ok(Response::new(AppendResponse { envelope: wire::appended(&answer), pulse: Some(freshness.pulse()) }))
     }
 
     async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {

@@ -65,7 +65,7 @@ fn no_message_passes_for_another() {
     for (message, _) in golden() {
         let bytes = seal(&message);
         let taken = [
-            open_append(v1::AppendRequest { head: bytes.clone(), entries: vec![] }).is_ok(),
+            open_append(v1::AppendRequest { head: bytes.clone(), entries: vec![], ..Default::default() }).is_ok(),
             open_appended(&bytes).is_ok(),
             open_vote(&bytes).is_ok(),
             open_voted(&bytes).is_ok(),
@@ -89,7 +89,7 @@ fn a_snapshot_from_the_future_is_refused() {
 fn only_a_leader_appends_and_sends_snapshots() {
     let vote = StoredVote { committed: false, ..VOTE };
     let head = seal(&Message::Append { vote, previous: None, committed: None });
-    let error = open_append(v1::AppendRequest { head, entries: vec![] }).unwrap_err();
+    let error = open_append(v1::AppendRequest { head, entries: vec![], ..Default::default() }).unwrap_err();
     assert!(error.to_string().contains("no quorum"), "{error}");
     let message = Message::Snapshot { vote, transfer: 1, last: None, membership: StoredMembershipAt::default() };
     assert!(open_snapshot(&seal(&message)).unwrap_err().to_string().contains("no quorum"));
@@ -169,7 +169,7 @@ proptest! {
     fn no_bytes_make_a_decoder_panic(bytes in collection::vec(any::<u8>(), 0..200)) {
         // Behind a right header, else nothing would ever reach the payload's decoder.
         for bytes in [codec::seal(Kind::Peer, 1, 0, &bytes), bytes.into()] {
-            let _ = open_append(v1::AppendRequest { head: bytes.clone(), entries: vec![bytes.clone()] });
+            let _ = open_append(v1::AppendRequest { head: bytes.clone(), entries: vec![bytes.clone()], ..Default::default() });
             let _ = open_snapshot(&bytes);
             let _ = open_transferred(&bytes);
         }

@@ -85,11 +85,13 @@ impl State {
             Err(Stop::Fault(fault)) => return Err(fault),
             Err(Stop::Refused(refusal)) => return Err(Fault::bug(format!("expiry was refused: {refusal}"))),
         };
-        if overlay.has_changes() {
-            self.take_effect(base, overlay.into_effect(), applied)?;
-        }
+        // Before it takes effect: that may bring an earlier one, of a record that was put off.
+        let effect = overlay.has_changes().then(|| overlay.into_effect());
         self.next_expiry_ms = next;
-        Ok(())
+        match effect {
+            Some(effect) => self.take_effect(base, effect, applied),
+            None => Ok(()),
+        }
     }
 
     fn apply_one(
@@ -101,7 +103,7 @@ impl State {
     ) -> Result<Outcome, Fault> {
         let now_ms = self.meta.log_time_ms;
         if let Some(call) = &proposal.call {
-            match self.meta.sessions.look_up(call, now_ms) {
+            match self.meta.sessions.look_up(call, &proposal.principal, now_ms) {
                 Known::New => {}
                 Known::Answered(outcome) => return Ok(outcome),
                 Known::Expired => return Ok(Outcome::SessionExpired),
@@ -109,11 +111,13 @@ impl State {
         }
         let outcome = match &proposal.action {
             Action::Transact(transaction) => self.transact(base, batch, &proposal.guards, transaction, applied)?,
-            Action::OpenSession { ttl_ms } => self.open_session(*ttl_ms, now_ms),
-            Action::KeepSession { session } if self.meta.sessions.keep(*session, now_ms) => self.unchanged(true),
+            Action::OpenSession { ttl_ms } => self.open_session(&proposal.principal, *ttl_ms, now_ms),
+            Action::KeepSession { session } if self.meta.sessions.keep(*session, &proposal.principal, now_ms) => {
+                self.unchanged(true)
+            }
             Action::KeepSession { .. } => Outcome::SessionExpired,
             Action::CloseSession { session } => {
-                let closed = self.meta.sessions.close(*session);
+                let closed = self.meta.sessions.close(*session, &proposal.principal);
                 self.unchanged(closed)
             }
             Action::Refuse { reason } => self.refused(Refusal::Layer(reason.clone())),
@@ -185,12 +189,12 @@ impl State {
         Ok(())
     }
 
-    fn open_session(&mut self, ttl_ms: u64, now_ms: u64) -> Outcome {
+    fn open_session(&mut self, principal: &str, ttl_ms: u64, now_ms: u64) -> Outcome {
         if self.meta.sessions.len() >= SESSIONS {
             return self.refused(Refusal::TooManySessions);
         }
         self.meta.revision += 1;
-        self.meta.sessions.open(self.meta.revision, ttl_ms, now_ms);
+        self.meta.sessions.open(self.meta.revision, principal, ttl_ms, now_ms);
         self.unchanged(true)
     }
 

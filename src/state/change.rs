@@ -13,6 +13,7 @@ pub struct Commit {
 
 /// One change that a reader can see.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "almost every change is one of a record")]
 pub enum Change {
     /// A record was created (`old` is `None`), overwritten, or deleted (`new` is `None`).
     Record {

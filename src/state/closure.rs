@@ -8,12 +8,26 @@ use crate::{
     model::{Key, ReferenceMode, Refusal, key},
 };
 
+/// Referrers that are read at a time where one would do: those of dropped scopes are passed over.
+const PAGE: usize = 64;
+
 /// What goes when a record goes.
 pub(super) struct Closure {
     /// The record and all that cascade from it, breadth first; cycles are fine.
     pub(super) keys: Vec<Key>,
     /// Whether there would be more than one transaction may delete; `keys` is then only the beginning.
     pub(super) too_many: bool,
+    /// Who references one of them with `restrict`; of more than one transaction may delete only as many, and
+    /// one.
+    restricting: BTreeSet<Key>,
+}
+
+impl Closure {
+    /// Whether a `restrict` reference from outside holds one of the records.
+    pub(super) fn is_held(&self) -> bool {
+        let going: BTreeSet<&Key> = self.keys.iter().collect();
+        self.restricting.iter().any(|referrer| !going.contains(referrer))
+    }
 }
 
 impl<B: Base> Overlay<'_, B> {
@@ -24,7 +38,8 @@ impl<B: Base> Overlay<'_, B> {
         let mut found = Vec::new();
         let mut start = prefix.clone();
         loop {
-            let page = self.pairs_in(&start, end.as_deref(), limit.max(1))?;
+            let asked = limit.max(PAGE);
+            let page = self.pairs_in(&start, end.as_deref(), asked)?;
             let Some((last, _)) = page.last() else { return Ok(found) };
             let mut next = last.to_vec();
             next.push(0);
@@ -38,7 +53,7 @@ impl<B: Base> Overlay<'_, B> {
                     return Ok(found);
                 }
             }
-            if page.len() < limit.max(1) {
+            if page.len() < asked {
                 return Ok(found);
             }
             start = next.into();
@@ -49,21 +64,28 @@ impl<B: Base> Overlay<'_, B> {
     pub(super) fn closure(&self, root: &Key) -> Result<Closure, Fault> {
         let mut seen = BTreeSet::from([root.clone()]);
         let mut keys = Vec::new();
+        let mut restricting = BTreeSet::new();
         let mut queue = VecDeque::from([root.clone()]);
         while let Some(next) = queue.pop_front() {
             for (referrer, mode) in self.referrers(&next, DELETES + 1)? {
-                if mode == ReferenceMode::Cascade && seen.insert(referrer.clone()) {
-                    queue.push_back(referrer);
+                match mode {
+                    ReferenceMode::Cascade if seen.insert(referrer.clone()) => queue.push_back(referrer),
+                    ReferenceMode::Cascade => {}
+                    // More than can go with the record cannot all be inside: one of them holds it, whichever.
+                    ReferenceMode::Restrict if restricting.len() > DELETES => {}
+                    ReferenceMode::Restrict => {
+                        restricting.insert(referrer);
+                    }
                 }
             }
             keys.push(next);
             if self.deleted + keys.len() + queue.len() > DELETES {
                 keys.extend(queue);
                 keys.truncate(DELETES + 1);
-                return Ok(Closure { keys, too_many: true });
+                return Ok(Closure { keys, too_many: true, restricting });
             }
         }
-        Ok(Closure { keys, too_many: false })
+        Ok(Closure { keys, too_many: false, restricting })
     }
 
     /// Deletes a record and what cascades from it: how many went.
@@ -71,21 +93,24 @@ impl<B: Base> Overlay<'_, B> {
         if self.touched.get(root).is_some_and(|touched| touched.new.is_some()) {
             return Err(Refusal::KeyWrittenTwice(root.clone()).into());
         }
-        if self.record(root)?.is_none() {
+        if !self.exists(root)? {
             return Ok(0);
         }
         let closure = self.closure(root)?;
         if closure.too_many {
             return Err(Refusal::TooManyReferrers(root.clone()).into());
         }
-        self.delete_all(&closure.keys)
+        for gone in &closure.keys {
+            self.delete_one(gone)?;
+            self.check_replaced()?;
+        }
+        Ok(closure.keys.len() as u64)
     }
 
-    pub(super) fn delete_all(&mut self, keys: &[Key]) -> Result<u64, Stop> {
-        for gone in keys {
-            self.replace(gone, None, true)?;
-            self.deleted += 1;
-        }
-        Ok(keys.len() as u64)
+    /// Deletes a record and nothing else.
+    pub(super) fn delete_one(&mut self, gone: &Key) -> Result<(), Stop> {
+        self.replace(gone, None, true)?;
+        self.deleted += 1;
+        Ok(())
     }
 }

@@ -6,13 +6,11 @@ use super::{
     base::Base,
     change::{Change, Commit},
     meta::Meta,
+    operation::may_have_scopes,
     overlay::{Displaced, Overlay, Stop},
     scope::{self, Scope},
 };
-use crate::{
-    error::Fault,
-    model::{Key, Record, ReferenceMode, Refusal, ScopeId},
-};
+use crate::model::{Entry, Key, Record, ReferenceMode, Refusal, ScopeId, keyspace};
 
 /// What an overlay becomes when it takes effect: no longer borrows the state that it changes.
 pub(super) struct Effect {
@@ -27,7 +25,8 @@ impl<B: Base> Overlay<'_, B> {
     /// The checks that wait for the last operation: unique entries, references, scopes.
     pub(super) fn check(&self) -> Result<(), Stop> {
         for displaced in &self.displaced {
-            if self.still_claims(displaced)? {
+            let index = ScopeId::new(keyspace::UNIQUE, displaced.index);
+            if self.is_live(index) && self.still_claims(displaced) {
                 let Displaced { index, entry_key, owner } = displaced.clone();
                 return Err(Refusal::UniqueTaken { scope: index, entry: entry_key, owner }.into());
             }
@@ -41,19 +40,22 @@ impl<B: Base> Overlay<'_, B> {
         self.check_scopes().map_err(Stop::Refused)
     }
 
-    fn still_claims(&self, displaced: &Displaced) -> Result<bool, Fault> {
-        let claims = |record: Record| {
-            let same = |entry: &crate::model::Entry| {
-                entry.unique && entry.scope == displaced.index && entry.key == displaced.entry_key
-            };
+    fn still_claims(&self, displaced: &Displaced) -> bool {
+        let claims = |record: &Record| {
+            let same =
+                |entry: &Entry| entry.unique && entry.scope == displaced.index && entry.key == displaced.entry_key;
             record.entries.iter().any(same)
         };
-        Ok(self.record(&displaced.owner)?.is_some_and(claims))
+        match self.touched.get(&displaced.owner) {
+            Some(touched) => touched.new.as_ref().is_some_and(claims),
+            // It owned the entry, and nothing was done to it; unless it went with its scope.
+            None => self.is_live(displaced.owner.scope()),
+        }
     }
 
     fn check_references(&self, referrer: &Key, record: &Record) -> Result<(), Stop> {
         for reference in &record.references {
-            if self.record(&reference.key)?.is_none() {
+            if !self.exists(&reference.key)? {
                 let (referrer, missing) = (referrer.clone(), reference.key.clone());
                 return Err(Refusal::MissingReference { referrer, missing }.into());
             }
@@ -73,11 +75,11 @@ impl<B: Base> Overlay<'_, B> {
     }
 
     fn check_scopes(&self) -> Result<(), Refusal> {
-        for (dropped, _) in self.scopes.iter().filter(|(_, scope)| scope.is_none()) {
+        if self.scopes.values().any(Option::is_none) {
             for ((from, to), count) in &self.meta.links {
                 let count = count.saturating_add_signed(self.links.get(&(*from, *to)).copied().unwrap_or(0));
-                if to == dropped && count > 0 && self.is_live(*from) {
-                    return Err(Refusal::ScopeReferenced(*dropped, *from));
+                if count > 0 && !self.is_live(*to) && self.is_live(*from) {
+                    return Err(Refusal::ScopeReferenced(*to, *from));
                 }
             }
         }
@@ -107,7 +109,11 @@ impl<B: Base> Overlay<'_, B> {
                 self.scope(*id).map(|scope| Scope { account: scope.account.changed(delta, self.revision), ..scope });
             scopes.push((*id, after));
         }
-        let dropped = self.scopes.iter().filter(|(id, scope)| scope.is_none() && self.meta.scopes.contains_key(id));
+        // The scope of older versions goes with the scope of the records: that is one event.
+        let dropped = self
+            .scopes
+            .iter()
+            .filter(|(id, scope)| scope.is_none() && self.meta.scopes.contains_key(id) && may_have_scopes(id.keyspace));
         let dropped: Vec<Change> = dropped.map(|(id, _)| Change::ScopeDropped { scope: *id }).collect();
         let seen = self.touched.into_iter().filter(|(_, touched)| touched.visible);
         let mut changes: Vec<Change> =
@@ -143,9 +149,12 @@ impl Effect {
                 None if scope::is_permanent(*id) => {}
                 None => {
                     meta.scopes.remove(id);
-                    meta.links.retain(|(from, _), _| from != id);
                 }
             }
+        }
+        if self.scopes.iter().any(|(_, scope)| scope.is_none()) {
+            let Meta { links, scopes, .. } = meta;
+            links.retain(|(from, _), _| scope::is_permanent(*from) || scopes.contains_key(from));
         }
     }
 }

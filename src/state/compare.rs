@@ -1,9 +1,14 @@
 //! Compares: questions about the state before a transaction.
 
+use bytes::Bytes;
+
 use super::{base::Base, constants::UNCHANGED_KEYS, overlay::Overlay, stored};
 use crate::{
     error::Fault,
-    model::transaction::{Compare, NumberField, Relation, ScopeField},
+    model::{
+        Key,
+        transaction::{Compare, NumberField, Relation, ScopeField},
+    },
 };
 
 impl<B: Base> Overlay<'_, B> {
@@ -19,7 +24,7 @@ impl<B: Base> Overlay<'_, B> {
 
     fn holds(&self, compare: &Compare) -> Result<bool, Fault> {
         Ok(match compare {
-            Compare::Exists { key, exists } => self.record(key)?.is_some() == *exists,
+            Compare::Exists { key, exists } => self.exists(key)? == *exists,
             Compare::Number { key, field, relation, to } => {
                 let number = self.record(key)?.map_or(0, |record| match field {
                     NumberField::Version => record.version,
@@ -32,29 +37,7 @@ impl<B: Base> Overlay<'_, B> {
                 Some(record) => relation.holds(record.value.as_ref(), to.as_ref()),
                 None => *relation == Relation::NotEqual,
             },
-            Compare::Unchanged { start, end, count, since } => {
-                if self.one_scope(start, end).is_err() {
-                    return Ok(false);
-                }
-                let scope = self.scope(start.scope());
-                if *count > UNCHANGED_KEYS {
-                    return Ok(scope.map_or(0, |scope| scope.account.last_revision) <= *since);
-                }
-                if scope.is_none() {
-                    return Ok(*count == 0);
-                }
-                let limit = usize::try_from(*count).unwrap_or(usize::MAX).saturating_add(1);
-                let found = self.pairs_in(start.as_bytes(), Some(end), limit)?;
-                if found.len() as u64 != *count {
-                    return Ok(false);
-                }
-                for (key, value) in &found {
-                    if stored::decode(key, value)?.mod_revision > *since {
-                        return Ok(false);
-                    }
-                }
-                true
-            }
+            Compare::Unchanged { start, end, count, since } => self.is_unchanged(start, end, *count, *since)?,
             Compare::Scope { scope, field, relation, to } => {
                 let number = self.scope(*scope).map_or(0, |scope| match field {
                     ScopeField::Count => scope.account.count,
@@ -65,5 +48,22 @@ impl<B: Base> Overlay<'_, B> {
                 relation.holds(&number, to)
             }
         })
+    }
+    fn is_unchanged(&self, start: &Key, end: &Bytes, count: u64, since: u64) -> Result<bool, Fault> {
+        if self.one_scope(start, end).is_err() {
+            return Ok(false);
+        }
+        let Some(scope) = self.scope(start.scope()) else { return Ok(count == 0) };
+        if count > UNCHANGED_KEYS {
+            return Ok(scope.account.last_revision <= since);
+        }
+        let limit = usize::try_from(count).unwrap_or(usize::MAX).saturating_add(1);
+        let (mut found, mut all_older) = (0, true);
+        self.scan(start.as_bytes(), end, limit, |key, value| {
+            found += 1;
+            all_older &= stored::decode(&key, &value)?.mod_revision <= since;
+            Ok::<_, Fault>(all_older)
+        })?;
+        Ok(all_older && found == count)
     }
 }

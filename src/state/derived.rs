@@ -12,7 +12,7 @@ use crate::model::{
 };
 
 /// All pairs derived from a record, but for the unique entries. A later duplicate replaces an earlier one.
-pub fn pairs(record_key: &Key, record: &Record) -> BTreeMap<Bytes, Bytes> {
+pub(super) fn pairs(record_key: &Key, record: &Record) -> BTreeMap<Bytes, Bytes> {
     let mut pairs = BTreeMap::new();
     for entry in record.entries.iter().filter(|entry| !entry.unique) {
         let scope = ScopeId::new(keyspace::ENTRIES, entry.scope);
@@ -33,9 +33,9 @@ pub fn pairs(record_key: &Key, record: &Record) -> BTreeMap<Bytes, Bytes> {
 }
 
 /// The scope of all referrers.
-pub const REFERRERS: ScopeId = ScopeId::new(keyspace::REFERRERS, keyspace::NO_SCOPE);
+pub(super) const REFERRERS: ScopeId = ScopeId::new(keyspace::REFERRERS, keyspace::NO_SCOPE);
 /// The scope of all expiries.
-pub const EXPIRY: ScopeId = ScopeId::new(keyspace::EXPIRY, keyspace::NO_SCOPE);
+pub(super) const EXPIRY: ScopeId = ScopeId::new(keyspace::EXPIRY, keyspace::NO_SCOPE);
 
 fn joined(scope: ScopeId, first: &[u8], second: &[u8]) -> Bytes {
     let mut bytes = Vec::with_capacity(PREFIX_BYTES + first.len() + second.len() + 4);
@@ -46,7 +46,7 @@ fn joined(scope: ScopeId, first: &[u8], second: &[u8]) -> Bytes {
 }
 
 /// The pair key that says when a record expires.
-pub fn expiry(at_ms: u64, record_key: &Key) -> Bytes {
+pub(super) fn expiry(at_ms: u64, record_key: &Key) -> Bytes {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + 8 + record_key.as_bytes().len());
     bytes.put_slice(&EXPIRY.prefix());
     bytes.put_u64(at_ms);
@@ -54,20 +54,28 @@ pub fn expiry(at_ms: u64, record_key: &Key) -> Bytes {
     bytes.freeze()
 }
 
+/// The front of the keys of all expiries at one time.
+pub(super) fn expiry_prefix(at_ms: u64) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + 8);
+    bytes.put_slice(&EXPIRY.prefix());
+    bytes.put_u64(at_ms);
+    bytes.freeze()
+}
+
 /// When, and which record, from an expiry pair's key.
-pub fn parse_expiry(pair_key: &Bytes) -> Option<(u64, Key)> {
+pub(super) fn parse_expiry(pair_key: &Bytes) -> Option<(u64, Key)> {
     let (at, _) = pair_key.get(PREFIX_BYTES..)?.split_first_chunk::<8>()?;
     let record_key = Key::from_bytes(pair_key.slice(PREFIX_BYTES + 8..))?;
     Some((u64::from_be_bytes(*at), record_key))
 }
 
 /// The front of the keys of all referrers of a record.
-pub fn referrers_prefix(target: &Key) -> Bytes {
+pub(super) fn referrers_prefix(target: &Key) -> Bytes {
     joined(REFERRERS, target.as_bytes(), &[])
 }
 
 /// Who references, and how, from a referrer pair and the length of its prefix.
-pub fn parse_referrer(pair_key: &Bytes, value: &[u8], prefix_bytes: usize) -> Option<(Key, ReferenceMode)> {
+pub(super) fn parse_referrer(pair_key: &Bytes, value: &[u8], prefix_bytes: usize) -> Option<(Key, ReferenceMode)> {
     let mode = match value {
         [0] => ReferenceMode::Cascade,
         [1] => ReferenceMode::Restrict,
@@ -78,12 +86,12 @@ pub fn parse_referrer(pair_key: &Bytes, value: &[u8], prefix_bytes: usize) -> Op
 }
 
 /// The slot of a unique entry.
-pub fn unique_slot(index: u32, entry_key: &[u8]) -> Bytes {
+pub(super) fn unique_slot(index: u32, entry_key: &[u8]) -> Bytes {
     ScopeId::new(keyspace::UNIQUE, index).key(entry_key).as_bytes().clone()
 }
 
 /// What stands in a unique slot: its owner and the payload.
-pub fn unique_value(owner: &Key, payload: &[u8]) -> Bytes {
+pub(super) fn unique_value(owner: &Key, payload: &[u8]) -> Bytes {
     let owner = owner.as_bytes();
     let mut bytes = BytesMut::with_capacity(4 + owner.len() + payload.len());
     bytes.put_u32_le(u32::try_from(owner.len()).unwrap_or(u32::MAX));
@@ -93,7 +101,7 @@ pub fn unique_value(owner: &Key, payload: &[u8]) -> Bytes {
 }
 
 /// The owner of a unique slot, from what stands in it.
-pub fn parse_unique_owner(value: &Bytes) -> Option<Key> {
+pub(super) fn parse_unique_owner(value: &Bytes) -> Option<Key> {
     let (length, _) = value.split_first_chunk::<4>()?;
     let end = usize::try_from(u32::from_le_bytes(*length)).ok()?.checked_add(4)?;
     (end <= value.len()).then_some(())?;
@@ -101,12 +109,12 @@ pub fn parse_unique_owner(value: &Bytes) -> Option<Key> {
 }
 
 /// The scope in which older versions of a scope's records stand.
-pub fn history_scope(scope: ScopeId) -> ScopeId {
+pub(super) fn history_scope(scope: ScopeId) -> ScopeId {
     ScopeId::new(keyspace::HISTORY, scope.scope)
 }
 
 /// The front of the keys of all older versions of a record.
-pub fn history_prefix(record_key: &Key) -> Bytes {
+pub(super) fn history_prefix(record_key: &Key) -> Bytes {
     let scope = record_key.scope();
     let mut bytes = Vec::with_capacity(2 * PREFIX_BYTES + record_key.as_bytes().len());
     bytes.extend_from_slice(&history_scope(scope).prefix());
@@ -116,7 +124,7 @@ pub fn history_prefix(record_key: &Key) -> Bytes {
 }
 
 /// The key of an older version.
-pub fn history(record_key: &Key, mod_revision: u64) -> Bytes {
+pub(super) fn history(record_key: &Key, mod_revision: u64) -> Bytes {
     let mut bytes = BytesMut::from(history_prefix(record_key).as_ref());
     bytes.put_u64(mod_revision);
     bytes.freeze()

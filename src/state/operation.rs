@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     base::Base,
-    constants::{DELETES, HISTORY, RANGE_BYTES, RANGE_RECORDS},
+    constants::{ANSWER_BYTES, DELETES, HISTORY, RANGE_BYTES, RANGE_RECORDS, REPLACED_BYTES},
     derived,
     overlay::{Overlay, Stop, is_record_keyspace},
     scope::{self, Scope},
@@ -21,6 +21,12 @@ use crate::{
 impl<B: Base> Overlay<'_, B> {
     /// Does one operation.
     pub(super) fn operate(&mut self, operation: &Operation, log_time_ms: u64) -> Result<OperationResult, Stop> {
+        let result = self.dispatch(operation, log_time_ms)?;
+        self.check_replaced()?;
+        Ok(result)
+    }
+
+    fn dispatch(&mut self, operation: &Operation, log_time_ms: u64) -> Result<OperationResult, Stop> {
         match operation {
             Operation::Put { key, put } => self.put(key.clone(), put, log_time_ms),
             Operation::PutStamped { prefix, put } => {
@@ -36,14 +42,30 @@ impl<B: Base> Overlay<'_, B> {
             Operation::Reindex { key, entries } => self.reindex(key, entries),
             Operation::SetScope { scope, settings } => self.set_scope(*scope, *settings),
             Operation::DropScope { scope } => self.drop_scope(*scope),
-            Operation::Get { key } => Ok(OperationResult::Record(self.record(key)?)),
+            Operation::Get { key } => {
+                let record = self.record(key)?;
+                self.answer(record.as_ref().map_or(0, |record| scope::answer_bytes(key.as_bytes(), record)))?;
+                Ok(OperationResult::Record(record))
+            }
             Operation::Range { start, end, limit } => self.range(start, end, *limit),
             Operation::Referrers { key, limit } => {
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX).min(RANGE_RECORDS);
                 let found = if limit == 0 { Vec::new() } else { self.referrers(key, limit)? };
+                self.answer(found.iter().map(|(referrer, _)| referrer.as_bytes().len() + 64).sum())?;
                 Ok(OperationResult::Keys(found.into_iter().map(|(referrer, _)| referrer).collect()))
             }
         }
+    }
+
+    /// Refuses a transaction that answers more than may be in memory, and sent, at once.
+    fn answer(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.answered_bytes += bytes;
+        if self.answered_bytes > ANSWER_BYTES { Err(Refusal::AnswerTooLarge) } else { Ok(()) }
+    }
+
+    /// Refuses a transaction that replaces more than may be in memory at once.
+    pub(super) fn check_replaced(&self) -> Result<(), Refusal> {
+        if self.replaced_bytes > REPLACED_BYTES { Err(Refusal::TooManyBytes) } else { Ok(()) }
     }
 
     fn stamped_key(&mut self, prefix: &Key) -> Key {
@@ -110,10 +132,16 @@ impl<B: Base> Overlay<'_, B> {
     fn delete_range(&mut self, start: &Key, end: &Bytes) -> Result<OperationResult, Stop> {
         writable(start)?;
         self.one_scope(start, end)?;
+        let mut keys = Vec::new();
+        if self.is_live(start.scope()) {
+            self.scan(start.as_bytes(), end, DELETES + 1, |found, _| {
+                keys.push(Key::from_bytes(found).ok_or_else(|| Fault::bug("a stored key without a scope"))?);
+                Ok::<_, Fault>(true)
+            })?;
+        }
         let mut total = 0;
-        for (found, _) in self.pairs_in(start.as_bytes(), Some(end), DELETES + 1)? {
-            let found = Key::from_bytes(found).ok_or_else(|| Fault::bug("a stored key without a scope"))?;
-            total += self.delete(&found)?;
+        for found in &keys {
+            total += self.delete(found)?;
         }
         Ok(OperationResult::Deleted(total))
     }
@@ -148,36 +176,39 @@ impl<B: Base> Overlay<'_, B> {
     }
 
     fn drop_scope(&mut self, scope: ScopeId) -> Result<OperationResult, Stop> {
-        if scope::is_permanent(scope) {
+        // What the core derives goes with what it is derived from, and only with it.
+        if scope::is_permanent(scope) || !may_have_scopes(scope.keyspace) {
             return Err(Refusal::ScopePermanent(scope).into());
         }
         if self.scope(scope).is_none() {
             return Ok(OperationResult::Changed(false));
         }
-        if let Some(written) = self.touched.keys().find(|written| written.scope() == scope) {
+        let first = scope.key(&[]);
+        if let Some((written, _)) = self.touched.range(first..).next().filter(|(key, _)| key.scope() == scope) {
             return Err(Refusal::KeyWrittenTwice(written.clone()).into());
         }
         self.scopes.insert(scope, None);
-        self.scopes.insert(derived::history_scope(scope), None);
+        if self.is_live(derived::history_scope(scope)) {
+            self.scopes.insert(derived::history_scope(scope), None);
+        }
         Ok(OperationResult::Changed(true))
     }
 
-    fn range(&self, start: &Key, end: &Bytes, limit: u32) -> Result<OperationResult, Stop> {
+    fn range(&mut self, start: &Key, end: &Bytes, limit: u32) -> Result<OperationResult, Stop> {
         self.one_scope(start, end)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(RANGE_RECORDS);
         let mut records = Vec::new();
         let mut bytes = 0;
         if self.is_live(start.scope()) {
-            for (found, value) in self.pairs_in(start.as_bytes(), Some(end), limit)? {
+            self.scan(start.as_bytes(), end, limit, |found, value| {
                 let record = stored::decode(&found, &value)?;
-                bytes += record.value.len();
+                bytes += scope::answer_bytes(&found, &record);
                 let found = Key::from_bytes(found).ok_or_else(|| Fault::bug("a stored key without a scope"))?;
                 records.push((found, record));
-                if bytes >= RANGE_BYTES {
-                    break;
-                }
-            }
+                Ok::<_, Fault>(bytes < RANGE_BYTES)
+            })?;
         }
+        self.answer(bytes)?;
         Ok(OperationResult::Records(records))
     }
 
@@ -205,7 +236,8 @@ impl<B: Base> Overlay<'_, B> {
     }
 }
 
-fn may_have_scopes(keyspace: keyspace::Keyspace) -> bool {
+/// Whether transactions create and drop scopes there.
+pub(super) fn may_have_scopes(keyspace: keyspace::Keyspace) -> bool {
     is_record_keyspace(keyspace) || keyspace == keyspace::ENTRIES || keyspace == keyspace::UNIQUE
 }
 

@@ -1,7 +1,7 @@
 //! A transaction in the making: what it has written so far, over the state before it. Dropped as a whole
 //! if the transaction is refused.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 
@@ -18,9 +18,12 @@ use crate::{
     model::{Key, Record, Refusal, ScopeId, key, keyspace},
 };
 
+/// Pairs that are read from the base at a time where their number is not known, or their values may be large.
+const PAGE: usize = 64;
+
 /// Why a transaction ends early.
 #[derive(Debug)]
-pub enum Stop {
+pub(super) enum Stop {
     /// The state forbids it.
     Refused(Refusal),
     /// The node is broken.
@@ -41,28 +44,28 @@ impl From<Refusal> for Stop {
 
 /// A record that the transaction has written or deleted.
 #[derive(Clone, Debug)]
-pub struct Touched {
+pub(super) struct Touched {
     /// The record before.
-    pub old: Option<Record>,
+    pub(super) old: Option<Record>,
     /// The record from now on.
-    pub new: Option<Record>,
+    pub(super) new: Option<Record>,
     /// Whether readers see a change (`Reindex` and a put-off expiry are not seen).
-    pub visible: bool,
+    pub(super) visible: bool,
 }
 
 /// A unique entry that a record took from another, which must let it go before the end.
 #[derive(Clone, Debug)]
-pub struct Displaced {
+pub(super) struct Displaced {
     /// The index.
-    pub index: u32,
+    pub(super) index: u32,
     /// The entry key.
-    pub entry_key: Bytes,
+    pub(super) entry_key: Bytes,
     /// Whose it was.
-    pub owner: Key,
+    pub(super) owner: Key,
 }
 
 /// What a transaction has written so far.
-pub struct Overlay<'a, B> {
+pub(super) struct Overlay<'a, B> {
     pub(super) meta: &'a Meta,
     pub(super) base: &'a B,
     /// The revision that it makes.
@@ -75,7 +78,12 @@ pub struct Overlay<'a, B> {
     pub(super) scopes: BTreeMap<ScopeId, Option<Scope>>,
     pub(super) last_scope: u32,
     pub(super) displaced: Vec<Displaced>,
+    /// Records deleted.
     pub(super) deleted: usize,
+    /// Bytes of the records replaced and deleted.
+    pub(super) replaced_bytes: usize,
+    /// Bytes answered.
+    pub(super) answered_bytes: usize,
     pub(super) stamped: u32,
 }
 
@@ -94,6 +102,8 @@ impl<'a, B: Base> Overlay<'a, B> {
             last_scope: meta.last_scope,
             displaced: Vec::new(),
             deleted: 0,
+            replaced_bytes: 0,
+            answered_bytes: 0,
             stamped: 0,
         }
     }
@@ -130,33 +140,92 @@ impl<'a, B: Base> Overlay<'a, B> {
         end: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
-        if end.is_some_and(|end| end <= start) {
+        if limit == 0 || end.is_some_and(|end| end <= start) {
             return Ok(Vec::new());
         }
-        let upper = end.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let pending = || self.pairs.range::<[u8], _>((std::ops::Bound::Included(start), upper));
-        // Each pending removal can hide one pair of the base.
-        let hidden = pending().filter(|(_, value)| value.is_none()).count();
-        let below = self.base.range(start, end, limit.saturating_add(hidden))?;
-        let mut merged: BTreeMap<Bytes, Option<Bytes>> =
-            below.into_iter().map(|(key, value)| (key, Some(value))).collect();
-        merged.extend(pending().map(|(key, value)| (key.clone(), value.clone())));
-        Ok(merged.into_iter().filter_map(|(key, value)| Some((key, value?))).take(limit).collect())
+        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut pending = self.pairs.range::<[u8], _>((Bound::Included(start), upper)).peekable();
+        if pending.peek().is_none() {
+            return self.base.range(start, end, limit);
+        }
+        // Both sides are walked no further than the answer reaches: a transaction may ask often while much is pending.
+        let mut found = Vec::new();
+        let mut from = Bytes::copy_from_slice(start);
+        loop {
+            let page = self.base.range(&from, end, limit.max(PAGE))?;
+            let next = page.last().filter(|_| page.len() >= limit.max(PAGE)).map(|(key, _)| behind(key));
+            for (key, value) in page {
+                while let Some((earlier, value)) = pending.next_if(|(pending, _)| **pending < key) {
+                    found.extend(value.clone().map(|value| (earlier.clone(), value)));
+                }
+                match pending.next_if(|(pending, _)| **pending == key) {
+                    Some((_, newer)) => found.extend(newer.clone().map(|newer| (key, newer))),
+                    None => found.push((key, value)),
+                }
+                if found.len() >= limit {
+                    found.truncate(limit);
+                    return Ok(found);
+                }
+            }
+            let Some(next) = next else { break };
+            from = next;
+        }
+        let rest = pending.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+        let missing = limit.saturating_sub(found.len());
+        found.extend(rest.take(missing));
+        Ok(found)
+    }
+
+    /// Shows up to `limit` pairs in `start..end`, as they stand now, until `visit` answers false. Few are in
+    /// memory at a time.
+    pub(super) fn scan<E: From<Fault>>(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+        mut visit: impl FnMut(Bytes, Bytes) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let (mut from, mut left) = (Bytes::copy_from_slice(start), limit);
+        while left > 0 {
+            let asked = left.min(PAGE);
+            let page = self.pairs_in(&from, Some(end), asked)?;
+            left = if page.len() < asked { 0 } else { left - asked };
+            if let Some((last, _)) = page.last() {
+                from = behind(last);
+            }
+            for (key, value) in page {
+                if !visit(key, value)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A record as it stands now. Records of dropped scopes do not exist, and derived pairs are no records.
     pub(super) fn record(&self, record_key: &Key) -> Result<Option<Record>, Fault> {
-        if !is_record_keyspace(record_key.scope().keyspace) {
-            return Ok(None);
-        }
         if let Some(touched) = self.touched.get(record_key) {
             return Ok(touched.new.clone());
         }
-        if !self.is_live(record_key.scope()) {
-            return Ok(None);
-        }
-        let Some(bytes) = self.base.get(record_key.as_bytes())? else { return Ok(None) };
+        let Some(bytes) = self.untouched(record_key)? else { return Ok(None) };
         stored::decode(record_key.as_bytes(), &bytes).map(Some)
+    }
+
+    /// Whether a record exists now: as [`Overlay::record`], without the cost of looking into it.
+    pub(super) fn exists(&self, record_key: &Key) -> Result<bool, Fault> {
+        match self.touched.get(record_key) {
+            Some(touched) => Ok(touched.new.is_some()),
+            None => Ok(self.untouched(record_key)?.is_some()),
+        }
+    }
+
+    fn untouched(&self, record_key: &Key) -> Result<Option<Bytes>, Fault> {
+        let scope = record_key.scope();
+        if is_record_keyspace(scope.keyspace) && self.is_live(scope) {
+            self.base.get(record_key.as_bytes())
+        } else {
+            Ok(None)
+        }
     }
 
     /// Replaces a record, with all that is derived from it.
@@ -180,6 +249,7 @@ impl<'a, B: Base> Overlay<'a, B> {
         self.replace_unique(record_key, old.as_ref(), new.as_ref())?;
         let delta = self.deltas.entry(record_key.scope()).or_default();
         if let Some(old) = &old {
+            self.replaced_bytes += scope::answer_bytes(record_key.as_bytes(), old);
             delta.subtract(scope::weigh_record(record_key.as_bytes(), old));
         }
         if let Some(new) = &new {
@@ -257,7 +327,7 @@ impl<'a, B: Base> Overlay<'a, B> {
 
     /// Keeps the version that is being replaced, if its scope keeps history, and drops the oldest over the bound.
     fn keep_history(&mut self, record_key: &Key, old: Option<&Record>) -> Result<(), Fault> {
-        let Some(scope) = self.scope(record_key.scope()) else { return Ok(()) };
+        let (Some(old), Some(scope)) = (old, self.scope(record_key.scope())) else { return Ok(()) };
         let keep = scope.settings.history.min(HISTORY) as usize;
         let home = derived::history_scope(record_key.scope());
         let kept_before = self.scope(home).is_some_and(|home| home.account.count > 0);
@@ -267,9 +337,7 @@ impl<'a, B: Base> Overlay<'a, B> {
         if !self.is_live(home) {
             self.scopes.insert(home, Some(Scope { incarnation: scope.incarnation, ..Scope::default() }));
         }
-        if let Some(old) = old {
-            self.set_history(&derived::history(record_key, old.mod_revision), None, Some(old))?;
-        }
+        self.set_history(&derived::history(record_key, old.mod_revision), None, Some(old))?;
         let prefix = derived::history_prefix(record_key);
         let all = self.pairs_in(&prefix, key::prefix_end(&prefix).as_deref(), HISTORY as usize + 1)?;
         let excess = all.len().saturating_sub(keep);
@@ -293,6 +361,14 @@ impl<'a, B: Base> Overlay<'a, B> {
         self.pairs.insert(pair_key.clone(), new.map(stored::encode));
         Ok(())
     }
+}
+
+/// The first key behind a key.
+fn behind(key: &[u8]) -> Bytes {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next.into()
 }
 
 /// Whether transactions write records there.

@@ -114,6 +114,13 @@ pub fn weigh_record(key: &[u8], record: &Record) -> Weight {
     form.weigh(key, record.value.len())
 }
 
+/// How much a record takes in an answer, in bytes; the same on every node, however the record is stored.
+pub fn answer_bytes(key: &[u8], record: &Record) -> usize {
+    let entries = record.entries.iter().map(|entry| entry.key.len() + entry.payload.len() + 16);
+    let references = record.references.iter().map(|reference| reference.key.as_bytes().len() + 16);
+    key.len() + record.value.len() + 64 + entries.sum::<usize>() + references.sum::<usize>()
+}
+
 /// The weight of a pair that the core derives: an index entry, a referrer, an expiry.
 pub fn weigh_derived(key: &[u8], value: &[u8]) -> Weight {
     let mut form = Canonical::with_capacity(key.len() + value.len() + 16);

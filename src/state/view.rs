@@ -101,6 +101,10 @@ impl View {
             Some(end) => Some(scope.key(end).as_bytes().clone()),
             None => key::prefix_end(&scope.prefix()),
         };
+        // Sources may rely on it: an ordered map refuses a range that ends before it starts.
+        if limit == 0 || end.as_ref().is_some_and(|end| end <= start.as_bytes()) {
+            return Ok(Vec::new());
+        }
         self.source.range(start.as_bytes(), end.as_deref(), limit)
     }
 }

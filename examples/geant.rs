@@ -70,11 +70,20 @@ struct Acknowledged {
 async fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().unwrap_or_else(|| "examples/data/geant.json".into());
-    let endpoints: Vec<String> =
-        arguments.next().unwrap_or_else(|| "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403".into()).split(',').map(Into::into).collect();
+    let endpoints: Vec<String> = arguments
+        .next()
+        .unwrap_or_else(|| "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403".into())
+        .split(',')
+        .map(Into::into)
+        .collect();
     let network: Network = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
     let client = Client::builder().endpoints(endpoints.clone()).deadline(Duration::from_secs(20)).connect().await?;
-    println!("GÉANT: {} nodes, {} links, {} demands", network.nodes.len(), network.edges.len(), demands(&network).len());
+    println!(
+        "GÉANT: {} nodes, {} links, {} demands",
+        network.nodes.len(),
+        network.edges.len(),
+        demands(&network).len()
+    );
 
     let mut acknowledged = Acknowledged::default();
     save_states(&client, &network, &mut acknowledged).await?;
@@ -89,7 +98,8 @@ async fn main() -> Outcome<()> {
 }
 
 fn bar(total: usize, what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:28} [{bar:40}] {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template("{msg:28} [{bar:40}] {pos}/{len}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total as u64).with_style(style.progress_chars("=> ")).with_message(what)
 }
 
@@ -108,7 +118,8 @@ fn demands(network: &Network) -> Vec<(usize, usize, f64)> {
 async fn save_states(client: &Client, network: &Network, acknowledged: &mut Acknowledged) -> Outcome<()> {
     let progress = bar(network.nodes.len(), "node states");
     for node in &network.nodes {
-        let state = serde_json::json!({ "status": "STATUS_HEALTHY", "longitude": node.pos.0, "latitude": node.pos.1 }).to_string();
+        let state = serde_json::json!({ "status": "STATUS_HEALTHY", "longitude": node.pos.0, "latitude": node.pos.1 })
+            .to_string();
         client.node_state().save_json(&node.name, &state).await?;
         acknowledged.states.insert(node.name.clone(), state);
         progress.inc(1);
@@ -129,10 +140,12 @@ async fn save_routes(client: &Client, network: &Network, acknowledged: &mut Ackn
     for from in &network.nodes {
         for to in network.nodes.iter().filter(|to| to.id != from.id) {
             let goal = vertices[to.id];
-            let path = petgraph::algo::astar(&graph, vertices[from.id], |at| at == goal, |edge| *edge.weight(), |_| 0.0);
+            let path =
+                petgraph::algo::astar(&graph, vertices[from.id], |at| at == goal, |edge| *edge.weight(), |_| 0.0);
             let (length_km, hops) = path.ok_or_else(|| format!("there is no way from {} to {}", from.name, to.name))?;
             let next = &network.nodes[graph[hops[1]]].name;
-            let route = serde_json::json!({ "next_hop": next, "hops": hops.len() - 1, "length_km": length_km }).to_string();
+            let route =
+                serde_json::json!({ "next_hop": next, "hops": hops.len() - 1, "length_km": length_km }).to_string();
             let destination = format!("{}/{}", from.name, to.name);
             client.routes().save_json(&destination, &route).await?;
             acknowledged.routes.insert(destination, route);
@@ -237,8 +250,13 @@ async fn verify(node: &Client, endpoint: &str, acknowledged: &Acknowledged) -> O
         node.node_state().list_all().await?.into_iter().map(|(id, stored)| (id, stored.value.into_raw())).collect();
     let routes: BTreeMap<String, String> =
         node.routes().list_all("").await?.into_iter().map(|(to, stored)| (to, stored.value.into_raw())).collect();
-    let messages: BTreeMap<String, Message> =
-        node.messages().list_all(Default::default()).await?.into_iter().map(|stored| (stored.value.id.clone(), stored.value)).collect();
+    let messages: BTreeMap<String, Message> = node
+        .messages()
+        .list_all(Default::default())
+        .await?
+        .into_iter()
+        .map(|stored| (stored.value.id.clone(), stored.value))
+        .collect();
     for (id, state) in &acknowledged.states {
         if states.get(id) != Some(state) {
             return Err(lost("the state of node", id).into());
@@ -271,6 +289,9 @@ fn summary(acknowledged: &Acknowledged, statuses: &[(String, Status)], outage: D
             status.node_id, status.role, status.revision, status.applied_index, status.state_hash
         );
     }
-    println!("longest pause between two acknowledged messages: {} ms (the leader was killed in it)", outage.as_millis());
+    println!(
+        "longest pause between two acknowledged messages: {} ms (the leader was killed in it)",
+        outage.as_millis()
+    );
     println!("every one of them was read back from each of the three nodes. Nothing was lost.");
 }

@@ -4,11 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Shared, fault::Faults};
-use crate::{
-    error::Fault,
-    model::proposal::Action,
-    raft::{consensus::Leadership, log::Log},
-};
+use crate::{error::Fault, model::proposal::Action, raft::consensus::Leadership};
 
 /// How often the age of the memtable is looked at. A timer, because an idle node applies nothing that could
 /// remind it.
@@ -26,12 +22,12 @@ pub(super) async fn freeze(shared: Arc<Shared>) {
 }
 
 /// After every flush: the log may be purged up to there, and Raft has a newer snapshot.
-pub(super) async fn advance_snapshot(shared: Arc<Shared>, log: Log) {
+pub(super) async fn advance_snapshot(shared: Arc<Shared>) {
     let mut flushed = shared.machine.store().flushed();
     loop {
         let position = *flushed.borrow_and_update();
         if let Some(position) = position {
-            log.set_purge_floor(position);
+            shared.log.set_purge_floor(position);
             shared.consensus.snapshot_advanced().await;
         }
         if flushed.changed().await.is_err() {
@@ -79,11 +75,11 @@ pub(super) async fn expire(shared: Arc<Shared>) {
 }
 
 /// A Raft that has stopped of itself is a fault.
-pub(super) async fn watch_raft(shared: Arc<Shared>, faults: Faults) {
+pub(super) async fn watch_raft(shared: Arc<Shared>) {
     let mut watch = shared.consensus.watch();
     loop {
         if let Err(fault) = shared.consensus.status() {
-            return faults.report(fault);
+            return shared.faults.report(fault);
         }
         if shared.consensus.changed(&mut watch).await.is_err() {
             return;

@@ -8,6 +8,7 @@ mod clock;
 mod fault;
 pub mod identity;
 mod jobs;
+mod peers;
 mod propose;
 mod read;
 mod start;
@@ -21,8 +22,7 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 
 pub use fault::Faults;
-pub use read::{AskLeader, Freshness};
-pub use start::{Running, start};
+pub use start::{Parts, Running, start};
 pub use status::{MemberStatus, Status};
 
 use self::{
@@ -42,11 +42,12 @@ use crate::{
     },
     raft::{
         consensus::{Consensus, Leadership},
-        log::Log,
+        log::{self, Log},
+        network::Peers,
         state_machine::Machine,
     },
     state::View,
-    storage::ViewError,
+    storage::{StoreStatus, ViewError},
 };
 
 /// The principal of what a node proposes of itself.
@@ -66,13 +67,13 @@ pub struct Node {
 struct Shared {
     environment: Environment,
     node_id: u64,
-    directory: identity::Directory,
+    directory: Arc<identity::Directory>,
     machine: Machine,
     consensus: Consensus,
     log: Log,
     proposer: Mutex<Option<Proposer>>,
     read_index: ReadIndex,
-    freshness: Arc<Freshness>,
+    network: Arc<Peers>,
     log_clock: Arc<LogClock>,
     faults: Faults,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -93,7 +94,7 @@ pub struct Request {
 
 impl Shared {
     fn cluster(&self) -> Option<u128> {
-        self.directory.identity().cluster
+        self.directory.identity().cluster()
     }
 
     async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome> {
@@ -119,6 +120,11 @@ impl Node {
     /// Who leads, as this node knows.
     pub fn leadership(&self) -> Leadership {
         self.shared.consensus.leadership()
+    }
+
+    /// The connections to the other nodes.
+    pub fn network(&self) -> &Arc<Peers> {
+        &self.shared.network
     }
 
     /// Where faults are reported and waited for.
@@ -179,14 +185,24 @@ impl Node {
         }
     }
 
+    /// What storage knows of itself.
+    pub fn storage_status(&self) -> StoreStatus {
+        self.shared.machine.store().status()
+    }
+
+    /// What the log has done since the start.
+    pub fn log_statistics(&self) -> log::Statistics {
+        self.shared.log.statistics()
+    }
+
     /// How old the data here may be, in milliseconds; `u64::MAX` if this node has not heard from a leader.
     pub fn age_ms(&self) -> u64 {
         let shared = &self.shared;
-        match shared.consensus.status() {
-            Ok(status) if status.role == "leader" => status.quorum_age_ms.unwrap_or(u64::MAX),
+        match shared.consensus.leadership() {
+            Leadership::Me { .. } => shared.network.freshness().quorum_age_ms(),
             _ => {
                 let applied = shared.machine.progress().borrow().position.index;
-                shared.freshness.age_ms(shared.environment.clock.monotonic(), applied)
+                shared.network.freshness().age_ms(applied)
             }
         }
     }
@@ -260,6 +276,8 @@ fn check_size(transaction: &Transaction) -> Result<()> {
     ];
     match counts.into_iter().find(|(_, count, most)| count > most) {
         None => Ok(()),
-        Some((field, count, most)) => Err(Error::invalid(field, format!("{count} items"), format!("at most {most} items"))),
+        Some((field, count, most)) => {
+            Err(Error::invalid(field, format!("{count} items"), format!("at most {most} items")))
+        }
     }
 }

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How a follower asks the leader for a read index.
-pub trait AskLeader: Send + Sync + 'static {
+pub(super) trait AskLeader: Send + Sync + 'static {
     /// The leader's answer to a ReadIndex call.
     fn read_index(&self, leader: NodeId, member: Member) -> BoxFuture<'static, Result<u64>>;
 }

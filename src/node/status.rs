@@ -61,25 +61,27 @@ impl Node {
     /// What this node knows of itself and the cluster. The hash takes time in proportion to the sessions.
     pub fn status(&self, with_hash: bool) -> Status {
         let shared = &self.shared;
-        let raft = shared.consensus.status().unwrap_or_else(|_| RaftStatus { role: "stopped", ..RaftStatus::default() });
+        let raft =
+            shared.consensus.status().unwrap_or_else(|_| RaftStatus { role: "stopped", ..RaftStatus::default() });
         let progress = *shared.machine.progress().borrow();
         let flushed = *shared.machine.store().flushed().borrow();
         // One look, so that revision, index and hash belong together.
-        let (position, revision, log_time_ms, sessions, state_hash, keyspaces) = shared.machine.with_state(|position, meta| {
-            let records = meta.scopes.iter().filter(|(id, _)| id.keyspace <= keyspace::LAST_RECORD);
-            let mut keyspaces: Vec<(u8, u64, u64)> = Vec::new();
-            for (id, scope) in records {
-                match keyspaces.last_mut().filter(|(number, _, _)| *number == id.keyspace) {
-                    Some((_, count, bytes)) => {
-                        *count += scope.account.count;
-                        *bytes += scope.account.bytes;
+        let (position, revision, log_time_ms, sessions, state_hash, keyspaces) =
+            shared.machine.with_state(|position, meta| {
+                let records = meta.scopes.iter().filter(|(id, _)| id.keyspace <= keyspace::LAST_RECORD);
+                let mut keyspaces: Vec<(u8, u64, u64)> = Vec::new();
+                for (id, scope) in records {
+                    match keyspaces.last_mut().filter(|(number, _, _)| *number == id.keyspace) {
+                        Some((_, count, bytes)) => {
+                            *count += scope.account.count;
+                            *bytes += scope.account.bytes;
+                        }
+                        None => keyspaces.push((id.keyspace, scope.account.count, scope.account.bytes)),
                     }
-                    None => keyspaces.push((id.keyspace, scope.account.count, scope.account.bytes)),
                 }
-            }
-            let hash = with_hash.then(|| meta.state_hash());
-            (position, meta.revision, meta.log_time_ms, meta.sessions.len() as u64, hash, keyspaces)
-        });
+                let hash = with_hash.then(|| meta.state_hash());
+                (position, meta.revision, meta.log_time_ms, meta.sessions.len() as u64, hash, keyspaces)
+            });
         let members = raft.members.iter().map(|(id, member, voter)| MemberStatus {
             node_id: *id,
             client_address: member.client_address.clone(),

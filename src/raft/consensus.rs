@@ -13,7 +13,7 @@ use openraft::{
 use super::{
     log_store::LogStore,
     network::PeerNetwork,
-    state_machine::Machine,
+    state_machine::{Machine, SnapshotData},
     types::{Command, CommittedLeaderId, LogEntry, Member, NodeId, Runtime, TypeConfig},
 };
 use crate::{
@@ -94,7 +94,7 @@ impl Consensus {
         seed: u64,
         log: LogStore,
         machine: Machine,
-        network: PeerNetwork,
+        network: PeerNetwork<SnapshotData>,
     ) -> Result<Self, Fault> {
         let config = Config {
             cluster_name: cluster_name.into(),
@@ -156,7 +156,8 @@ impl Consensus {
     /// here.
     pub async fn submit(&self, batch: Bytes, term: u64) -> Result<Vec<Outcome>, Error> {
         let stopped = |_| Error::Unknown("the node stopped before it answered".into());
-        let (responder, answer) = OneshotResponder::new();
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let responder = OneshotResponder::new(openraft_rt_tokio_sender(sender));
         self.raft
             .write(Command(batch))
             .responder(responder)
@@ -179,7 +180,9 @@ impl Consensus {
         let unavailable = |reason: String| Error::Unavailable { reason, leader: None };
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _)) => Ok(read.index()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => Err(not_leading(Some(&forward))),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(not_leading(Some(&forward)))
+            }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 Err(unavailable("the leader does not reach a quorum".into()))
             }
@@ -240,8 +243,31 @@ impl Consensus {
             purged_index: metrics.purged.index().unwrap_or(0),
             members: members.map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect(),
             matched: matched.map(|(id, position)| (*id, position.index().unwrap_or(0))).collect(),
-            quorum_age_ms: metrics.last_quorum_acked.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            quorum_age_ms: metrics
+                .last_quorum_acked
+                .map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         })
+    }
+
+    /// On the leader: how long ago a quorum last answered it, in milliseconds.
+    pub fn quorum_age_ms(&self) -> Option<u64> {
+        let metrics = self.raft.data_metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked?;
+        Some(u64::try_from(acked.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The data directory of each member, as the newest membership here has it.
+    pub fn directories(&self) -> BTreeMap<NodeId, u128> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().map(|(id, member)| (*id, member.directory)).collect()
+    }
+
+    /// The data directory of one member.
+    pub fn directory_of(&self, node: NodeId) -> Option<u128> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_node(&node).map(|member| member.directory)
     }
 
     /// Stops Raft.

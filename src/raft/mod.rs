@@ -6,6 +6,7 @@ pub mod log;
 pub mod log_store;
 pub mod network;
 pub mod peer;
+pub mod snapshot;
 pub mod state_machine;
 pub mod types;
 pub mod wire;

@@ -9,22 +9,24 @@
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::{
-    EntryPayload, RaftSnapshotBuilder, RaftStateMachine,
+    EntryPayload, RaftSnapshotBuilder,
     entry::RaftEntry,
-    storage::{EntryResponder, Snapshot as RaftSnapshot, SnapshotMeta as RaftSnapshotMeta},
+    storage::{EntryResponder, RaftStateMachine, Snapshot as RaftSnapshot, SnapshotMeta as RaftSnapshotMeta},
 };
 use tokio::sync::watch;
 
 use super::types::{
-    Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembership, StoredMembershipAt, TypeConfig,
-    membership_at_from_stored, membership_at_to_stored,
+    Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembership, StoredMembershipAt,
+    TypeConfig, membership_at_from_stored, membership_at_to_stored,
 };
 use crate::{
+    environment::{Environment, executor},
     error::Fault,
     model::{Position, proposal::Batch},
     state::{Base, Commit, Meta, State},
@@ -38,6 +40,9 @@ use crate::{
 pub type Snapshot = RaftSnapshot<CommittedLeaderId, NodeId, Member, SnapshotData>;
 /// What openraft knows of a snapshot.
 pub type SnapshotMeta = RaftSnapshotMeta<CommittedLeaderId, NodeId, Member>;
+
+/// How often a full store is looked at again.
+const BACKED_UP_CHECK: Duration = Duration::from_millis(2);
 
 /// How far the state is. Published after every entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +80,7 @@ pub struct Machine {
 }
 
 struct Inner {
+    environment: Environment,
     core: Mutex<Core>,
     store: Store,
     progress: watch::Sender<Progress>,
@@ -111,21 +117,19 @@ impl Base for Latest<'_> {
 impl Machine {
     /// The machine as of the newest checkpoint on disk; openraft replays the log from there.
     pub fn open(
+        environment: Environment,
         store: Store,
         observer: Option<Arc<dyn Observer>>,
         fault: Arc<dyn Fn(Fault) + Send + Sync>,
     ) -> Result<Self, Fault> {
         let core = match store.checkpoint() {
             Some(checkpoint) => Core::at(&checkpoint)?,
-            None => Core {
-                state: State::default(),
-                applied: None,
-                membership: StoredMembership::default(),
-                frozen: None,
-            },
+            None => {
+                Core { state: State::default(), applied: None, membership: StoredMembership::default(), frozen: None }
+            }
         };
         let progress = watch::Sender::new(core.progress(None));
-        Ok(Self { inner: Arc::new(Inner { core: Mutex::new(core), store, progress, observer, fault }) })
+        Ok(Self { inner: Arc::new(Inner { environment, core: Mutex::new(core), store, progress, observer, fault }) })
     }
 
     /// The store below.
@@ -206,6 +210,13 @@ impl Machine {
         Ok(Applied { outcomes })
     }
 
+    async fn ready_for_writes(&self) {
+        // A timer, because a flush has many steps and nothing else tells that the last one is done.
+        while self.inner.store.is_backed_up() {
+            tokio::time::sleep(BACKED_UP_CHECK).await;
+        }
+    }
+
     fn forget_dropped(&self, commits: &[Commit]) {
         for commit in commits {
             for change in &commit.changes {
@@ -282,7 +293,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let (entry, responder) = next?;
             // While flushing cannot keep up nothing more is applied, so memory stays bounded; the wait ends
             // because a flush depends only on the disk, not on what is applied.
-            self.inner.store.ready_for_writes().await;
+            self.ready_for_writes().await;
             let applied = self.apply_entry(&entry).map_err(|fault| self.stopped(fault))?;
             if let Some(responder) = responder {
                 responder.send(applied);
@@ -297,7 +308,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         match snapshot {
-            SnapshotData::Incoming(received) => self.install(received).map_err(|fault| self.stopped(fault)),
+            SnapshotData::Incoming(received) => {
+                let machine = self.clone();
+                let install = move || machine.install(received);
+                let executor = self.inner.environment.executor.as_ref();
+                let installed = executor::run_blocking(executor, "snapshot-install", install).await;
+                installed.map_err(|fault| self.stopped(fault))
+            }
             // openraft restores a state machine that forgot what it had; ours starts where its files end.
             SnapshotData::Outgoing(_) => Ok(()),
         }

@@ -89,7 +89,11 @@ pub fn append(request: Append) -> v1::AppendRequest {
         previous: request.prev_log_id.map(Into::into),
         committed: request.leader_commit.map(Into::into),
     });
-    v1::AppendRequest { head, entries: request.entries.iter_mut().map(LogEntry::sealed).collect(), ..Default::default() }
+    v1::AppendRequest {
+        head,
+        entries: request.entries.iter_mut().map(LogEntry::sealed).collect(),
+        ..Default::default()
+    }
 }
 
 /// An append from the wire. The checksum of every entry is verified.

@@ -9,6 +9,7 @@
 //! the principal that the first node verified in the request's extensions ([`Forwarded`]).
 
 mod cluster;
+pub mod http;
 mod mesh;
 mod session;
 

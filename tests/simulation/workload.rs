@@ -43,7 +43,11 @@ pub async fn write(plan: Plan, client_id: u64, seed: u64) -> Result<(), Box<dyn 
         };
         match client.messages().store(message).await {
             Ok(written) => {
-                plan.ledger.record(Event::Acknowledged { client: client_id, id: id.clone(), revision: written.revision });
+                plan.ledger.record(Event::Acknowledged {
+                    client: client_id,
+                    id: id.clone(),
+                    revision: written.revision,
+                });
                 acknowledged.push(id);
             }
             Err(error) => plan.ledger.record(Event::Failed { client: client_id, id, error: error.to_string() }),
@@ -76,7 +80,8 @@ pub async fn conclude(plan: Plan, seed: u64) -> Result<(), Box<dyn std::error::E
     let client = connect(&plan, seed)?;
     let statuses = loop {
         let answers = client.cluster().status_of_all(true).await;
-        let statuses: Vec<_> = answers.into_iter().filter_map(|(endpoint, status)| Some((endpoint, status.ok()?))).collect();
+        let statuses: Vec<_> =
+            answers.into_iter().filter_map(|(endpoint, status)| Some((endpoint, status.ok()?))).collect();
         let led = statuses.iter().any(|(_, status)| status.leader_id != 0);
         let level = statuses.windows(2).all(|pair| pair[0].1.applied_index == pair[1].1.applied_index);
         let whole = statuses.iter().all(|(_, status)| status.applied_index == status.last_log_index);

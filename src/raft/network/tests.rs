@@ -73,7 +73,10 @@ fn option() -> RPCOption {
 
 fn factory(identity: Identity) -> PeerNetwork<Scripted> {
     let environment = Environment { net: Arc::new(RealNet), ..Environment::real() };
-    PeerNetwork::new(&environment, Peers::new(environment.net.clone(), identity, Arc::new(Freshness::new(environment.clock.clone()))))
+    PeerNetwork::new(
+        &environment,
+        Peers::new(environment.net.clone(), identity, Arc::new(Freshness::new(environment.clock.clone()))),
+    )
 }
 
 fn first() -> Identity {

@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod receive;
+mod unformed;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc};
 
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use check::{Caller, IdentityLayer};
 pub use receive::{SnapshotReceiver, SnapshotSink};
+pub use unformed::Unformed;
 
 use super::{
     freshness::Freshness,

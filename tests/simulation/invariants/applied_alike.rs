@@ -17,7 +17,9 @@ pub fn check(report: &Report) -> Result<(), String> {
             return Err(format!("node {node} applied {position} at {at:?}, node {first} had applied {position_there}"));
         }
         if *commits_there != commits {
-            return Err(format!("nodes {first} and {node} did different things at {position}:\n{commits_there:?}\n{commits:?}"));
+            return Err(format!(
+                "nodes {first} and {node} did different things at {position}:\n{commits_there:?}\n{commits:?}"
+            ));
         }
     }
     Ok(())

@@ -12,12 +12,17 @@ pub fn check(report: &Report) -> Result<(), String> {
         for commit in &commits {
             for (key, version) in ledger::records(commit) {
                 if version != Some(1) {
-                    return Err(format!("{key} was written twice: version {version:?} at {position} on node {node}, {at:?}"));
+                    return Err(format!(
+                        "{key} was written twice: version {version:?} at {position} on node {node}, {at:?}"
+                    ));
                 }
                 // A node that restarts applies the end of its log again: the same entry, not another.
                 let first = *written_at.entry((node, key.clone())).or_insert(position.index);
                 if first != position.index {
-                    return Err(format!("{key} was written by the entries {first} and {} on node {node}", position.index));
+                    return Err(format!(
+                        "{key} was written by the entries {first} and {} on node {node}",
+                        position.index
+                    ));
                 }
             }
         }

@@ -1,1 +1,5 @@
-//! (being built)
+//! The gRPC services of a node.
+
+pub mod forward;
+
+pub use forward::Forwarded;

@@ -24,11 +24,14 @@ use crate::{
     },
 };
 
+/// For whom a call was, and its headers.
+type Seen = (Option<Forwarded>, MetadataMap);
+
 /// Serves sessions: answers its own name as the session's id, and notes what it was asked.
 #[derive(Clone, Default)]
 struct Service {
     name: u64,
-    seen: Arc<Mutex<Vec<(Option<Forwarded>, MetadataMap)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     /// Raised when a call has come that will never be answered.
     stuck: Arc<Notify>,
 }

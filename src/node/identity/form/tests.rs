@@ -202,7 +202,8 @@ async fn a_node_whose_log_is_gone_is_told_so() {
 
 #[tokio::test]
 async fn no_second_cluster_is_founded_beside_one() {
-    let cases: [(&str, fn(&Host)); 3] = [
+    type Case = (&'static str, fn(&Host));
+    let cases: [Case; 3] = [
         ("has data; node 1, the lowest in cluster.toml, is empty", |host| host.runs(0xC, &[(2, host.id())])),
         ("which has no data yet, and cannot join another", |host| host.directory.set_cluster(0xC).unwrap()),
         ("has data but belongs to no cluster", |host| host.standing.filled.store(true, Ordering::SeqCst)),

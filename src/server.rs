@@ -14,8 +14,12 @@ use crate::{
     error::Fault,
     limits,
     node::{self, Faults, Node, Running},
-    raft::state_machine::Observer,
-    rpc::{self, forward::Forward},
+    raft::{consensus::Leadership, state_machine::Observer},
+    proto::status::status_from_error,
+    rpc::{
+        self,
+        forward::{self, AcceptForwarded, Forward, ForwardLayer, LeaderView},
+    },
 };
 
 /// A silent connection is probed this often, and closed if it does not answer in time.
@@ -69,7 +73,10 @@ pub async fn serve(
     let faults = Faults::default();
     let http = rpc::http::Http::start(&environment, &config.node.http.to_string()).await?;
     tokio::pin!(stop);
-    let starting = raft.spawn(node::start(environment.clone(), config.clone(), observer, faults.clone()));
+    let calls = |node: &Node| rpc::routes(Arc::new(node.clone()));
+    let parts =
+        node::Parts { environment: environment.clone(), observer, faults: faults.clone(), calls: Box::new(calls) };
+    let starting = raft.spawn(node::start(parts, config.clone()));
     let running = tokio::select! {
         started = starting => started.map_err(|error| Fault::new(format!("starting panicked: {error}")))??,
         () = &mut stop => return Ok(()),
@@ -118,7 +125,7 @@ async fn serve_clients(
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
         .max_concurrent_streams(Some(limits::STREAMS_PER_CONNECTION))
-        .layer(Forward::layer(node.clone()))
+        .layer(forwarding(node))
         .add_routes(routes)
         .serve_with_incoming_shutdown(net::incoming(listener), async move {
             // A dropped sender means that the node is gone.
@@ -131,4 +138,26 @@ async fn serve_clients(
             faults.report(Fault::new(format!("the client listener failed: {error}")));
         }
     }))
+}
+
+fn forwarding(node: &Node) -> ForwardLayer {
+    ForwardLayer::new(Forward {
+        leadership: Arc::new(Led(node.clone())),
+        peers: Arc::clone(node.network()),
+        status: status_from_error,
+        principal: rpc::principal_of,
+    })
+}
+
+/// Who leads, as the forwarding layer asks.
+struct Led(Node);
+
+impl forward::Leadership for Led {
+    fn leader(&self) -> LeaderView {
+        match self.0.leadership() {
+            Leadership::Me { .. } => LeaderView::Me,
+            Leadership::Other { id, member } => LeaderView::Other { id, member },
+            Leadership::Unknown => LeaderView::Unknown,
+        }
+    }
 }

@@ -156,8 +156,7 @@ impl Consensus {
     /// here.
     pub async fn submit(&self, batch: Bytes, term: u64) -> Result<Vec<Outcome>, Error> {
         let stopped = |_| Error::Unknown("the node stopped before it answered".into());
-        let (sender, answer) = tokio::sync::oneshot::channel();
-        let responder = OneshotResponder::new(openraft_rt_tokio_sender(sender));
+        let (responder, answer) = OneshotResponder::new_pair();
         self.raft
             .write(Command(batch))
             .responder(responder)

@@ -9,9 +9,12 @@
 //! the principal that the first node verified in the request's extensions ([`Forwarded`]).
 
 mod cluster;
+pub mod forward;
 pub mod http;
 mod mesh;
 mod session;
+
+pub use forward::Forwarded;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -45,13 +48,6 @@ const _: () = assert!(
     limits::PAGE_BYTES + limits::VALUE_BYTES + 4 * limits::KEY_BYTES + limits::PAGE_MAX * 128
         <= limits::CLIENT_DECODE_BYTES
 );
-
-/// Put into the extensions of a request by the layer that received it from another node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forwarded {
-    /// Who calls, as the node verified that received the call from its caller.
-    pub principal: String,
-}
 
 /// The services of the client listener.
 pub fn routes(node: Arc<Node>) -> Routes {

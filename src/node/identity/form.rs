@@ -105,6 +105,9 @@ pub async fn form_cluster(
             start_anew(node)
         )));
     }
+    if let Some(cluster) = joined.filter(|_| !directory.founder()) {
+        return Ok(Formed::Adopted { cluster });
+    }
     let forming =
         Forming { directory, identity, node, nodes, clients: clients(net, nodes)?, waiting: Waiting::default() };
     if joined.is_some() || nodes.keys().next() == Some(&node) {

@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 
 use super::{
     peers::{Client, Lane, Peers, said},
-    snapshot::{Outgoing, SnapshotSource},
+    snapshot::{Outgoing, SILENCE, SnapshotSource},
 };
 use crate::{
     environment::{Environment, Executor},
@@ -158,7 +158,8 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
     ) -> Result<Installed, StreamingError<TypeConfig>> {
         let client = self.client(Lane::Snapshot).map_err(unreachable)?;
         self.transfer += 1;
-        let timeout = self.timeout(RPCTypes::InstallSnapshot, option.hard_ttl());
+        // openraft's limit is for the whole, this one for a step of it.
+        let timeout = self.timeout(RPCTypes::InstallSnapshot, option.hard_ttl().min(SILENCE));
         let outgoing = Outgoing { vote, transfer: self.transfer, meta: snapshot.meta, timeout };
         outgoing.send(client, snapshot.snapshot, self.executor.as_ref(), cancel).await
     }

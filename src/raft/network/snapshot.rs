@@ -45,9 +45,12 @@ pub trait SnapshotReader: Send {
 
 /// Chunks that are read before they can be sent.
 const AHEAD: usize = 4;
-/// After the last byte the receiver verifies, syncs and installs: it is given the limit for one chunk, and
-/// as long as that takes at this speed, in bytes per millisecond.
-const INSTALL_BYTES_PER_MS: u64 = 16 << 10;
+/// A receiver that takes nothing for so long is given up.
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
+/// After the last byte the receiver verifies, syncs, installs and indexes: it is given the time for one chunk,
+/// and as long as that takes at this speed, in bytes per millisecond. It is that of small records, compressed,
+/// on a busy disk. (A machine that is gone is noticed much sooner, by the connection's signs of life.)
+const INSTALL_BYTES_PER_MS: u64 = 1 << 10;
 
 /// A snapshot on its way.
 pub(super) struct Outgoing {

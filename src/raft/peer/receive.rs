@@ -139,6 +139,9 @@ impl Drop for Pushed {
     }
 }
 
+/// Where the worker says how it went.
+type Outcome<S> = oneshot::Sender<Result<<S as SnapshotSink>::Data, Fault>>;
+
 /// Starts the worker that writes.
 fn write_behind<S: SnapshotSink>(
     sink: S,
@@ -160,7 +163,7 @@ where
 
 struct WriteBehind<S: SnapshotSink> {
     /// Goes before the place, so that no other snapshot begins while this one is still being removed.
-    open: Option<(S, oneshot::Sender<Result<S::Data, Fault>>)>,
+    open: Option<(S, Outcome<S>)>,
     head: SnapshotHead,
     pieces: mpsc::Receiver<Piece>,
     _place: OwnedSemaphorePermit,

@@ -21,16 +21,20 @@ use crate::{
     raft::wire::SnapshotHead,
 };
 
+/// What was said of a snapshot, and its bytes.
+pub(crate) type FakeSnapshot = (SnapshotMeta, Vec<u8>);
+
 /// A Raft that notes what it is asked.
 #[derive(Clone, Default)]
 pub(crate) struct Fake {
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
     pub(crate) stopped: Arc<AtomicBool>,
-    pub(crate) installed: Arc<Mutex<Vec<(SnapshotMeta, Vec<u8>)>>>,
+    pub(crate) installed: Arc<Mutex<Vec<FakeSnapshot>>>,
     pub(crate) receiver: FakeReceiver,
 }
 
 impl Fake {
+    #[expect(clippy::result_large_err, reason = "it is openraft's own error")]
     fn note(&self, what: impl ToString) -> Result<(), Fatal<TypeConfig>> {
         if self.stopped.load(Ordering::SeqCst) {
             return Err(Fatal::Stopped);

@@ -339,7 +339,7 @@ mod tests {
         leader.failed();
         let second = choose(Preference::Leader, &[]);
         assert_ne!(second.address, "b:1");
-        let third = choose(Preference::Any, &[second.clone()]);
+        let third = choose(Preference::Any, std::slice::from_ref(&second));
         assert!(third.address != second.address && third.address != leader.address);
         second.failed();
         third.failed();

@@ -47,7 +47,8 @@ mod routes;
 mod rpc;
 mod session;
 mod state;
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;
 
 use std::{

@@ -9,4 +9,5 @@
     reason = "a test"
 )]
 
+mod command;
 mod config;

@@ -163,10 +163,13 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{
-        super::{config, route, state, testing::Pairs},
+        super::{config, message, route, state, testing::Pairs},
         *,
     };
+    use crate::model::mesh::{Message, MessageFilter};
 
     fn states(count: usize, bytes: usize) -> Pairs {
         let mut pairs = Pairs::default();
@@ -313,7 +316,38 @@ mod tests {
         assert_eq!(honest.revision(), None);
     }
 
+    #[test]
+    fn a_forged_length_is_refused() {
+        // revision, fingerprint, and a position of 2^56 bytes.
+        let sealed = codec::seal(Kind::Cursor, 1, 0, &codec::encode_payload(&(7u64, 1u64, 1u64 << 56)));
+        assert!(rule(&URL_SAFE_NO_PAD.encode(sealed)).contains("unchanged"));
+    }
+
     fn honest_fingerprint(prefix: &str) -> u64 {
         xxh3_64(&codec::encode_payload(&(crate::model::keyspace::STATE, prefix)))
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_cursor_or_refused(text in "[A-Za-z0-9_-]{0,80}|TVMxAQA[A-Za-z0-9_-]{0,80}|\\PC{0,20}") {
+            let list = state::list("", &PageRequest { limit: 0, cursor: text.clone() });
+            prop_assert!(text.is_empty() == list.is_ok());
+        }
+
+        #[test]
+        fn any_forged_position_stays_in_its_list(position in prop::collection::vec(any::<u8>(), 0..24), time in 0..4i64) {
+            let mut pairs = Pairs::default();
+            for (id, from, timestamp) in [("1", "a", 0), ("2", "a", 1), ("3", "a", 2), ("4", "b", 1), ("5", "ab", 1)] {
+                let (id, from) = (id.to_owned(), from.to_owned());
+                let to = from.clone();
+                pairs.put(message::store(Message { id, from, to, content: Bytes::new(), timestamp }).unwrap());
+            }
+            let filter = MessageFilter { from: Some("a".into()), until: Some(time), ..MessageFilter::default() };
+            let query = (&filter.from, &filter.to, &filter.since, &filter.until);
+            let fingerprint = xxh3_64(&codec::encode_payload(&(crate::model::keyspace::MESSAGES, query)));
+            let cursor = Cursor { revision: 7, fingerprint, position: position.into() }.text();
+            let page = message::list(&filter, &PageRequest { limit: 0, cursor }).unwrap().read(&pairs.view(7)).unwrap();
+            prop_assert!(page.items.iter().all(|item| item.value.from == "a" && item.value.timestamp < time));
+        }
     }
 }

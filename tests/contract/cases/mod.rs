@@ -26,7 +26,7 @@ pub type Case = for<'a> fn(&'a Client) -> Pin<Box<dyn Future<Output = ()> + Send
 macro_rules! cases {
     ($($($part:ident)::+ $(<$table:ident>)?),+ $(,)?) => {
         vec![$((
-            concat!($(stringify!($part), " "),+ $(, "(", stringify!($table), ")")?),
+            concat!(stringify!($($part)::+) $(, "<", stringify!($table), ">")?),
             (|client| Box::pin($($part)::+ $(::<$table>)?(client))) as Case,
         )),+]
     };

@@ -26,8 +26,6 @@ use crate::{
     model::key,
 };
 
-/// Pairs that one step writes at most.
-const STEP_PAIRS: usize = 256;
 /// Bytes of pairs that one step writes, about.
 const STEP_BYTES: usize = 1 << 20;
 /// How soon to look again whether the last reader has let go of the index that is to be closed.
@@ -79,12 +77,13 @@ impl Merger {
     /// Writes the next pairs; false if there are no more.
     fn advance(&self, merging: &mut Merging) -> Result<bool, Fault> {
         let start = merging.last_key.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut pairs: Vec<Pair> = Vec::with_capacity(STEP_PAIRS);
+        let limit = self.shared.options.merge_pairs.max(1);
+        let mut pairs: Vec<Pair> = Vec::with_capacity(limit);
         let mut bytes = 0;
         for (key, value) in merging.frozen.table.scan(start, None, u64::MAX) {
             bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
             pairs.push((key, value));
-            if pairs.len() >= STEP_PAIRS || bytes >= STEP_BYTES {
+            if pairs.len() >= limit || bytes >= STEP_BYTES {
                 break;
             }
         }
@@ -125,7 +124,7 @@ impl Merger {
         let ready = |at| at <= merged && !self.shared.views().any_within(0, at);
         let Some(Dropped { prefix, .. }) = queue().next(ready) else { return Ok(Step::Wait) };
         let end = key::prefix_end(&prefix);
-        let page = tables.index.engine.range(&prefix, end.as_deref(), STEP_PAIRS)?;
+        let page = tables.index.engine.range(&prefix, end.as_deref(), self.shared.options.merge_pairs.max(1))?;
         if page.pairs.is_empty() {
             queue().done(prefix);
         } else {

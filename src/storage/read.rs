@@ -55,7 +55,7 @@ pub(super) fn range(
     }
     let before = tables.load_full();
     let mut sources: Vec<Box<dyn Iterator<Item = Result<Pair, Fault>> + '_>> = Vec::new();
-    for table in before.memtables().filter(|table| !table.is_empty()) {
+    for table in before.memtables(revision).filter(|table| !table.is_empty()) {
         sources.push(Box::new(table.scan(Bound::Included(start), end, revision).map(Ok)));
     }
     sources.push(Box::new(Indexed {

@@ -62,6 +62,8 @@ pub struct Options {
     pub flush_after: Duration,
     /// What may be kept for open views, in bytes, beside one memtable.
     pub undo_bytes: usize,
+    /// Pairs that the merger writes to the index in one step, beside which readers wait least.
+    pub merge_pairs: usize,
     /// Runs are joined with the base when they are larger than it, and than this, in bytes.
     pub compact_bytes: u64,
     /// More runs than this are joined in any case.
@@ -79,6 +81,7 @@ impl Options {
             flush_bytes: 64 << 20,
             flush_after: Duration::from_secs(30),
             undo_bytes: 64 << 20,
+            merge_pairs: 256,
             compact_bytes: 64 << 20,
             compact_runs: 8,
         }

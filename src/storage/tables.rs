@@ -51,14 +51,17 @@ impl Tables {
         Self { number, active: Arc::default(), frozen: Vec::new(), undo: Vec::new(), index }
     }
 
-    /// All memtables, newest first.
-    pub(super) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
-        std::iter::once(&self.active).chain(self.frozen.iter().map(|frozen| &frozen.table))
+    /// The memtables that a reader of `revision` looks at, newest first. A merged one is left to the views
+    /// within it: for later ones the index holds it, and, maybe, newer tables that have gone from here.
+    pub(super) fn memtables(&self, revision: u64) -> impl Iterator<Item = &Arc<Memtable>> {
+        let frozen = self.frozen.iter();
+        let needed = frozen.filter(move |frozen| !frozen.is_merged() || revision < frozen.checkpoint.revision);
+        std::iter::once(&self.active).chain(needed.map(|frozen| &frozen.table))
     }
 
     /// The newest version of a key up to a revision that is still in memory.
     pub(super) fn in_memory(&self, key: &[u8], revision: u64) -> Option<Option<Bytes>> {
-        self.memtables().find_map(|table| table.get(key, revision))
+        self.memtables(revision).find_map(|table| table.get(key, revision))
     }
 
     /// What the index said of a key when it stood at `revision`, if it has changed since.

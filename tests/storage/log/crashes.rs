@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    Stepped,
-    entries,
+    Stepped, entries,
     model::{Action, Run},
 };
 use crate::support::sim_disk::{Loss, SimDisk};
@@ -100,7 +99,9 @@ fn a_kill_at_any_change_of_the_disk_loses_nothing_acknowledged() {
     };
     assert!(changes > 60, "{changes} changes");
     for at in 1..=changes {
-        for (seed, loss) in [(1, Loss::Everything), (2, Loss::Nothing), (3, Loss::Torn), (4, Loss::Torn), (5, Loss::Torn)] {
+        for (seed, loss) in
+            [(1, Loss::Everything), (2, Loss::Nothing), (3, Loss::Torn), (4, Loss::Torn), (5, Loss::Torn)]
+        {
             for again in [0, 1 + at % 7] {
                 let mut run = Run::new(seed * 1000 + at);
                 run.act(&Action::Kill(at, again, loss));
@@ -114,7 +115,9 @@ fn a_kill_at_any_change_of_the_disk_loses_nothing_acknowledged() {
 #[test]
 fn a_kill_while_the_log_is_created_leaves_a_log_or_none() {
     for at in 1..20 {
-        for (seed, loss) in (0..6).zip([Loss::Everything, Loss::Nothing, Loss::Torn, Loss::Torn, Loss::Torn, Loss::Torn]) {
+        for (seed, loss) in
+            (0..6).zip([Loss::Everything, Loss::Nothing, Loss::Torn, Loss::Torn, Loss::Torn, Loss::Torn])
+        {
             let disk = SimDisk::new(seed);
             disk.set_loss(loss);
             disk.fail_at(at);

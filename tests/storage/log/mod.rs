@@ -125,7 +125,7 @@ impl Stepped {
 }
 
 /// What an append's callback said, if it was called.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Told(Arc<Mutex<Option<Result<(), Fault>>>>);
 
 impl Told {

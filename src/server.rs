@@ -14,11 +14,11 @@ use crate::{
     error::Fault,
     limits,
     node::{self, Faults, Node, Running},
-    raft::{consensus::Leadership, state_machine::Observer},
     proto::status::status_from_error,
+    raft::{consensus::Leadership, state_machine::Observer},
     rpc::{
         self,
-        forward::{self, AcceptForwarded, Forward, ForwardLayer, LeaderView},
+        forward::{self, Forward, ForwardLayer, LeaderView},
     },
 };
 
@@ -73,7 +73,7 @@ pub async fn serve(
     let faults = Faults::default();
     let http = rpc::http::Http::start(&environment, &config.node.http.to_string()).await?;
     tokio::pin!(stop);
-    let calls = |node: &Node| rpc::routes(Arc::new(node.clone()));
+    let calls = |node: &Node| rpc::forwarded_routes(Arc::new(node.clone()));
     let parts =
         node::Parts { environment: environment.clone(), observer, faults: faults.clone(), calls: Box::new(calls) };
     let starting = raft.spawn(node::start(parts, config.clone()));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use openraft::{
     Config, LogIdOptionExt, ReadPolicy, ServerState, SnapshotPolicy,
-    async_runtime::watch::WatchReceiver,
+    async_runtime::{Instant as _, watch::WatchReceiver},
     errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError},
     impls::OneshotResponder,
 };
@@ -111,7 +111,6 @@ impl Consensus {
             purge_batch_size: 4_096,
             // The transport ends a snapshot that makes no progress; this is the bound of a large one.
             install_snapshot_timeout: 3_600_000,
-            send_snapshot_timeout: 3_600_000,
             ..Config::default()
         };
         let config = config.validate().map_err(|error| Fault::new(format!("the Raft timing is invalid: {error}")))?;

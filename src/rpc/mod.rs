@@ -14,13 +14,12 @@ pub mod http;
 mod mesh;
 mod session;
 
-pub use forward::Forwarded;
-
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, service::Routes};
 
+use self::forward::{AcceptForwarded, Forwarded};
 use crate::{
     Error, Result,
     layers::Write,
@@ -63,12 +62,22 @@ pub fn routes(node: Arc<Node>) -> Routes {
     Routes::new(mesh).add_service(session).add_service(cluster).prepare()
 }
 
+/// The same services for the peer listener: calls that other nodes pass on.
+pub fn forwarded_routes(node: Arc<Node>) -> Routes {
+    Routes::from(routes(node).into_axum_router().layer(AcceptForwarded))
+}
+
 /// Who calls.
 pub fn principal<T>(request: &Request<T>) -> String {
     match request.extensions().get::<Forwarded>() {
         Some(forwarded) => forwarded.principal.clone(),
         None => ANONYMOUS.into(),
     }
+}
+
+/// Who calls, by what earlier layers have left in the request's extensions.
+pub fn principal_of(_: &::http::Extensions) -> String {
+    ANONYMOUS.into()
 }
 
 /// Until when an answer is of use: the caller's deadline less a margin, or the default; never more than the

@@ -1,4 +1,4 @@
-//! Storage against disks that fail.
+//! The log and the files of storage on disks that lose, tear, fill up and flip.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,5 +10,6 @@
 )]
 
 mod files;
+mod log;
 #[path = "../support/mod.rs"]
 mod support;

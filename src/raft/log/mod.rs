@@ -239,10 +239,7 @@ impl Log {
     pub fn save_committed(&self, committed: Option<Position>) -> Result<(), Fault> {
         let mut state = self.0.state();
         state.accepts()?;
-        if state.checkpoint.committed != committed {
-            state.checkpoint.committed = committed;
-            state.committed_unsaved = true;
-        }
+        state.save_committed(committed);
         if state.idle {
             self.0.signal.raise();
         }
@@ -340,10 +337,6 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere stops the node; until then the state is as good as it was.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rests(&self, end: &Checkpoint) -> bool {
-        self.state().rests(end)
     }
 
     fn publish(&self, written: Vec<Written>, end: &Checkpoint) -> Result<(), Fault> {

@@ -156,7 +156,9 @@ struct Replay {
     checkpoint: Checkpoint,
     index: Index,
     terms: Terms,
-    /// The last thing read is a marker, or nothing was written yet.
+    /// The index of the last entry that stands, or stood, in segments that are gone.
+    gone: Option<u64>,
+    /// A batch was read behind which no marker stands.
     unmarked: bool,
 }
 
@@ -170,6 +172,7 @@ impl Replay {
         }
         if self.index.segments() == 0 {
             self.checkpoint = header.checkpoint;
+            self.gone = index_of(header.checkpoint.last);
         } else if self.checkpoint != header.checkpoint {
             return Err(Fault::damaged(&opened.path, 0, "its header disagrees with the segments before it"));
         }
@@ -236,6 +239,7 @@ impl Replay {
         } else if envelope.kind == Kind::LogTruncate as u8 {
             self.checkpoint.truncate(codec::decode_payload::<Option<Position>>(payload).map_err(text)?);
             let last = index_of(self.checkpoint.last);
+            self.gone = self.gone.min(last);
             self.index.truncate(last);
             self.terms.truncate(last);
         } else if envelope.kind == Kind::LogPurge as u8 {
@@ -251,14 +255,9 @@ impl Replay {
 
     /// Checks that every entry from the purged position to the end is there.
     fn finish(self, directory: &Path, current: Current) -> Result<Recovered, Fault> {
-        let Self { log, checkpoint, index, terms, unmarked } = self;
-        let (purged, last) = (index_of(checkpoint.purged), index_of(checkpoint.last));
-        let oldest = index.oldest_sequence().unwrap_or(0);
-        let whole = match purged {
-            None => oldest == 1,
-            Some(purged) => index.first().is_some_and(|first| first <= purged.saturating_add(1)),
-        };
-        if last > purged && !whole {
+        let Self { log, checkpoint, index, terms, gone, unmarked } = self;
+        if gone > index_of(checkpoint.purged) {
+            let oldest = index.oldest_sequence().unwrap_or(0);
             let missing = oldest.saturating_sub(1);
             let what = format!("log segment {missing:08} is missing in {}: entries before", directory.display());
             return Err(Fault::new(format!("{what} segment {oldest:08} are not purged")));

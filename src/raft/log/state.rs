@@ -33,8 +33,12 @@ pub(super) enum Operation {
 
 impl Operation {
     fn bytes(&self) -> usize {
-        // The small records are about as large as this.
-        if let Self::Entry(_, sealed) = self { sealed.len() } else { 64 }
+        match self {
+            Self::Entry(_, sealed) => sealed.len(),
+            // The small records are about as large as this.
+            Self::Vote(_) | Self::Truncate(_) | Self::Purge(_) => 64,
+            Self::Tell(_) => 0,
+        }
     }
 }
 
@@ -52,11 +56,14 @@ pub(super) struct State {
     pub(super) index: Index,
     terms: Terms,
     queue: VecDeque<Operation>,
+    /// How many operations the writer ever took.
+    taken: u64,
     /// Of each truncation that is not written yet: the index that it keeps. What is written meanwhile of the entries
     /// behind it is void already.
     cuts: VecDeque<Option<u64>>,
-    /// The committed position is newer than what the log says.
-    pub(super) committed_unsaved: bool,
+    /// The committed position is newer than what the log says: how many operations were ever queued when it became
+    /// known.
+    committed_unsaved: Option<u64>,
     /// Up to where storage needs no entries any more.
     pub(super) floor: Option<Position>,
     /// Up to where entries should be purged once the floor allows it.
@@ -78,8 +85,9 @@ impl State {
             index,
             terms,
             queue: VecDeque::new(),
+            taken: 0,
             cuts: VecDeque::new(),
-            committed_unsaved: false,
+            committed_unsaved: None,
             floor: None,
             wanted: None,
             idle: false,
@@ -118,6 +126,14 @@ impl State {
     pub(super) fn save_vote(&mut self, vote: StoredVote, done: Done) {
         self.queue.push_back(Operation::Vote(vote));
         self.queue.push_back(Operation::Tell(done));
+    }
+
+    /// Notes the committed position.
+    pub(super) fn save_committed(&mut self, committed: Option<Position>) {
+        if self.checkpoint.committed != committed {
+            self.checkpoint.committed = committed;
+            self.committed_unsaved = Some(self.taken + self.queue.len() as u64);
+        }
     }
 
     /// Voids the entries behind `after`.
@@ -211,19 +227,26 @@ impl State {
             fits || matches!(operation, Operation::Tell(_))
         });
         let fit = fit.count();
+        self.taken += fit as u64;
         self.queue.drain(..fit).collect()
     }
 
-    /// The committed position, if a log that ends at `end` does not say it yet but can: what is committed and still
-    /// in the queue comes with a later batch.
-    pub(super) fn unsaved_committed(&self, end: &Checkpoint) -> Option<Position> {
-        let committed = self.checkpoint.committed.filter(|_| self.committed_unsaved);
-        committed.filter(|committed| Some(committed.index) <= index_of(end.last))
+    /// The committed position, if it is to be written and can be: all that was queued when it became known is taken.
+    /// (Before that the log on disk may hold, at its index, another entry that is to be truncated.)
+    pub(super) fn unsaved_committed(&self) -> Option<Position> {
+        self.checkpoint.committed.filter(|_| self.committed_unsaved.is_some_and(|queued| queued <= self.taken))
     }
 
-    /// Whether a writer whose log ends at `end` has nothing to do; from then on it is to be woken.
-    pub(super) fn rests(&mut self, end: &Checkpoint) -> bool {
-        self.idle = self.queue.is_empty() && self.closing.is_none() && self.unsaved_committed(end).is_none();
+    /// The same, to be written now.
+    pub(super) fn take_committed(&mut self) -> Option<Position> {
+        let committed = self.unsaved_committed()?;
+        self.committed_unsaved = None;
+        Some(committed)
+    }
+
+    /// Whether the writer has nothing to do; from then on it is to be woken.
+    pub(super) fn rests(&mut self) -> bool {
+        self.idle = self.queue.is_empty() && self.closing.is_none() && self.unsaved_committed().is_none();
         self.idle
     }
 

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     environment::{Environment, Step, Worker, disk::File},
     error::Fault,
+    model::Position,
     storage::codec::{self, Kind},
 };
 
@@ -71,13 +72,15 @@ impl Drop for Writer {
 
 impl Writer {
     fn turn(&mut self) -> Result<Step, Fault> {
-        let (operations, closing) = {
+        let (operations, committed, closing) = {
             let mut state = self.shared.state();
             state.idle = false;
-            (state.take(self.shared.options.batch_bytes), state.closing.is_some())
+            let operations = state.take(self.shared.options.batch_bytes);
+            let committed = if operations.is_empty() { None } else { state.take_committed() };
+            (operations, committed, state.closing.is_some())
         };
         if !operations.is_empty() {
-            self.write(operations)?;
+            self.write(operations, committed)?;
             self.remove_purged()?;
             self.prepare()?;
             return Ok(Step::Again);
@@ -94,18 +97,18 @@ impl Writer {
             }
             self.mark()?;
         }
-        Ok(if self.shared.rests(&self.checkpoint) { Step::Wait } else { Step::Again })
+        Ok(if self.shared.state().rests() { Step::Wait } else { Step::Again })
     }
 
     /// Writes and syncs one batch, and tells those who wait for it.
-    fn write(&mut self, operations: Vec<Operation>) -> Result<(), Fault> {
+    fn write(&mut self, operations: Vec<Operation>, committed: Option<Position>) -> Result<(), Fault> {
         let mut written = Vec::new();
         let before = self.checkpoint;
         self.begin_batch();
         for operation in operations {
             self.put(operation, &mut written)?;
         }
-        self.put_committed();
+        self.put_committed(committed);
         let start = if self.buffer.len() as u64 == BATCH_BYTES { None } else { Some(self.place(&before)?) };
         if let Some(start) = start {
             self.seal_batch(start);
@@ -160,10 +163,8 @@ impl Writer {
 
     /// Adds the committed position, if it has moved: it travels with others and causes no sync of its own. Behind the
     /// entries of the batch, so it never names one that is not there.
-    fn put_committed(&mut self) {
-        let mut state = self.shared.state();
-        if let Some(committed) = state.unsaved_committed(&self.checkpoint) {
-            state.committed_unsaved = false;
+    fn put_committed(&mut self, committed: Option<Position>) {
+        if let Some(committed) = committed {
             self.checkpoint.committed = Some(committed);
             self.buffer.extend_from_slice(&codec::encode(Kind::LogCommitted, &committed));
         }
@@ -228,7 +229,7 @@ impl Writer {
     }
 
     fn is_markable(&self) -> bool {
-        self.unmarked || self.shared.state().unsaved_committed(&self.checkpoint).is_some()
+        self.unmarked || self.shared.state().unsaved_committed().is_some()
     }
 
     /// Writes a marker: all before it was synced, so from now on what cannot be read there is damage. The committed
@@ -238,8 +239,9 @@ impl Writer {
             return Ok(());
         }
         let before = self.checkpoint;
+        let committed = self.shared.state().take_committed();
         self.begin_batch();
-        self.put_committed();
+        self.put_committed(committed);
         let mut start = self.place(&before)?;
         let mut marker_at = start;
         if self.buffer.len() as u64 > BATCH_BYTES {

@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn an_envelope_has_exactly_these_bytes() {
         let sealed = encode(Kind::Record, &(1u8, 300u32));
-        assert_eq!(sealed.as_ref(), [0x4D, 0x53, 1, 1, 0, 4, 0, 0, 0, 0x9C, 0x8C, 0xFC, 0xB5, 1, 0xFB, 0x2C, 1]);
+        assert_eq!(sealed.as_ref(), [0x4D, 0x53, 1, 1, 0, 4, 0, 0, 0, 0x9E, 0x5F, 0x0B, 0x5B, 1, 0xFB, 0x2C, 1]);
         assert_eq!(decode::<(u8, u32)>(Kind::Record, &sealed), Ok((1, 300)));
     }
 

@@ -22,6 +22,7 @@ use meshstore::{
         Checkpoint, EngineKind, NamedWorker, Options, Store,
         audit::{Audit, Auditor},
         codec,
+        engine::Pair,
     },
 };
 use tokio::sync::watch;
@@ -120,7 +121,7 @@ pub fn value(text: impl AsRef<str>) -> Bytes {
 pub struct Model {
     pub revision: u64,
     pub index: u64,
-    pub writes: Vec<(u64, Vec<(Bytes, Option<Bytes>)>)>,
+    pub writes: Vec<(u64, Vec<Pair>)>,
     pub dropped: Vec<(u64, Prefix)>,
 }
 

@@ -9,7 +9,7 @@ pub mod model;
 pub mod proto;
 
 pub mod client;
-// pub use client::Client;
+pub use client::Client;
 pub use error::{Error, Result};
 
 #[cfg(feature = "server")]

@@ -29,7 +29,7 @@ pub const CLIENT_DECODE_BYTES: usize = TRANSACTION_BYTES + (64 << 10);
 /// Snapshot bytes per chunk on the wire.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Most concurrent streams (calls) on one client connection.
-pub const STREAMS_PER_CONNECTION: u32 = 1_024;
+pub const STREAMS_PER_CONNECTION: u32 = 100;
 /// Most proposals that wait for a place in a log entry before callers are refused.
 pub const QUEUED_PROPOSALS: usize = 16_384;
 /// Most bytes of proposals that wait for a place in a log entry before callers are refused.

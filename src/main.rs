@@ -1,1 +1,5 @@
-fn main() {}
+//! The `meshstore` command.
+
+fn main() -> std::process::ExitCode {
+    meshstore::cli::main()
+}

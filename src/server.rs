@@ -1,1 +1,163 @@
-//! (being built)
+//! Wiring: runtimes, listeners, signals, shutdown.
+//!
+//! Raft and the peers have a runtime of their own, so that a flood of clients delays no heartbeat. Everything
+//! else runs on the caller's.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{runtime::Handle, sync::watch};
+use tonic::transport::Server;
+
+use crate::{
+    config::Config,
+    environment::{Environment, net},
+    error::Fault,
+    limits,
+    node::{self, Faults, Node, Running},
+    proto::status::status_from_error,
+    raft::{consensus::Leadership, state_machine::Observer},
+    rpc::{
+        self,
+        forward::{self, Forward, ForwardLayer, LeaderView},
+    },
+};
+
+/// A silent connection is probed this often, and closed if it does not answer in time.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// See [`KEEP_ALIVE`].
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
+/// How long open calls may go on after the node was told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs a node until it is told to stop (SIGTERM, SIGINT) or is broken.
+pub fn run(config: Config) -> Result<(), Fault> {
+    let runtime = |name: &str, threads: usize| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name(name)
+            .enable_all()
+            .build()
+            .map_err(|error| Fault::new(format!("cannot start the {name} threads: {error}")))
+    };
+    let raft = runtime("raft", 2)?;
+    let clients = runtime("clients", std::thread::available_parallelism().map_or(2, usize::from))?;
+    let ended = clients.block_on(serve(Environment::real(), config, None, raft.handle().clone(), told_to_stop()));
+    clients.shutdown_timeout(Duration::from_secs(1));
+    raft.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (terminate, interrupt) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+                _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            }
+        }
+        // Without handlers the signals end the process the hard way, which is safe, too.
+        _ => std::future::pending().await,
+    }
+}
+
+/// Runs a node on the current runtime, with Raft and peers on `raft`, until `stop` resolves or it is broken.
+pub async fn serve(
+    environment: Environment,
+    config: Config,
+    observer: Option<Arc<dyn Observer>>,
+    raft: Handle,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Fault> {
+    let faults = Faults::default();
+    let http = rpc::http::Http::start(&environment, &config.node.http.to_string()).await?;
+    tokio::pin!(stop);
+    let calls = |node: &Node| rpc::forwarded_routes(Arc::new(node.clone()));
+    let parts =
+        node::Parts { environment: environment.clone(), observer, faults: faults.clone(), calls: Box::new(calls) };
+    let starting = raft.spawn(node::start(parts, config.clone()));
+    let running = tokio::select! {
+        started = starting => started.map_err(|error| Fault::new(format!("starting panicked: {error}")))??,
+        () = &mut stop => return Ok(()),
+    };
+    http.serves(&running.node);
+    let (drain, drained) = watch::channel(false);
+    let clients = serve_clients(&environment, &config, &running.node, drained).await?;
+    let broken = tokio::select! {
+        fault = faults.wait() => Some(fault),
+        () = &mut stop => None,
+    };
+    http.stops();
+    if let Some(fault) = broken {
+        // A broken node answers nobody, writes nothing more, and hands nothing over: others elect without it.
+        return Err(fault);
+    }
+    shut_down(running, raft, drain, clients).await
+}
+
+async fn shut_down(
+    running: Running,
+    raft: Handle,
+    drain: watch::Sender<bool>,
+    clients: tokio::task::JoinHandle<()>,
+) -> Result<(), Fault> {
+    // First the lead: calls that arrive meanwhile are passed on to the next leader.
+    running.hand_over().await;
+    drain.send_replace(true);
+    if tokio::time::timeout(DRAIN, clients).await.is_err() {
+        tracing::warn!("some calls were still open when the node stopped");
+    }
+    raft.spawn(running.stop()).await.map_err(|error| Fault::new(format!("stopping panicked: {error}")))?
+}
+
+async fn serve_clients(
+    environment: &Environment,
+    config: &Config,
+    node: &Node,
+    mut drain: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<()>, Fault> {
+    let address = config.node.client.to_string();
+    let listener = environment.net.listen(&address).await;
+    let listener = listener.map_err(|error| Fault::new(format!("cannot listen for clients on {address}: {error}")))?;
+    let routes = rpc::routes(Arc::new(node.clone()));
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
+        .max_concurrent_streams(Some(limits::STREAMS_PER_CONNECTION))
+        .layer(forwarding(node))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(net::incoming(listener), async move {
+            // A dropped sender means that the node is gone.
+            let _ = drain.wait_for(|drain| *drain).await;
+        });
+    tracing::info!(%address, "serving clients");
+    let faults = node.faults().clone();
+    Ok(tokio::spawn(async move {
+        if let Err(error) = server.await {
+            faults.report(Fault::new(format!("the client listener failed: {error}")));
+        }
+    }))
+}
+
+fn forwarding(node: &Node) -> ForwardLayer {
+    ForwardLayer::new(Forward {
+        leadership: Arc::new(Led(node.clone())),
+        peers: Arc::clone(node.network()),
+        status: status_from_error,
+        principal: rpc::principal_of,
+    })
+}
+
+/// Who leads, as the forwarding layer asks.
+struct Led(Node);
+
+impl forward::Leadership for Led {
+    fn leader(&self) -> LeaderView {
+        match self.0.leadership() {
+            Leadership::Me { .. } => LeaderView::Me,
+            Leadership::Other { id, member } => LeaderView::Other { id, member },
+            Leadership::Unknown => LeaderView::Unknown,
+        }
+    }
+}

@@ -1,1 +1,137 @@
-//! (being built)
+//! The `meshstore` command: a node (`serve`), and everything that a person asks of a cluster.
+//!
+//! One file per command group: its arguments (the doc comments are the help texts), and what it does with
+//! the [`Client`](crate::Client). What they share: `options.rs` (global flags), `input.rs` (values from
+//! arguments, files and standard input), `output.rs` (the two faces of every answer: text for people, one
+//! JSON value for programs), `failure.rs` (messages, hints, exit codes).
+//!
+//! Invariants: standard output carries answers only, standard error everything else; a closed standard
+//! output ends the command quietly; the exit code says what kind of failure it was.
+
+mod bench;
+mod config;
+mod failure;
+mod fill;
+mod input;
+mod message;
+mod node_state;
+mod options;
+mod output;
+mod route;
+mod serve;
+mod state;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::{
+    failure::Failure,
+    options::{Options, Session},
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed, or the outcome is unknown
+  2  wrong usage, or an invalid argument
+  3  not found
+  4  unavailable, or the deadline passed with certainly nothing done
+  5  conflict, or refused by the state of the store
+
+Environment: MESHSTORE_ENDPOINTS, and for serve MESHSTORE_CONFIG, MESHSTORE_NODE, MESHSTORE_DATA,
+MESHSTORE_ENGINE, MESHSTORE_INSECURE, MESHSTORE_LOG. Flags win over them.
+
+Examples:
+  meshstore serve --config cluster.toml --node 1 --data data/1
+  meshstore status
+  meshstore state put greeting hello
+  meshstore state get greeting
+  meshstore message list --to node-2 --json";
+
+/// A Raft-replicated store for service meshes: its nodes, and a command line for them.
+#[derive(Debug, Parser)]
+#[command(name = "meshstore", version, after_help = EXIT_CODES, max_term_width = 110, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(serve::Serve),
+    /// Show the nodes: roles, positions in the log, members, record counts
+    Status(status::Status),
+    /// Messages between mesh nodes
+    #[command(subcommand)]
+    Message(message::Command),
+    /// Shared state: bytes by key
+    #[command(subcommand)]
+    State(state::Command),
+    /// The runtime state of mesh nodes: JSON by node id
+    #[command(subcommand)]
+    NodeState(node_state::Command),
+    /// The routing table: JSON by destination
+    #[command(subcommand)]
+    Route(route::Command),
+    /// Runtime configuration: JSON by key
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Measure the cluster
+    Bench(bench::Bench),
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    // Known before the rest is understood, so that a wrong command line is answered in JSON, too.
+    let json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    let parsed = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let done = match parsed {
+        Ok(cli) => run(cli),
+        Err(error) if !error.use_stderr() => {
+            // Help or version; nobody is left to be told if it cannot be printed.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) if json => Err(Failure::usage(error.to_string())),
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(failure::USAGE);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { options, command } = cli;
+    if let Command::Serve(serve) = command {
+        return serve.run();
+    }
+    let mut runtime = match &command {
+        Command::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build()?;
+    runtime.block_on(async {
+        let session = Session::new(options);
+        let done = match command {
+            Command::Serve(_) => Ok(()),
+            Command::Status(status) => status.run(&session).await,
+            Command::Message(command) => command.run(&session).await,
+            Command::State(command) => command.run(&session).await,
+            Command::NodeState(command) => command.run(&session).await,
+            Command::Route(command) => command.run(&session).await,
+            Command::Config(command) => command.run(&session).await,
+            Command::Bench(bench) => bench.run(&session).await,
+        };
+        session.end().await;
+        done
+    })
+}

@@ -1,1 +1,223 @@
-//! (being built)
+//! The Rust client.
+//!
+//! A [`Client`] is a handle on a whole cluster, cheap to clone. It is told some endpoints, learns the
+//! others, finds the leader and follows it, and retries what can be retried until the call's deadline.
+//!
+//! * **Writes happen once.** They are made in a session (`session.rs`), so that an attempt whose answer got
+//!   lost is repeated without being executed again. A call that ends with an unknown outcome says so:
+//!   [`Error::may_have_applied`](crate::Error::may_have_applied).
+//! * **Reads say how fresh they must be**: [`ReadMode`](crate::model::ReadMode).
+//! * **Every call has a deadline**, which travels with it.
+//!
+//! ```no_run
+//! use meshstore::{Client, client::Message};
+//!
+//! # async fn example() -> meshstore::Result<()> {
+//! let client = Client::connect(["127.0.0.1:7401", "127.0.0.1:7402", "127.0.0.1:7403"]).await?;
+//!
+//! let hello = Message {
+//!     id: "m-1".into(), from: "node-1".into(), to: "node-2".into(), content: "hello".into(), timestamp: 1,
+//! };
+//! let written = client.messages().store(hello).await?;
+//! println!("stored at revision {} by leader {}", written.revision, written.leader_id);
+//! let message = client.messages().get("m-1").await?.value;
+//! assert_eq!(message.content, "hello");
+//!
+//! client.routes().save("10.0.0.0/8", &serde_json::json!({ "via": "node-2", "metric": 5 })).await?;
+//! let route: serde_json::Value = client.routes().get("10.0.0.0/8").await?.value.parse()?;
+//! assert_eq!(route["via"], "node-2");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Layout: `call.rs` makes one call, `endpoints.rs` knows where, `session.rs` numbers the writes, `rpc.rs`
+//! lists the methods, and each surface has a file of its own.
+
+mod backoff;
+mod builder;
+mod call;
+mod cluster;
+mod config;
+mod endpoints;
+mod json;
+mod messages;
+mod node_state;
+mod pages;
+mod routes;
+mod rpc;
+mod session;
+mod state;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use endpoints::{Endpoint, Endpoints};
+use session::Session;
+
+pub use self::{
+    builder::Builder, cluster::Cluster, config::Config, json::Json, messages::Messages, node_state::NodeStates,
+    routes::Routes, state::State,
+};
+use crate::{Result, limits};
+pub use crate::{
+    model::{
+        ReadMode,
+        mesh::{Message, MessageFilter, Page, PageRequest, Stored},
+    },
+    proto::v1::{KeyspaceStatus, Member, StatusResponse as Status},
+};
+
+/// A handle on a cluster. Clones share connections and the session; the last one to go ends the session's
+/// keep-alive.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    mode: ReadMode,
+    deadline: Duration,
+    pin: Option<Arc<Endpoint>>,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The revision of the store with the write in.
+    pub revision: u64,
+    /// The node that led when it was applied.
+    pub leader_id: u64,
+}
+
+/// What all clones of a client share.
+struct Shared {
+    endpoints: Endpoints,
+    session: Session,
+    jitter: backoff::Jitter,
+    exactly_once: bool,
+    deadline: Duration,
+    mode: ReadMode,
+    last_seen: AtomicU64,
+    learning: tokio::sync::Mutex<()>,
+}
+
+impl Client {
+    /// A client of the cluster that these endpoints (`host:port`) belong to, once one of them has answered.
+    ///
+    /// Errors: `InvalidArgument` if an endpoint is malformed; `Unavailable` if none answers within 10 seconds.
+    pub async fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
+        Self::builder().endpoints(endpoints).connect().await
+    }
+
+    /// A client with other settings.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn of(shared: Arc<Shared>) -> Self {
+        let (mode, deadline) = (shared.mode, shared.deadline);
+        Self { shared, mode, deadline, pin: None }
+    }
+
+    /// This client with another read mode.
+    #[must_use]
+    pub fn with_read(mut self, mode: ReadMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// This client with another deadline for each call, at most 5 minutes.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline.clamp(Duration::from_millis(1), Duration::from_millis(limits::DEADLINE_MAX_MS));
+        self
+    }
+
+    /// This client with all calls going to one endpoint, and no other when that fails.
+    ///
+    /// Errors: `InvalidArgument` if it is no `host:port`.
+    pub fn pin(mut self, endpoint: &str) -> Result<Self> {
+        self.pin = Some(self.shared.endpoints.at(endpoint)?);
+        Ok(self)
+    }
+
+    /// The highest revision that any answer to this client or its clones has shown. With
+    /// `ReadMode::AtLeast` of it a read on any node sees what they wrote and read before.
+    pub fn last_seen_revision(&self) -> u64 {
+        self.shared.last_seen.load(Ordering::Acquire)
+    }
+
+    /// Messages between mesh nodes.
+    pub fn messages(&self) -> Messages {
+        Messages::of(self.clone())
+    }
+
+    /// Shared state: bytes by key.
+    pub fn state(&self) -> State {
+        State::of(self.clone())
+    }
+
+    /// The runtime state of mesh nodes: JSON by node id.
+    pub fn node_state(&self) -> NodeStates {
+        NodeStates::of(self.clone())
+    }
+
+    /// The routing table: JSON by destination.
+    pub fn routes(&self) -> Routes {
+        Routes::of(self.clone())
+    }
+
+    /// Runtime configuration: JSON by key.
+    pub fn config(&self) -> Config {
+        Config::of(self.clone())
+    }
+
+    /// The cluster itself.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::of(self.clone())
+    }
+
+    /// Ends the session now, instead of letting it expire. The client can still be used: its next write
+    /// opens another.
+    ///
+    /// Errors: as of any call; the session then ends by itself.
+    pub async fn close_session(&self) -> Result<()> {
+        match self.shared.session.take() {
+            None => Ok(()),
+            Some(session) => {
+                let request = crate::proto::v1::CloseSessionRequest { session };
+                self.ask(endpoints::Preference::Leader, request).await.map(drop)
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn seen(&self, revision: u64) {
+        self.last_seen.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// Asks the nodes in the background who and where they are; once at a time.
+    fn learn_later(self: &Arc<Self>) {
+        let shared = self.clone();
+        tokio::spawn(async move {
+            if let Ok(_learning) = shared.learning.try_lock() {
+                // Whoever does not answer now is asked the next time that a node is missing.
+                let _ = builder::probe(&Client::of(shared.clone())).await;
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoints: Vec<_> = self.shared.endpoints.all().iter().map(|known| known.address.clone()).collect();
+        f.debug_struct("Client").field("endpoints", &endpoints).field("read", &self.mode).finish_non_exhaustive()
+    }
+}

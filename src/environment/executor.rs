@@ -101,3 +101,36 @@ impl Executor for Tasks {
         running
     }
 }
+
+/// Runs blocking work as a worker of its own, and waits for what it makes: a thread in production, a task in the
+/// simulation. Errors: its fault, or that it panicked.
+pub async fn run_blocking<T: Send + 'static>(
+    executor: &dyn Executor,
+    name: &'static str,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let (sender, made) = oneshot::channel();
+    let once = Once { work: Some((work, sender)) };
+    let running = executor.start(name, Box::new(once), Signal::default());
+    match made.await {
+        Ok(made) => Ok(made),
+        Err(_) => match running.await {
+            Ok(Err(fault)) => Err(fault),
+            _ => Err(Fault::new(format!("the {name} thread ended unexpectedly (see the log for a panic)"))),
+        },
+    }
+}
+
+struct Once<W, T> {
+    work: Option<(W, oneshot::Sender<T>)>,
+}
+
+impl<T: Send + 'static, W: FnOnce() -> Result<T, Fault> + Send + 'static> Worker for Once<W, T> {
+    fn step(&mut self) -> Result<Step, Fault> {
+        if let Some((work, sender)) = self.work.take() {
+            // Who no longer waits does not need it.
+            let _ = sender.send(work()?);
+        }
+        Ok(Step::Done)
+    }
+}

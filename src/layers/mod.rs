@@ -1,1 +1,97 @@
-//! (being built)
+//! Domain logic above the core: a layer turns one domain call into one transaction, and records back
+//! into domain values.
+//!
+//! Layers are pure. A write is a function from arguments to a [`Write`]: nothing is read, nothing waits,
+//! so a call that breaks a rule is refused before it costs anything. A read is a function of a
+//! [`View`](crate::state::View), which shows one revision; who asks for a view, how fresh it must be and
+//! on which node is decided above, in `rpc`. No layer knows tonic, openraft or tokio.
+//!
+//! Log entries hold only what layers made of a call, never the call. So a layer may change its rules in
+//! any release: old entries replay as they were decided.
+
+pub mod mesh;
+
+use crate::{
+    Error, Result,
+    model::{
+        Key, Outcome,
+        transaction::{Compare, Operation, Transaction},
+    },
+};
+
+/// One domain call as one transaction, with what its outcome means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// What is to be done.
+    pub transaction: Transaction,
+    /// What the outcome means.
+    pub meaning: Meaning,
+}
+
+/// What the outcome of a transaction means to the caller who asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// The answer if a compare did not hold. `None`: nothing was compared.
+    unmet: Option<Error>,
+}
+
+impl Write {
+    /// These operations, whatever is there.
+    pub fn always(operations: Vec<Operation>) -> Self {
+        Self { transaction: Transaction::blind(operations), meaning: Meaning { unmet: None } }
+    }
+
+    /// These operations if the key has a record; otherwise nothing happens and the answer is `missing`.
+    pub fn if_exists(key: Key, operations: Vec<Operation>, missing: Error) -> Self {
+        let compares = vec![Compare::Exists { key, exists: true }];
+        let transaction = Transaction { compares, then: operations, otherwise: vec![] };
+        Self { transaction, meaning: Meaning { unmet: Some(missing) } }
+    }
+}
+
+impl Meaning {
+    /// The revision with the change in. `session` is the one in which the call was made, if any.
+    ///
+    /// Errors: what the layer said for unmet compares; `Conflict`, `Refused` or `SessionExpired` as the
+    /// store answered. None of them changed anything.
+    pub fn of(self, outcome: Outcome, session: Option<u64>) -> Result<u64> {
+        match outcome {
+            Outcome::Applied { revision, succeeded, .. } | Outcome::AppliedEarlier { revision, succeeded } => {
+                match self.unmet {
+                    Some(unmet) if !succeeded => Err(unmet),
+                    _ => Ok(revision),
+                }
+            }
+            Outcome::Raced => Err(Error::Conflict("what the change relied on".into())),
+            Outcome::Refused { refusal, .. } => Err(Error::Refused(refusal.to_string())),
+            Outcome::SessionExpired => Err(Error::SessionExpired { session: session.unwrap_or_default() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ScopeId, outcome::Refusal};
+
+    fn meaning(outcome: Outcome) -> Result<u64> {
+        let key = ScopeId::new(0x11, 0).key(b"k");
+        let missing = Error::NotFound { kind: "state", name: "k".into() };
+        Write::if_exists(key, vec![], missing).meaning.of(outcome, Some(7))
+    }
+
+    #[test]
+    fn every_outcome_has_its_meaning() {
+        let applied = |succeeded| Outcome::Applied { revision: 3, succeeded, results: vec![] };
+        let missing = Error::NotFound { kind: "state", name: "k".into() };
+        assert_eq!(meaning(applied(true)), Ok(3));
+        assert_eq!(meaning(applied(false)), Err(missing.clone()));
+        assert_eq!(meaning(Outcome::AppliedEarlier { revision: 3, succeeded: true }), Ok(3));
+        assert_eq!(meaning(Outcome::AppliedEarlier { revision: 3, succeeded: false }), Err(missing));
+        assert!(matches!(meaning(Outcome::Raced), Err(Error::Conflict(_))));
+        let refused = Outcome::Refused { revision: 3, refusal: Refusal::Layer("no".into()) };
+        assert_eq!(meaning(refused), Err(Error::Refused("no".into())));
+        assert_eq!(meaning(Outcome::SessionExpired), Err(Error::SessionExpired { session: 7 }));
+        assert_eq!(Write::always(vec![]).meaning.of(applied(true), None), Ok(3));
+    }
+}

@@ -15,6 +15,9 @@ pub const ROUTING_TABLE: Keyspace = 0x13;
 /// Runtime configuration (JSON), by key.
 pub const RUNTIME_CONFIG: Keyspace = 0x14;
 
+/// Permissions: every proposal names the revision of the last change here that it was decided on.
+pub const SECURITY: Keyspace = 0x20;
+
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
 /// See [`FIRST_RECORD`].
@@ -45,3 +48,15 @@ pub const INDEX_MESSAGE_FROM: u32 = 2;
 pub const INDEX_MESSAGE_TO: u32 = 3;
 /// Index: messages by pair: `escaped from | escaped to | timestamp`.
 pub const INDEX_MESSAGE_PAIR: u32 = 4;
+
+/// What a keyspace of records is called towards people; `None` if this program does not know it.
+pub fn name(keyspace: Keyspace) -> Option<&'static str> {
+    match keyspace {
+        MESSAGES => Some("mesh_messages"),
+        STATE => Some("mesh_state"),
+        NODE_STATE => Some("mesh_node_state"),
+        ROUTING_TABLE => Some("mesh_routing_table"),
+        RUNTIME_CONFIG => Some("mesh_runtime_config"),
+        _ => None,
+    }
+}

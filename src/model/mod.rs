@@ -2,6 +2,7 @@
 
 pub mod key;
 pub mod keyspace;
+pub mod kind;
 pub mod mesh;
 pub mod outcome;
 pub mod position;

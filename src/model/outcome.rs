@@ -134,4 +134,10 @@ pub enum Refusal {
     /// What the layer answered to the first attempt that reached the log.
     #[error("{0}")]
     Layer(String),
+    /// `Get`, `Range` and `Referrers` would answer more than one transaction may.
+    #[error("the transaction would answer too much at once; read less in it")]
+    AnswerTooLarge,
+    /// The records that the transaction replaces and deletes are too large to go at once.
+    #[error("the transaction would replace or delete too many bytes at once; split it")]
+    TooManyBytes,
 }

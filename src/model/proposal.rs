@@ -34,8 +34,7 @@ pub struct Proposal {
 /// What a layer relied on when it decided. If it no longer holds the outcome is `Raced`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guards {
-    /// Security revision that the permission was decided on; it is compared from the day on which
-    /// permissions are records, until then 0.
+    /// Last revision of the keyspace `SECURITY` that the permission was decided on.
     pub security_revision: u64,
     /// The incarnation of each scope that the proposal was decided on.
     pub incarnations: Vec<(ScopeId, u64)>,

@@ -1,17 +1,86 @@
-//! A running node: propose, read, lifecycle.
+//! A running node: propose, read, background jobs, start and stop.
+//!
+//! [`Node`] is one cheap handle. The path of a write: [`Node::propose`] → the proposer packs what queued into
+//! one log entry → Raft → the machine applies → the outcome comes back. The path of a read: freshness (a
+//! read index, a revision to wait for, or an age), then a view of one revision.
 
-use tokio::time::Instant;
+mod clock;
+mod fault;
+pub mod identity;
+mod jobs;
+mod peers;
+mod propose;
+mod read;
+mod start;
+mod status;
 
-use crate::{
-    error::Result,
-    model::{Outcome, ReadMode, ReadStamp, proposal::Guards, session::Attempt, transaction::Transaction},
-    state::View,
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-/// A running node.
-pub struct Node {}
+use tokio::{task::JoinHandle, time::Instant};
+
+pub use fault::Faults;
+pub use start::{Parts, Running, start};
+pub use status::{MemberStatus, Status};
+
+use self::{
+    clock::LogClock,
+    propose::Proposer,
+    read::{NodeView, ReadIndex},
+};
+use crate::{
+    environment::Environment,
+    error::{Error, Result},
+    limits,
+    model::{
+        Outcome, ReadMode, ReadStamp,
+        proposal::{Action, Call, Guards, Proposal},
+        session::Attempt,
+        transaction::Transaction,
+    },
+    raft::{
+        consensus::{Consensus, Leadership},
+        log::{self, Log},
+        network::Peers,
+        state_machine::Machine,
+    },
+    state::View,
+    storage::{StoreStatus, ViewError},
+};
+
+/// The principal of what a node proposes of itself.
+const OWN: &str = "node";
+/// The deadline of what a node proposes of itself.
+const OWN_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a view is taken anew if a merge has just passed its revision.
+const VIEW_ATTEMPTS: usize = 5;
+
+/// A running node. Cheap to clone; all clones are one node.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+/// What the parts of a node share.
+struct Shared {
+    environment: Environment,
+    node_id: u64,
+    directory: Arc<identity::Directory>,
+    machine: Machine,
+    consensus: Consensus,
+    log: Log,
+    proposer: Mutex<Option<Proposer>>,
+    read_index: ReadIndex,
+    network: Arc<Peers>,
+    log_clock: Arc<LogClock>,
+    faults: Faults,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
 
 /// A change that a layer wants, for somebody.
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Who asks.
     pub principal: String,
@@ -23,93 +92,192 @@ pub struct Request {
     pub transaction: Transaction,
 }
 
+impl Shared {
+    fn cluster(&self) -> Option<u128> {
+        self.directory.identity().cluster()
+    }
+
+    async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome> {
+        let budget = deadline.saturating_duration_since(Instant::now());
+        let proposer = self.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let stopping = || Error::Unavailable { reason: "the node is stopping".into(), leader: None };
+        proposer.ok_or_else(stopping)?.propose(&proposal, deadline, budget).await
+    }
+
+    /// Proposes for the node itself.
+    async fn propose_own(&self, action: Action) -> Result<Outcome> {
+        let proposal = Proposal { principal: OWN.into(), call: None, guards: Guards::default(), action };
+        self.propose(proposal, Instant::now() + OWN_DEADLINE).await
+    }
+}
+
 impl Node {
     /// This node's id.
     pub fn id(&self) -> u64 {
-        unimplemented!()
+        self.shared.node_id
     }
 
-    /// A view at a revision that is as fresh as `mode` asks. `revision`: an older one, for the next page of a list.
-    pub async fn read(&self, _mode: ReadMode, _revision: Option<u64>, _deadline: Instant) -> Result<(View, ReadStamp)> {
-        unimplemented!()
+    /// Who leads, as this node knows.
+    pub fn leadership(&self) -> Leadership {
+        self.shared.consensus.leadership()
+    }
+
+    /// The connections to the other nodes.
+    pub fn network(&self) -> &Arc<Peers> {
+        &self.shared.network
+    }
+
+    /// Where faults are reported and waited for.
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// A view that is as fresh as `mode` asks, of `revision` if one is named (the next page of a list), else of
+    /// the newest revision here.
+    ///
+    /// Errors: `Unavailable` if no leader confirms a linearizable read; `TooStale`; `ViewTooOld` if the named
+    /// revision is no longer kept; `DeadlineExceeded`.
+    pub async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
+        let shared = &self.shared;
+        let budget = deadline.saturating_duration_since(Instant::now());
+        let mut progress = shared.machine.progress();
+        let age_ms = match mode {
+            ReadMode::Linearizable => {
+                let index = tokio::time::timeout_at(deadline, shared.read_index.get()).await;
+                let index = index.map_err(|_| read_deadline(budget))??;
+                read::applied(&mut progress, |progress| progress.position.index >= index, (deadline, budget)).await?;
+                0
+            }
+            ReadMode::AtLeast(least) => {
+                read::applied(&mut progress, |progress| progress.revision >= least, (deadline, budget)).await?;
+                self.age_ms()
+            }
+            ReadMode::Stale(max_age) => {
+                let (age_ms, max_age_ms) = (self.age_ms(), u64::try_from(max_age.as_millis()).unwrap_or(u64::MAX));
+                if age_ms > max_age_ms {
+                    return Err(Error::TooStale { age_ms, max_age_ms });
+                }
+                age_ms
+            }
+        };
+        if let Some(revision) = revision {
+            read::applied(&mut progress, |progress| progress.revision >= revision, (deadline, budget)).await?;
+        }
+        let view = self.view(revision)?;
+        let stamp = ReadStamp { revision: view.revision(), age_ms };
+        Ok((view, stamp))
+    }
+
+    fn view(&self, named: Option<u64>) -> Result<View> {
+        let store = self.shared.machine.store();
+        let mut attempts = 0;
+        loop {
+            let revision = named.unwrap_or_else(|| self.shared.machine.progress().borrow().revision);
+            match store.view(revision) {
+                Ok(view) => {
+                    let source = NodeView { view, faults: self.shared.faults.clone() };
+                    return Ok(View::new(revision, Box::new(source)));
+                }
+                // The newest revision moved on, and a merge began, in between.
+                Err(ViewError::TooOld { .. }) if named.is_none() && attempts < VIEW_ATTEMPTS => attempts += 1,
+                Err(error) => return Err(read::answer(error, &self.shared.faults)),
+            }
+        }
+    }
+
+    /// What storage knows of itself.
+    pub fn storage_status(&self) -> StoreStatus {
+        self.shared.machine.store().status()
+    }
+
+    /// What the log has done since the start.
+    pub fn log_statistics(&self) -> log::Statistics {
+        self.shared.log.statistics()
+    }
+
+    /// How old the data here may be, in milliseconds; `u64::MAX` if this node has not heard from a leader.
+    pub fn age_ms(&self) -> u64 {
+        let shared = &self.shared;
+        match shared.consensus.leadership() {
+            Leadership::Me { .. } => shared.network.freshness().quorum_age_ms(),
+            _ => {
+                let applied = shared.machine.progress().borrow().position.index;
+                shared.network.freshness().age_ms(applied)
+            }
+        }
     }
 
     /// Proposes a transaction; only a leader can. Answers once a quorum has it on disk and it is applied here.
-    pub async fn propose(&self, _request: Request, _deadline: Instant) -> Result<Outcome> {
-        unimplemented!()
+    ///
+    /// Errors: `Unavailable` (certainly not applied; with the leader, if one is known), `ResourceExhausted`,
+    /// `Unknown`, `DeadlineExceeded`, `InvalidArgument` if it is too large.
+    pub async fn propose(&self, request: Request, deadline: Instant) -> Result<Outcome> {
+        let shared = &self.shared;
+        let Request { principal, attempt, guards, transaction } = request;
+        check_size(&transaction)?;
+        let security_revision = shared.machine.progress().borrow().security_revision;
+        let guards = Guards { security_revision, ..guards };
+        let call = attempt.map(|attempt| Call {
+            session: attempt.session,
+            sequence: attempt.sequence,
+            answered_below: attempt.answered_below,
+        });
+        let action = Action::Transact(transaction);
+        shared.propose(Proposal { principal, call, guards, action }, deadline).await
     }
 
-    /// Opens a session: its id.
-    pub async fn open_session(&self, _principal: String, _ttl_ms: u64, _deadline: Instant) -> Result<u64> {
-        unimplemented!()
+    /// Opens a session that lives for `ttl_ms` without a call: its id.
+    pub async fn open_session(&self, principal: String, ttl_ms: u64, deadline: Instant) -> Result<u64> {
+        let bounds = limits::SESSION_TTL_MIN_MS..=limits::SESSION_TTL_MAX_MS;
+        if !bounds.contains(&ttl_ms) {
+            let rule = format!("{} to {} milliseconds", bounds.start(), bounds.end());
+            return Err(Error::invalid("ttl_ms", ttl_ms.to_string(), rule));
+        }
+        match self.propose_session(principal, Action::OpenSession { ttl_ms }, deadline).await? {
+            Outcome::Applied { revision, .. } => Ok(revision),
+            Outcome::Refused { refusal, .. } => Err(Error::Refused(refusal.to_string())),
+            other => Err(Error::Unexpected(format!("{other:?}"))),
+        }
     }
 
-    /// Keeps a session alive.
-    pub async fn keep_session(&self, _principal: String, _session: u64, _deadline: Instant) -> Result<()> {
-        unimplemented!()
+    /// Keeps a session alive. Errors: `SessionExpired`.
+    pub async fn keep_session(&self, principal: String, session: u64, deadline: Instant) -> Result<()> {
+        match self.propose_session(principal, Action::KeepSession { session }, deadline).await? {
+            Outcome::SessionExpired => Err(Error::SessionExpired { session }),
+            _ => Ok(()),
+        }
     }
 
-    /// Ends a session.
-    pub async fn close_session(&self, _principal: String, _session: u64, _deadline: Instant) -> Result<()> {
-        unimplemented!()
+    /// Ends a session. One that is gone already is no error.
+    pub async fn close_session(&self, principal: String, session: u64, deadline: Instant) -> Result<()> {
+        self.propose_session(principal, Action::CloseSession { session }, deadline).await?;
+        Ok(())
     }
 
-    /// What this node knows of itself and the cluster.
-    pub fn status(&self, _with_hash: bool) -> Status {
-        unimplemented!()
+    async fn propose_session(&self, principal: String, action: Action, deadline: Instant) -> Result<Outcome> {
+        let proposal = Proposal { principal, call: None, guards: Guards::default(), action };
+        self.shared.propose(proposal, deadline).await
     }
 }
 
-/// What a node knows of itself and the cluster.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    /// This node.
-    pub node_id: u64,
-    /// Its cluster; `None` before it is initialised.
-    pub cluster: Option<u128>,
-    /// leader, follower, candidate, learner, or stopped.
-    pub role: &'static str,
-    /// The leader, where one is known.
-    pub leader_id: Option<u64>,
-    /// The term.
-    pub term: u64,
-    /// Index of the last entry in the log.
-    pub last_log_index: u64,
-    /// Index of the last entry known to be committed.
-    pub committed_index: u64,
-    /// Index of the last entry applied here.
-    pub applied_index: u64,
-    /// The log position up to which the newest run on disk reaches.
-    pub flushed_index: u64,
-    /// Index of the last entry that was purged.
-    pub purged_index: u64,
-    /// The revision.
-    pub revision: u64,
-    /// Log time, in milliseconds.
-    pub log_time_ms: u64,
-    /// Open sessions.
-    pub sessions: u64,
-    /// The state hash, if it was asked for.
-    pub state_hash: Option<u128>,
-    /// The members.
-    pub members: Vec<MemberStatus>,
-    /// Keyspace number, records, bytes; those that hold records only.
-    pub keyspaces: Vec<(u8, u64, u64)>,
+fn read_deadline(budget: Duration) -> Error {
+    Error::DeadlineExceeded {
+        deadline_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+        waiting_for: "a quorum to confirm the leader".into(),
+        may_have_applied: false,
+    }
 }
 
-/// A member, as this node knows it.
-#[derive(Clone, Debug, Default)]
-pub struct MemberStatus {
-    /// Its id.
-    pub node_id: u64,
-    /// Where clients reach it.
-    pub client_address: String,
-    /// Where peers reach it.
-    pub peer_address: String,
-    /// Voter or learner.
-    pub voter: bool,
-    /// Whether it leads.
-    pub leader: bool,
-    /// On the leader: the last log index known to be on its disk.
-    pub matched_index: Option<u64>,
+fn check_size(transaction: &Transaction) -> Result<()> {
+    let counts = [
+        ("compares", transaction.compares.len(), limits::COMPARES),
+        ("then", transaction.then.len(), limits::LAYER_OPERATIONS),
+        ("otherwise", transaction.otherwise.len(), limits::LAYER_OPERATIONS),
+    ];
+    match counts.into_iter().find(|(_, count, most)| count > most) {
+        None => Ok(()),
+        Some((field, count, most)) => {
+            Err(Error::invalid(field, format!("{count} items"), format!("at most {most} items")))
+        }
+    }
 }

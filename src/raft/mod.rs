@@ -1,8 +1,12 @@
 //! Consensus: openraft with our own log, state machine and network. The only module that names openraft.
 
+pub mod consensus;
+pub mod freshness;
 pub mod log;
 pub mod log_store;
 pub mod network;
 pub mod peer;
+pub mod snapshot;
 pub mod state_machine;
 pub mod types;
+pub mod wire;

@@ -1,1 +1,343 @@
-//! (being built)
+//! The state machine as openraft drives it: committed entries go into the core, snapshots are lists of
+//! files.
+//!
+//! [`Machine`] is the one place where state changes: it owns the core's [`State`] behind a lock that only
+//! apply, freezing and installing take. What readers need of it (how far it is, what log time it is) is
+//! published in [`Progress`] after every entry, before anybody is answered, so that whoever saw an answer
+//! finds its revision readable.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::{
+    EntryPayload, RaftSnapshotBuilder,
+    entry::RaftEntry,
+    storage::{EntryResponder, RaftStateMachine, Snapshot as RaftSnapshot, SnapshotMeta as RaftSnapshotMeta},
+};
+use tokio::sync::watch;
+
+use super::types::{
+    Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembership, StoredMembershipAt,
+    TypeConfig, membership_at_from_stored, membership_at_to_stored,
+};
+use crate::{
+    environment::{Environment, executor},
+    error::Fault,
+    model::{Position, proposal::Batch},
+    state::{Base, Commit, Meta, State},
+    storage::{
+        self, Checkpoint, Store,
+        codec::{self, Kind},
+    },
+};
+
+/// openraft's snapshot of our files.
+pub type Snapshot = RaftSnapshot<CommittedLeaderId, NodeId, Member, SnapshotData>;
+/// What openraft knows of a snapshot.
+pub type SnapshotMeta = RaftSnapshotMeta<CommittedLeaderId, NodeId, Member>;
+
+/// How often a full store is looked at again.
+const BACKED_UP_CHECK: Duration = Duration::from_millis(2);
+
+/// How far the state is. Published after every entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last entry applied.
+    pub position: Position,
+    /// The revision that readers may open.
+    pub revision: u64,
+    /// Log time, in milliseconds.
+    pub log_time_ms: u64,
+    /// When the next record is due, in milliseconds of log time.
+    pub next_expiry_ms: Option<u64>,
+    /// The revision of the last change of permissions.
+    pub security_revision: u64,
+}
+
+/// Who wants to see what transactions changed. Called under the apply lock: it must be quick.
+pub trait Observer: Send + Sync + 'static {
+    /// The commits of one entry, in order.
+    fn committed(&self, position: Position, commits: &[Commit]);
+}
+
+/// The files of a snapshot, on their way out or in.
+pub enum SnapshotData {
+    /// Of this node, to be streamed to another.
+    Outgoing(storage::Snapshot),
+    /// Received from another, verified and synced, to be installed.
+    Incoming(storage::Received),
+}
+
+/// The state machine. Cheap to clone; all clones are one machine.
+#[derive(Clone)]
+pub struct Machine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    environment: Environment,
+    core: Mutex<Core>,
+    store: Store,
+    progress: watch::Sender<Progress>,
+    observer: Option<Arc<dyn Observer>>,
+    /// Told of a fault, which stops the node.
+    fault: Arc<dyn Fn(Fault) + Send + Sync>,
+}
+
+struct Core {
+    state: State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    frozen: Option<LogId>,
+}
+
+/// Storage as the core sees it: everything written so far.
+struct Latest<'a>(&'a Store);
+
+impl Base for Latest<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.0.get_latest(key)
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+        self.0.range_latest(start, end, limit)
+    }
+
+    fn write(&mut self, revision: u64, pairs: Vec<(Bytes, Option<Bytes>)>) -> Result<(), Fault> {
+        self.0.write(revision, pairs);
+        Ok(())
+    }
+}
+
+impl Machine {
+    /// The machine as of the newest checkpoint on disk; openraft replays the log from there.
+    pub fn open(
+        environment: Environment,
+        store: Store,
+        observer: Option<Arc<dyn Observer>>,
+        fault: Arc<dyn Fn(Fault) + Send + Sync>,
+    ) -> Result<Self, Fault> {
+        let core = match store.checkpoint() {
+            Some(checkpoint) => Core::at(&checkpoint)?,
+            None => {
+                Core { state: State::default(), applied: None, membership: StoredMembership::default(), frozen: None }
+            }
+        };
+        let progress = watch::Sender::new(core.progress(None));
+        Ok(Self { inner: Arc::new(Inner { environment, core: Mutex::new(core), store, progress, observer, fault }) })
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// How far the state is, and when that changes.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.inner.progress.subscribe()
+    }
+
+    /// A look at the core's state beside the records, and how far it is, under the apply lock: it must be quick.
+    pub fn with_state<T>(&self, look: impl FnOnce(Position, &Meta) -> T) -> T {
+        let core = self.core();
+        look(core.applied.map(Position::from).unwrap_or_default(), core.state.meta())
+    }
+
+    /// Freezes the memtable if storage finds it due and something was applied since the last time.
+    pub fn freeze_if_due(&self) {
+        if self.inner.store.freeze_due() {
+            self.freeze(&mut self.core());
+        }
+    }
+
+    /// Freezes the memtable now, so that a run reaches up to here.
+    pub fn freeze_now(&self) {
+        self.freeze(&mut self.core());
+    }
+
+    fn freeze(&self, core: &mut Core) {
+        let Some(applied) = core.applied.filter(|applied| core.frozen.as_ref() != Some(applied)) else { return };
+        let meta = core.state.meta();
+        self.inner.store.freeze(Checkpoint {
+            position: applied.into(),
+            revision: meta.revision,
+            membership: codec::encode_payload(&membership_at_to_stored(&core.membership)).into(),
+            meta: meta.encode(),
+            state_hash: meta.state_hash(),
+            apply_version: meta.apply_version,
+        });
+        core.frozen = Some(applied);
+    }
+
+    /// A panic while the lock is held is a broken node, which stops; the poison itself says nothing new.
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.inner.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Applies one entry; what became of its proposals.
+    fn apply_entry(&self, entry: &LogEntry) -> Result<Applied, Fault> {
+        let mut core = self.core();
+        let log_id = entry.log_id();
+        let mut base = Latest(&self.inner.store);
+        let mut outcomes = Vec::new();
+        match entry.payload() {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                core.membership = StoredMembership::new(Some(log_id), membership.clone());
+            }
+            EntryPayload::Normal(Command(sealed)) => {
+                let batch: Batch = codec::decode(Kind::Batch, sealed)
+                    .map_err(|error| Fault::new(format!("log entry {} cannot be applied: {error}", log_id.index)))?;
+                let applied = core.state.apply(&mut base, &batch)?;
+                self.forget_dropped(&applied.commits);
+                if let Some(observer) = &self.inner.observer {
+                    observer.committed(log_id.into(), &applied.commits);
+                }
+                outcomes = applied.outcomes;
+            }
+        }
+        core.applied = Some(log_id);
+        let next_expiry_ms = core.state.next_expiry_ms(&base)?;
+        self.inner.progress.send_replace(core.progress(next_expiry_ms));
+        if self.inner.store.freeze_due() {
+            self.freeze(&mut core);
+        }
+        Ok(Applied { outcomes })
+    }
+
+    async fn ready_for_writes(&self) {
+        // A timer, because a flush has many steps and nothing else tells that the last one is done.
+        while self.inner.store.is_backed_up() {
+            tokio::time::sleep(BACKED_UP_CHECK).await;
+        }
+    }
+
+    fn forget_dropped(&self, commits: &[Commit]) {
+        for commit in commits {
+            for change in &commit.changes {
+                if let crate::state::Change::ScopeDropped { scope } = change {
+                    self.inner.store.forget_scope(scope.prefix(), commit.revision);
+                }
+            }
+        }
+    }
+
+    fn current_snapshot(&self) -> Result<Option<Snapshot>, Fault> {
+        let Some(files) = self.inner.store.snapshot() else { return Ok(None) };
+        let core = Core::at(files.checkpoint())?;
+        let meta = SnapshotMeta { last_log_id: core.applied, last_membership: core.membership };
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(files) }))
+    }
+
+    fn install(&self, received: storage::Received) -> Result<(), Fault> {
+        let mut core = self.core();
+        let checkpoint = self.inner.store.install(received)?;
+        *core = Core::at(&checkpoint)?;
+        let next_expiry_ms = core.state.next_expiry_ms(&Latest(&self.inner.store))?;
+        self.inner.progress.send_replace(core.progress(next_expiry_ms));
+        Ok(())
+    }
+
+    /// A fault stops the node; openraft is told as well, so that it does nothing further.
+    fn stopped(&self, fault: Fault) -> io::Error {
+        let error = io::Error::other(fault.to_string());
+        (self.inner.fault)(fault);
+        error
+    }
+}
+
+impl Core {
+    fn at(checkpoint: &Checkpoint) -> Result<Self, Fault> {
+        let unreadable = |error| Fault::new(format!("the membership of a checkpoint cannot be read: {error}"));
+        let membership: StoredMembershipAt = codec::decode_payload(&checkpoint.membership).map_err(unreadable)?;
+        let applied = Some(LogId::from(checkpoint.position));
+        Ok(Self {
+            state: State::from_meta(Meta::decode(&checkpoint.meta)?),
+            applied,
+            membership: membership_at_from_stored(membership).map_err(unreadable)?,
+            frozen: applied,
+        })
+    }
+
+    fn progress(&self, next_expiry_ms: Option<u64>) -> Progress {
+        let meta = self.state.meta();
+        Progress {
+            position: self.applied.map(Position::from).unwrap_or_default(),
+            revision: meta.revision,
+            log_time_ms: meta.log_time_ms,
+            next_expiry_ms,
+            security_revision: meta.security_revision(),
+        }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let core = self.core();
+        Ok((core.applied, core.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            // While flushing cannot keep up nothing more is applied, so memory stays bounded; the wait ends
+            // because a flush depends only on the disk, not on what is applied.
+            self.ready_for_writes().await;
+            let applied = self.apply_entry(&entry).map_err(|fault| self.stopped(fault))?;
+            if let Some(responder) = responder {
+                responder.send(applied);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+        match snapshot {
+            SnapshotData::Incoming(received) => {
+                let machine = self.clone();
+                let install = move || machine.install(received);
+                let executor = self.inner.environment.executor.as_ref();
+                let installed = executor::run_blocking(executor, "snapshot-install", install).await;
+                installed.map_err(|fault| self.stopped(fault))
+            }
+            // openraft restores a state machine that forgot what it had; ours starts where its files end.
+            SnapshotData::Outgoing(_) => Ok(()),
+        }
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        self.current_snapshot().map_err(|fault| self.stopped(fault))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+
+    /// There is nothing to build: a snapshot is the files of the newest run and all before it. Only before
+    /// the first run one must be written.
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let mut flushed = self.inner.store.flushed();
+        loop {
+            if let Some(snapshot) = self.current_snapshot().map_err(|fault| self.stopped(fault))? {
+                return Ok(snapshot);
+            }
+            self.freeze_now();
+            flushed.changed().await.map_err(|_| io::Error::other("storage has stopped"))?;
+        }
+    }
+}

@@ -1,1 +1,201 @@
-//! (being built)
+//! The gRPC services: decode, authorise, call, encode.
+//!
+//! A handler is a few lines: it opens its request as a [`Call`] (who asks, until when), lets a layer make a
+//! [`Write`] or a read of it, and hands that to [`Call::write`] or [`Call::read`], which know all that the
+//! handlers have in common. There is a file for each service. Errors become statuses in `proto::status`
+//! and nowhere else.
+//!
+//! Calls that only a leader can serve are passed on by the layer in front of these services, which leaves
+//! the principal that the first node verified in the request's extensions ([`Forwarded`]).
+
+mod cluster;
+pub mod forward;
+pub mod http;
+mod mesh;
+mod session;
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, service::Routes};
+
+use self::forward::{AcceptForwarded, Forwarded};
+use crate::{
+    Error, Result,
+    layers::Write,
+    limits,
+    model::{ReadMode, proposal::Guards, session::Attempt},
+    node::{self, Node},
+    proto::{
+        convert::read_header,
+        v1::{self, cluster_server::ClusterServer, mesh_server::MeshServer, session_server::SessionServer},
+    },
+    state::View,
+};
+
+/// What a client writes its deadline into.
+const TIMEOUT: &str = "grpc-timeout";
+/// Who calls, as long as there is nothing by which to tell callers apart.
+const ANONYMOUS: &str = "anonymous";
+/// A node answers this much before the caller's deadline, or a tenth of the time if that is less: the answer
+/// that says what was being waited for is worth more than the one that the transport gives.
+const MARGIN: Duration = Duration::from_millis(20);
+
+/// The largest page fits into what a client is asked to decode: values up to the bound, one more that
+/// crossed it, and around each item its numbers and tags.
+const _: () = assert!(
+    limits::PAGE_BYTES + limits::VALUE_BYTES + 4 * limits::KEY_BYTES + limits::PAGE_MAX * 128
+        <= limits::CLIENT_DECODE_BYTES
+);
+
+/// The services of the client listener.
+pub fn routes(node: Arc<Node>) -> Routes {
+    let mesh = MeshServer::new(mesh::Mesh::new(Arc::clone(&node)))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    let session = SessionServer::new(session::Session::new(Arc::clone(&node)))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    let cluster = ClusterServer::new(cluster::Cluster::new(node))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    Routes::new(mesh).add_service(session).add_service(cluster).prepare()
+}
+
+/// The same services for the peer listener: calls that other nodes pass on.
+pub fn forwarded_routes(node: Arc<Node>) -> Routes {
+    Routes::from(routes(node).into_axum_router().layer(AcceptForwarded))
+}
+
+/// Who calls.
+pub fn principal<T>(request: &Request<T>) -> String {
+    match request.extensions().get::<Forwarded>() {
+        Some(forwarded) => forwarded.principal.clone(),
+        None => ANONYMOUS.into(),
+    }
+}
+
+/// Who calls, by what earlier layers have left in the request's extensions.
+pub fn principal_of(_: &::http::Extensions) -> String {
+    ANONYMOUS.into()
+}
+
+/// Until when an answer is of use: the caller's deadline less a margin, or the default; never more than the
+/// longest that a node waits. Errors: `InvalidArgument` for a deadline that is not one.
+pub fn deadline<T>(request: &Request<T>) -> Result<Instant> {
+    let asked = match request.metadata().get(TIMEOUT) {
+        Some(value) => {
+            let text = value.to_str().unwrap_or_default();
+            timeout(text)
+                .ok_or_else(|| Error::invalid(TIMEOUT, text, "must be up to 8 digits and one of H M S m u n"))?
+        }
+        None => Duration::from_millis(limits::DEADLINE_DEFAULT_MS),
+    };
+    let time = asked.min(Duration::from_millis(limits::DEADLINE_MAX_MS));
+    Ok(Instant::now() + (time - MARGIN.min(time / 10)))
+}
+
+/// The time that the gRPC header names.
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number = u64::from_str(digits).ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// A request that has been opened: who asks, and until when.
+struct Call {
+    principal: String,
+    deadline: Instant,
+}
+
+impl Call {
+    /// The call, and what it asks.
+    fn open<T>(request: Request<T>) -> Result<(Self, T)> {
+        let call = Self { principal: principal(&request), deadline: deadline(&request)? };
+        Ok((call, request.into_inner()))
+    }
+
+    /// Makes a change, and answers the revision with it in.
+    async fn write(
+        self,
+        node: &Node,
+        attempt: Option<v1::Attempt>,
+        write: Write,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let attempt = attempt.map(Attempt::try_from).transpose()?;
+        let Write { transaction, meaning } = write;
+        let request = node::Request { principal: self.principal, attempt, guards: Guards::default(), transaction };
+        let outcome = node.propose(request, self.deadline).await?;
+        let revision = meaning.of(outcome, attempt.map(|attempt| attempt.session))?;
+        // Only a leader's proposal is answered, so the node that answers is the one that led.
+        Ok(Response::new(v1::WriteResponse { revision, leader_id: node.id() }))
+    }
+
+    /// Reads, and answers with a header. `revision`: the one of the pages before.
+    async fn read<T, A: From<(v1::ReadHeader, T)>>(
+        self,
+        node: &Node,
+        options: Option<v1::ReadOptions>,
+        revision: Option<u64>,
+        read: impl FnOnce(&View) -> Result<T>,
+    ) -> Result<Response<A>, Status> {
+        let mode = match (ReadMode::from(options), revision) {
+            // A later page must show the revision of the first. A node that has not reached it yet can wait
+            // for it, whatever age was allowed; there is no other answer that it could give.
+            (ReadMode::Stale(_), Some(revision)) => ReadMode::AtLeast(revision),
+            (mode, _) => mode,
+        };
+        let (view, stamp) = node.read(mode, revision, self.deadline).await?;
+        let answer = read(&view)?;
+        Ok(Response::new(A::from((read_header(stamp, node.id()), answer))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_timeout(text: &'static str) -> Request<()> {
+        let mut request = Request::new(());
+        request.metadata_mut().insert(TIMEOUT, text.parse().unwrap());
+        request
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_is_a_little_before_the_callers() {
+        let in_ms = |request: &Request<()>| (deadline(request).unwrap() - Instant::now()).as_millis();
+        assert_eq!(in_ms(&Request::new(())), u128::from(limits::DEADLINE_DEFAULT_MS) - 20);
+        assert_eq!(in_ms(&with_timeout("2S")), 1_980);
+        assert_eq!(in_ms(&with_timeout("100m")), 90);
+        assert_eq!(in_ms(&with_timeout("5000u")), 4);
+        assert_eq!(in_ms(&with_timeout("0n")), 0);
+        assert_eq!(in_ms(&with_timeout("99999999H")), u128::from(limits::DEADLINE_MAX_MS) - 20);
+    }
+
+    #[test]
+    fn a_deadline_that_is_none_is_refused() {
+        for text in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1.5S", "1 S"] {
+            assert_eq!(timeout(text).filter(|_| text != "S"), None, "{text}");
+        }
+        assert!(matches!(deadline(&with_timeout("soon")), Err(Error::InvalidArgument { .. })));
+    }
+
+    #[test]
+    fn a_forwarded_call_keeps_its_principal() {
+        let mut request = Request::new(());
+        assert_eq!(principal(&request), "anonymous");
+        request.extensions_mut().insert(Forwarded { principal: "billing".into() });
+        assert_eq!(principal(&request), "billing");
+    }
+}

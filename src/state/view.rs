@@ -90,12 +90,21 @@ impl View {
         Ok(entries)
     }
 
+    /// Reports that what is stored cannot be, and answers what the reader is told.
+    pub fn fault(&self, fault: Fault) -> crate::Error {
+        self.source.fault(fault)
+    }
+
     fn pairs(&self, scope: ScopeId, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         let start = scope.key(start);
         let end = match end {
             Some(end) => Some(scope.key(end).as_bytes().clone()),
             None => key::prefix_end(&scope.prefix()),
         };
+        // Sources may rely on it: an ordered map refuses a range that ends before it starts.
+        if limit == 0 || end.as_ref().is_some_and(|end| end <= start.as_bytes()) {
+            return Ok(Vec::new());
+        }
         self.source.range(start.as_bytes(), end.as_deref(), limit)
     }
 }

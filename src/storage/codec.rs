@@ -8,8 +8,6 @@
 //! configuration) of a struct that is frozen for that (kind, version); decoding checks that every byte
 //! was consumed. A newer version than known is refused by name, never skipped.
 
-use std::fmt;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -183,9 +181,16 @@ pub fn encode_payload<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// bincode, without the envelope; every byte must be consumed.
 pub fn decode_payload<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let malformed = |error: &dyn fmt::Display| DecodeError::Payload(error.to_string());
-    let (value, read) =
-        bincode::serde::decode_from_slice(bytes, bincode::config::standard()).map_err(|error| malformed(&error))?;
+    // bincode takes memory for a length before it looks whether so many bytes follow, so without a limit a
+    // few forged bytes end the process. It counts a number by its full width, at most 16 times the bytes that
+    // the number takes here: no valid payload meets the limit of its size.
+    let config = bincode::config::standard();
+    let decoded = match bytes.len() {
+        0..0x1_0000 => bincode::serde::decode_from_slice(bytes, config.with_limit::<{ 16 << 16 }>()),
+        0x1_0000..0x100_0000 => bincode::serde::decode_from_slice(bytes, config.with_limit::<{ 16 << 24 }>()),
+        _ => bincode::serde::decode_from_slice(bytes, config.with_limit::<{ 16 << 32 }>()),
+    };
+    let (value, read) = decoded.map_err(|error| DecodeError::Payload(error.to_string()))?;
     if read != bytes.len() {
         return Err(DecodeError::Payload(format!("{} bytes are left over", bytes.len() - read)));
     }
@@ -199,7 +204,7 @@ mod tests {
     #[test]
     fn an_envelope_has_exactly_these_bytes() {
         let sealed = encode(Kind::Record, &(1u8, 300u32));
-        assert_eq!(sealed.as_ref(), [0x4D, 0x53, 1, 1, 0, 4, 0, 0, 0, 0x9C, 0x8C, 0xFC, 0xB5, 1, 0xFB, 0x2C, 1]);
+        assert_eq!(sealed.as_ref(), [0x4D, 0x53, 1, 1, 0, 4, 0, 0, 0, 0x9E, 0x5F, 0x0B, 0x5B, 1, 0xFB, 0x2C, 1]);
         assert_eq!(decode::<(u8, u32)>(Kind::Record, &sealed), Ok((1, 300)));
     }
 
@@ -213,6 +218,24 @@ mod tests {
         }
         for end in 0..sealed.len() {
             assert!(decode::<Vec<u8>>(Kind::Record, &sealed[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_forged_length_takes_no_memory() {
+        for length in [1 << 20, 1 << 45, u64::MAX >> 1, u64::MAX] {
+            let payload = encode_payload(&(length, 7u8));
+            assert!(decode_payload::<Bytes>(&payload).is_err());
+            assert!(decode_payload::<String>(&payload).is_err());
+            assert!(decode_payload::<Vec<(u64, String)>>(&payload).is_err());
+        }
+    }
+
+    #[test]
+    fn the_limit_of_its_size_lets_every_payload_through() {
+        for count in [0, 1, 0xFFFE, 0x1_0000, 0x30_0000] {
+            let widest = vec![0u128; count];
+            assert_eq!(decode_payload(&encode_payload(&widest)), Ok(widest));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Storage on a simulated disk that loses, tears, fills up and flips.
+//! The log and the files of storage on disks that lose, tear, fill up and flip.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
     reason = "a test"
 )]
 
+mod files;
+mod log;
 #[path = "../support/mod.rs"]
 mod support;
-
-mod log;

@@ -1,0 +1,67 @@
+//! Values: from the argument itself, from a file, or from standard input.
+
+use std::io::Read;
+
+use super::failure::Failure;
+use crate::limits;
+
+/// The value that an argument means: `-` is standard input, `@FILE` a file, `@@...` a value that begins with
+/// one `@`, anything else itself.
+pub(super) fn bytes(argument: &str) -> Result<Vec<u8>, Failure> {
+    match argument {
+        "-" => read("standard input", std::io::stdin().lock()),
+        _ => match argument.strip_prefix('@') {
+            None => Ok(argument.into()),
+            Some(literal) if literal.starts_with('@') => Ok(literal.into()),
+            Some(path) => {
+                let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+                read(path, file)
+            }
+        },
+    }
+}
+
+/// The same, of a value that must be text.
+pub(super) fn text(argument: &str) -> Result<String, Failure> {
+    String::from_utf8(bytes(argument)?).map_err(|_| Failure::usage("the value must be JSON, and so UTF-8 text"))
+}
+
+fn read(name: &str, from: impl Read) -> Result<Vec<u8>, Failure> {
+    // Only as much as can be told apart from too much: standard input may never end.
+    let mut value = Vec::new();
+    let most = u64::try_from(limits::VALUE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    from.take(most).read_to_end(&mut value).map_err(|error| unreadable(name, &error))?;
+    if value.len() > limits::VALUE_BYTES {
+        return Err(Failure::usage(format!(
+            "{name} holds more than {} bytes, the most of a value",
+            limits::VALUE_BYTES
+        )));
+    }
+    Ok(value)
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("cannot read the value from {name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_is_itself_or_names_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value");
+        std::fs::write(&path, [0, 255, b'\n']).unwrap();
+        assert_eq!(bytes(&format!("@{}", path.display())).unwrap(), [0, 255, b'\n'], "every byte");
+        assert_eq!(bytes("plain").unwrap(), b"plain");
+        assert_eq!(bytes("@@plain").unwrap(), b"@plain");
+        assert_eq!(bytes("").unwrap(), b"");
+        assert!(matches!(bytes("@no/such/file"), Err(Failure::Usage(_))));
+        assert!(matches!(text(&format!("@{}", path.display())), Err(Failure::Usage(_))));
+        std::fs::write(&path, vec![0; limits::VALUE_BYTES]).unwrap();
+        assert_eq!(bytes(&format!("@{}", path.display())).unwrap().len(), limits::VALUE_BYTES);
+        std::fs::write(&path, vec![0; limits::VALUE_BYTES + 1]).unwrap();
+        assert!(matches!(bytes(&format!("@{}", path.display())), Err(Failure::Usage(_))));
+    }
+}

@@ -1,0 +1,165 @@
+//! `meshstore message`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value};
+
+use super::{
+    failure::Failure,
+    input,
+    options::{Part, Session},
+    output::{self, List},
+};
+use crate::{
+    client::{Message, MessageFilter, Stored},
+    environment::{Clock, clock::RealClock},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Store a message; one with the same id is overwritten
+    #[command(
+        after_help = "CONTENT is the content itself, - for standard input, or @FILE (@@ for one that begins with @).\n\nExamples:\n  meshstore message store --from node-1 --to node-2 hello\n  meshstore message store --id m-7 --from node-1 --to node-2 --timestamp 1700000000 @photo.jpg"
+    )]
+    Store(Store),
+    /// Read a message
+    #[command(after_help = "Examples:\n  meshstore message get m-7\n  meshstore message get m-7 --raw > photo.jpg")]
+    Get {
+        /// Its id
+        id: String,
+        /// Write exactly the bytes of the content
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+    },
+    /// List messages, in order of time, then id
+    #[command(
+        after_help = "Examples:\n  meshstore message list\n  meshstore message list --to node-2 --since 1700000000\n  meshstore message list --from node-1 --to node-2 --all --json"
+    )]
+    List(ListArguments),
+    /// Delete a message
+    #[command(after_help = "Example:\n  meshstore message delete m-7")]
+    Delete {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Store {
+    /// Its id, at most 255 bytes [default: a random one, which is printed]
+    #[arg(long)]
+    id: Option<String>,
+    /// The sender
+    #[arg(long, value_name = "NODE")]
+    from: String,
+    /// The receiver
+    #[arg(long, value_name = "NODE")]
+    to: String,
+    /// The sender's time, in any unit; lists are ordered by it [default: now, in milliseconds since 1970]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    timestamp: Option<i64>,
+    /// At most 1 MiB
+    #[arg(allow_hyphen_values = true)]
+    content: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArguments {
+    /// Only from this sender
+    #[arg(long, value_name = "NODE")]
+    from: Option<String>,
+    /// Only to this receiver
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    /// Only at or after this time
+    #[arg(long, value_name = "TIMESTAMP", allow_hyphen_values = true)]
+    since: Option<i64>,
+    /// Only before this time
+    #[arg(long, value_name = "TIMESTAMP", allow_hyphen_values = true)]
+    until: Option<i64>,
+    #[command(flatten)]
+    part: Part,
+}
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
+        let out = &session.out;
+        match self {
+            Self::Store(store) => store.run(session).await,
+            Self::Get { id, raw } => {
+                let stored = session.reader()?.messages().get(&id).await?;
+                if raw {
+                    return out.raw(&stored.value.content);
+                }
+                out.answer(&object(&stored), || text(&stored))
+            }
+            Self::List(list) => list.run(session).await,
+            Self::Delete { id } => out.written(session.writer()?.messages().delete(&id).await?),
+        }
+    }
+}
+
+impl Store {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let Self { id, from, to, timestamp, content } = self;
+        let content = input::bytes(&content)?.into();
+        let id = id.unwrap_or_else(|| format!("{:032x}", RealClock.random()));
+        let timestamp = timestamp.unwrap_or_else(|| i64::try_from(RealClock.wall_ms()).unwrap_or(i64::MAX));
+        let message = Message { id: id.clone(), from, to, content, timestamp };
+        let written = session.writer()?.messages().store(message).await?;
+        let json = serde_json::json!({ "id": id, "revision": written.revision, "leader_id": written.leader_id });
+        session.out.answer(&json, || {
+            let (id, revision, leader) = (output::visible(&id), written.revision, written.leader_id);
+            format!("stored {id} at revision {revision} (leader: node {leader})")
+        })
+    }
+}
+
+impl ListArguments {
+    async fn run(self, session: &Session) -> Result<(), Failure> {
+        let Self { from, to, since, until, part } = self;
+        let filter = MessageFilter { from, to, since, until };
+        let messages = session.reader()?.messages();
+        let (found, next_cursor, revision) = if part.all {
+            (messages.list_all(filter).await?, String::new(), None)
+        } else {
+            let page = messages.list(filter, part.request()).await?;
+            (page.items, page.next_cursor, Some(page.revision))
+        };
+        let items = found.iter().map(object).collect();
+        let list = List { items, rows: found.iter().map(row).collect(), next_cursor, revision };
+        session.out.list(&["timestamp", "id", "from", "to", "content", "revision"], list)
+    }
+}
+
+fn object(stored: &Stored<Message>) -> Value {
+    let Message { id, from, to, content, timestamp } = &stored.value;
+    let mut object = Map::new();
+    object.insert("id".into(), id.as_str().into());
+    object.insert("from".into(), from.as_str().into());
+    object.insert("to".into(), to.as_str().into());
+    object.insert("timestamp".into(), (*timestamp).into());
+    output::put_bytes(&mut object, "content", content);
+    output::put_version(&mut object, stored);
+    Value::Object(object)
+}
+
+fn text(stored: &Stored<Message>) -> String {
+    let Message { id, from, to, content, timestamp } = &stored.value;
+    let visible = |text: &str| output::visible(text).into_owned();
+    let mut lines = vec![
+        ("id", visible(id)),
+        ("from", visible(from)),
+        ("to", visible(to)),
+        ("timestamp", timestamp.to_string()),
+        ("content", output::shown(content)),
+    ];
+    lines.extend(output::version_fields(stored));
+    output::fields(&lines)
+}
+
+fn row(stored: &Stored<Message>) -> Vec<String> {
+    let Message { id, from, to, content, timestamp } = &stored.value;
+    let cell = |text: &str| output::cell(&output::visible(text));
+    let content = output::cell(&output::shown(content));
+    vec![timestamp.to_string(), cell(id), cell(from), cell(to), content, stored.mod_revision.to_string()]
+}

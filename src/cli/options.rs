@@ -1,0 +1,156 @@
+//! The flags that all commands share, and what they make: a client and an output.
+
+use std::{sync::OnceLock, time::Duration};
+
+use clap::Args;
+
+use super::{failure::Failure, output::Output};
+use crate::{Client, client::ReadMode};
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct Options {
+    /// Where nodes listen for clients; one is enough to find the others
+    #[arg(
+        long,
+        global = true,
+        env = "MESHSTORE_ENDPOINTS",
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub(super) endpoints: Vec<String>,
+    /// Answer with one JSON value on standard output, and errors as JSON on standard error
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(super) json: bool,
+    /// How fresh reads must be: linearizable (the default), stale[:AGE] (not older; 5s if left out), or
+    /// at-least:REVISION
+    #[arg(long, global = true, value_name = "MODE", value_parser = read_mode, help_heading = "Global options")]
+    pub(super) read: Option<ReadMode>,
+    /// How long a call may take with all its retries, like 500ms, 10s or 2m
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = duration,
+        help_heading = "Global options"
+    )]
+    pub(super) timeout: Duration,
+}
+
+/// What a command works with.
+pub(super) struct Session {
+    pub(super) options: Options,
+    pub(super) out: Output,
+    client: OnceLock<Client>,
+}
+
+impl Session {
+    pub(super) fn new(options: Options) -> Self {
+        let out = Output::new(options.json);
+        Self { options, out, client: OnceLock::new() }
+    }
+
+    /// The client, for a command that reads.
+    pub(super) fn reader(&self) -> Result<Client, Failure> {
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let client = Client::builder()
+            .endpoints(&self.options.endpoints)
+            .deadline(self.options.timeout)
+            .read_mode(self.options.read.unwrap_or_default())
+            .connect_lazy()?;
+        Ok(self.client.get_or_init(|| client).clone())
+    }
+
+    /// The client, for a command that writes.
+    pub(super) fn writer(&self) -> Result<Client, Failure> {
+        if self.options.read.is_some() {
+            return Err(Failure::usage("--read is for commands that read; a write has no read mode"));
+        }
+        self.reader()
+    }
+
+    /// Leaves nothing behind on the cluster.
+    pub(super) async fn end(&self) {
+        if let Some(client) = self.client.get() {
+            // The session expires by itself if nobody is there to end it.
+            let _ = client.clone().with_deadline(Duration::from_secs(1)).close_session().await;
+        }
+    }
+}
+
+/// `10s`, `500ms`, `2m`, `1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time like 500ms, 10s, 2m or 1h".to_owned();
+    let unit_at = text.find(|char: char| !char.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let ms_each = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(ms_each).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// `linearizable`, `stale`, `stale:5s`, `at-least:42`.
+pub(super) fn read_mode(text: &str) -> Result<ReadMode, String> {
+    match text.split_once(':') {
+        None if text == "linearizable" => Ok(ReadMode::Linearizable),
+        None if text == "stale" => Ok(ReadMode::Stale(Duration::from_secs(5))),
+        Some(("stale", age)) => duration(age).map(ReadMode::Stale),
+        Some(("at-least", revision)) => revision
+            .parse()
+            .map(ReadMode::AtLeast)
+            .map_err(|_| "the revision in at-least:REVISION must be a number".into()),
+        _ => Err("it is linearizable, stale, stale:AGE (like stale:5s) or at-least:REVISION".into()),
+    }
+}
+
+/// Which part of a list.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Part {
+    /// Most items, up to 1000
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where another page ended
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// All items, however many pages they are
+    #[arg(long, conflicts_with_all = ["limit", "cursor"])]
+    pub(super) all: bool,
+}
+
+impl Part {
+    pub(super) fn request(&self) -> crate::client::PageRequest {
+        crate::client::PageRequest { limit: self.limit, cursor: self.cursor.clone().unwrap_or_default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_read_modes_are_understood_or_refused() {
+        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
+        }
+        for wrong in ["", "10", "s", "-1s", "1.5s", "10 s", "1d", "99999999999999999999s", "9999999999999999999h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(read_mode("linearizable"), Ok(ReadMode::Linearizable));
+        assert_eq!(read_mode("stale"), Ok(ReadMode::Stale(Duration::from_secs(5))));
+        assert_eq!(read_mode("stale:200ms"), Ok(ReadMode::Stale(Duration::from_millis(200))));
+        assert_eq!(read_mode("at-least:42"), Ok(ReadMode::AtLeast(42)));
+        for wrong in ["", "fresh", "stale:", "stale:5", "at-least", "at-least:x", "linearizable:1"] {
+            assert!(read_mode(wrong).is_err(), "{wrong}");
+        }
+    }
+}

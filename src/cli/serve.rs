@@ -1,0 +1,60 @@
+//! `meshstore serve`.
+
+use std::{io, path::PathBuf};
+
+use clap::{Args, builder::BoolishValueParser};
+use tracing_subscriber::EnvFilter;
+
+use super::failure::Failure;
+use crate::config::{Config, Engine, Flags, Log};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "The node runs until SIGINT or SIGTERM, then stops cleanly. Log lines go to standard error.\n\nExamples:\n  meshstore serve --config cluster.toml --node 1 --data data/1\n  MESHSTORE_NODE=2 MESHSTORE_DATA=/var/lib/meshstore meshstore serve\n  meshstore serve --node 3 --data data/3 --log-level info,meshstore=debug"
+)]
+pub(super) struct Serve {
+    /// The file that describes the cluster; the same for all nodes
+    #[arg(long, env = "MESHSTORE_CONFIG", value_name = "FILE", default_value = "cluster.toml")]
+    config: PathBuf,
+    /// Which node of the file to be; may be left out if it has only one
+    #[arg(long, env = "MESHSTORE_NODE", value_name = "ID")]
+    node: Option<u64>,
+    /// Where the data lies; this node's alone [default: data_dir of the file]
+    #[arg(long, env = "MESHSTORE_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Another engine than the file's: sled or memory
+    #[arg(long, env = "MESHSTORE_ENGINE", value_name = "ENGINE")]
+    engine: Option<Engine>,
+    /// Listen without TLS on addresses that other machines can reach
+    #[arg(long, env = "MESHSTORE_INSECURE", value_parser = BoolishValueParser::new())]
+    insecure: bool,
+    /// What to log: error, warn, info, debug, trace, or directives like info,meshstore=debug [default: info]
+    #[arg(long, env = "MESHSTORE_LOG", value_name = "FILTER")]
+    log_level: Option<String>,
+    /// Log one JSON object a line
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let flags = Flags {
+            node: self.node,
+            data_dir: self.data,
+            engine: self.engine,
+            insecure: self.insecure,
+            log_filter: self.log_level,
+            log_json: self.log_json,
+        };
+        let config = Config::load(&self.config, &flags)?;
+        start_log(&config.log)?;
+        Ok(crate::server::run(config)?)
+    }
+}
+
+fn start_log(log: &Log) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().parse(&log.filter).map_err(|error| Failure::usage(error.to_string()))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = if log.json { subscriber.json().try_init() } else { subscriber.try_init() };
+    started.map_err(|error| Failure::Failed(format!("cannot start the log: {error}")))
+}

@@ -1,0 +1,115 @@
+//! The calls that a client makes, as types: which method takes a request, and what its answer says.
+//!
+//! One generic function makes all calls (`call.rs`), so that deadlines, retries and the choice of an
+//! endpoint exist once. This table is what it needs to know of each.
+
+use tonic::{Request, Response, Status, transport::Channel};
+
+use crate::{
+    limits,
+    model::{ReadMode, session::Attempt},
+    proto::v1::{self, cluster_client::ClusterClient, mesh_client::MeshClient, session_client::SessionClient},
+};
+
+/// A request, with the method that takes it.
+pub(super) trait Rpc: prost::Message + Clone + 'static {
+    /// What is answered.
+    type Reply: Send;
+    /// The method's name, for messages.
+    const NAME: &'static str;
+    /// Whether sending it twice may do more than sending it once.
+    const CHANGES: bool;
+    /// Sends it.
+    fn send(
+        request: Request<Self>,
+        channel: Channel,
+    ) -> impl Future<Output = Result<Response<Self::Reply>, Status>> + Send;
+}
+
+/// A request that changes the store, and so has a place in the session.
+pub(super) trait Write: Rpc<Reply = v1::WriteResponse> {
+    /// Says which attempt of which call this is.
+    fn set_attempt(&mut self, attempt: Attempt);
+}
+
+/// A request that reads.
+pub(super) trait Read: Rpc {
+    /// Says how fresh the answer must be.
+    fn set_mode(&mut self, mode: ReadMode);
+    /// The revision that the answer shows.
+    fn revision(reply: &Self::Reply) -> Option<u64>;
+}
+
+macro_rules! rpc {
+    ($client:ident.$method:ident($request:ident) -> $reply:ident, changes: $changes:literal) => {
+        impl Rpc for v1::$request {
+            type Reply = v1::$reply;
+            const NAME: &'static str = stringify!($method);
+            const CHANGES: bool = $changes;
+
+            async fn send(request: Request<Self>, channel: Channel) -> Result<Response<v1::$reply>, Status> {
+                $client::new(channel).max_decoding_message_size(limits::PEER_DECODE_BYTES).$method(request).await
+            }
+        }
+    };
+}
+
+macro_rules! writes {
+    ($($method:ident($request:ident);)*) => {$(
+        rpc!(MeshClient.$method($request) -> WriteResponse, changes: true);
+
+        impl Write for v1::$request {
+            fn set_attempt(&mut self, attempt: Attempt) {
+                self.attempt = Some(attempt.into());
+            }
+        }
+    )*};
+}
+
+macro_rules! reads {
+    ($($method:ident($request:ident) -> $reply:ident;)*) => {$(
+        rpc!(MeshClient.$method($request) -> $reply, changes: false);
+
+        impl Read for v1::$request {
+            fn set_mode(&mut self, mode: ReadMode) {
+                self.read = Some(mode.into());
+            }
+
+            fn revision(reply: &v1::$reply) -> Option<u64> {
+                reply.header.map(|header| header.revision)
+            }
+        }
+    )*};
+}
+
+writes! {
+    store_message(StoreMessageRequest);
+    delete_message(DeleteMessageRequest);
+    put_state(PutStateRequest);
+    delete_state(DeleteStateRequest);
+    save_node_state(SaveNodeStateRequest);
+    delete_node_state(DeleteNodeStateRequest);
+    save_route(SaveRouteRequest);
+    delete_route(DeleteRouteRequest);
+    save_config(SaveConfigRequest);
+    delete_config(DeleteConfigRequest);
+}
+
+reads! {
+    get_message(GetMessageRequest) -> GetMessageResponse;
+    list_messages(ListMessagesRequest) -> ListMessagesResponse;
+    get_state(GetStateRequest) -> GetStateResponse;
+    list_state(ListStateRequest) -> ListStateResponse;
+    get_node_state(GetNodeStateRequest) -> GetNodeStateResponse;
+    list_node_states(ListNodeStatesRequest) -> ListNodeStatesResponse;
+    get_route(GetRouteRequest) -> GetRouteResponse;
+    list_routes(ListRoutesRequest) -> ListRoutesResponse;
+    get_config(GetConfigRequest) -> GetConfigResponse;
+    list_config_keys(ListConfigKeysRequest) -> ListConfigKeysResponse;
+}
+
+// A session that was opened twice, because an answer got lost, expires by itself.
+rpc!(SessionClient.open_session(OpenSessionRequest) -> OpenSessionResponse, changes: false);
+rpc!(SessionClient.keep_session(KeepSessionRequest) -> KeepSessionResponse, changes: false);
+rpc!(SessionClient.close_session(CloseSessionRequest) -> CloseSessionResponse, changes: false);
+rpc!(ClusterClient.status(StatusRequest) -> StatusResponse, changes: false);

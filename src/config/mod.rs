@@ -1,0 +1,238 @@
+//! `cluster.toml`, environment and flags, read once into one validated [`Config`], which is handed down
+//! by value.
+//!
+//! What must be equal on all nodes ([`Cluster`]: storage, Raft timing, who is a node and where) stands
+//! apart from what differs (which of them this process is, and where its data lies). The file describes
+//! the whole cluster, so the same file goes to every node. Flags win over environment variables, which
+//! win over the file.
+//!
+//! Invariant: a `Config` that came from [`Config::load`] or [`Config::parse`] can be used without another check.
+//! Everything that is wrong is said with file and line, before a directory or socket is touched.
+
+mod address;
+mod file;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+pub use address::Address;
+
+/// Everything that one node is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What is equal on all nodes.
+    pub cluster: Cluster,
+    /// The node that this process is; one of `cluster.nodes`.
+    pub node: Node,
+    /// Where its data lies.
+    pub data_dir: PathBuf,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// What must be equal on all nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Shown in logs.
+    pub name: String,
+    /// How data is kept.
+    pub storage: Storage,
+    /// Timing of the consensus.
+    pub raft: Raft,
+    /// All nodes, in order of their ids; never empty.
+    pub nodes: Vec<Node>,
+}
+
+/// How data is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// The engine of the index.
+    pub engine: Engine,
+    /// Memory for the engine's cache, in bytes.
+    pub cache_bytes: u64,
+    /// The memtable is flushed when it holds this many bytes...
+    pub flush_bytes: u64,
+    /// ... or when its oldest write is this old.
+    pub flush_after: Duration,
+}
+
+/// The index over the runs on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// sled, on disk.
+    #[default]
+    Sled,
+    /// A map in memory, for tests.
+    Memory,
+}
+
+/// Timing of the consensus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raft {
+    /// How often the leader is heard of at least.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a follower asks for votes.
+    pub election_min: Duration,
+    /// The longest.
+    pub election_max: Duration,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its id, from 1; never used again for another data directory.
+    pub id: u64,
+    /// Where it listens for clients.
+    pub client: Address,
+    /// Where it listens for the other nodes.
+    pub peer: Address,
+    /// Where it answers health checks and metrics.
+    pub http: Address,
+    /// Where its data lies, if the file says so.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A level (`info`), or directives (`info,meshstore=debug`).
+    pub filter: String,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
+
+/// What flags and environment variables say. `None`: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Which node of the file to be. May be left out if the file has only one.
+    pub node: Option<u64>,
+    /// Where the data lies.
+    pub data_dir: Option<PathBuf>,
+    /// Another engine than the file's.
+    pub engine: Option<Engine>,
+    /// Whether to listen without TLS on addresses that other machines can reach.
+    pub insecure: bool,
+    /// What to log; without it `info`.
+    pub log_filter: Option<String>,
+    /// Whether to log JSON.
+    pub log_json: bool,
+}
+
+/// Why a configuration cannot be used: one sentence with file and line where there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    file: Option<PathBuf>,
+    line: Option<usize>,
+    rule: String,
+}
+
+impl Config {
+    /// Reads the file and joins it with the flags.
+    ///
+    /// Errors: the first rule that is broken, with file and line.
+    pub fn load(path: &Path, flags: &Flags) -> Result<Self, Invalid> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Invalid::flags(format!("cannot read the configuration {}: {error}", path.display())))?;
+        Self::parse(&text, path, flags)
+    }
+
+    /// Joins the text of a file with the flags. `path` is for messages, and relative data directories in
+    /// the file are relative to its directory.
+    ///
+    /// Errors: the first rule that is broken, with file and line.
+    pub fn parse(text: &str, path: &Path, flags: &Flags) -> Result<Self, Invalid> {
+        let file = file::read(text, path)?;
+        let mut cluster = file.cluster;
+        let node = chosen(&cluster.nodes, path, flags.node)?;
+        if !flags.insecure {
+            file::require_loopback(text, path, &node, &file.lines)?;
+        }
+        let Some(data_dir) = flags.data_dir.clone().or_else(|| node.data_dir.clone()) else {
+            let rule = format!(
+                "node {} has no data directory: pass --data DIR, set MESHSTORE_DATA, or put data_dir under its [[node]] in {}",
+                node.id,
+                path.display()
+            );
+            return Err(Invalid::flags(rule));
+        };
+        if data_dir.as_os_str().is_empty() {
+            return Err(Invalid::flags("the data directory must not be an empty path"));
+        }
+        if let Some(engine) = flags.engine {
+            cluster.storage.engine = engine;
+        }
+        let filter = flags.log_filter.clone().unwrap_or_else(|| "info".into());
+        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
+            return Err(Invalid::flags(format!("--log-level {filter}: {error}; try info, or info,meshstore=debug")));
+        }
+        Ok(Self { cluster, node, data_dir, log: Log { filter, json: flags.log_json } })
+    }
+}
+
+fn chosen(nodes: &[Node], path: &Path, id: Option<u64>) -> Result<Node, Invalid> {
+    let ids = nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(", ");
+    match (id, nodes) {
+        (None, [only]) => Ok(only.clone()),
+        (None, _) => Err(Invalid::flags(format!(
+            "which node to be is not said: pass --node with one of {ids} ({})",
+            path.display()
+        ))),
+        (Some(id), _) => {
+            nodes.iter().find(|node| node.id == id).cloned().ok_or_else(|| {
+                Invalid::flags(format!("--node {id}: {} has no such node, it has {ids}", path.display()))
+            })
+        }
+    }
+}
+
+impl FromStr for Engine {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "sled" => Ok(Self::Sled),
+            "memory" => Ok(Self::Memory),
+            other => Err(format!("unknown engine \"{other}\"; there are \"sled\" and \"memory\"")),
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sled => "sled",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+impl Invalid {
+    fn flags(rule: impl Into<String>) -> Self {
+        Self { file: None, line: None, rule: rule.into() }
+    }
+
+    fn at(file: &Path, line: Option<usize>, rule: impl Into<String>) -> Self {
+        Self { file: Some(file.into()), line, rule: rule.into() }
+    }
+
+    /// The line of the file that is wrong, from 1; `None` if it is not a line that is wrong.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{}:{line}: {}", file.display(), self.rule),
+            (Some(file), None) => write!(f, "{}: {}", file.display(), self.rule),
+            (None, _) => f.write_str(&self.rule),
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}

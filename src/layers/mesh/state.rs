@@ -1,0 +1,43 @@
+//! Shared state of the mesh: bytes under a key.
+
+use bytes::Bytes;
+
+use super::{
+    check_size, stored,
+    table::{List, Table},
+};
+use crate::{
+    Result,
+    layers::Write,
+    limits,
+    model::{
+        keyspace, kind,
+        mesh::{PageRequest, Stored},
+        transaction::Put,
+    },
+    state::View,
+};
+
+const TABLE: Table =
+    Table { keyspace: keyspace::STATE, kind: kind::STATE, key_field: "key", key_bytes: limits::KEY_BYTES };
+
+/// Creates or overwrites a value. Errors: `InvalidArgument`.
+pub fn put(key: &str, value: Bytes) -> Result<Write> {
+    check_size("value", value.len())?;
+    TABLE.put(key, Put::value(value))
+}
+
+/// Reads a value. Errors: `InvalidArgument`, `NotFound`.
+pub fn get(view: &View, key: &str) -> Result<Stored<Bytes>> {
+    TABLE.get(view, key).map(|record| stored(&record, record.value.clone()))
+}
+
+/// Deletes a value; `NotFound` if there is none. Errors: `InvalidArgument`.
+pub fn delete(key: &str) -> Result<Write> {
+    TABLE.delete(key)
+}
+
+/// A page of the values whose key begins with `prefix`. Errors: `InvalidArgument`.
+pub fn list(prefix: &str, page: &PageRequest) -> Result<List<(String, Stored<Bytes>)>> {
+    TABLE.list(prefix, page, |_, key, record| Ok((key, stored(&record, record.value.clone()))))
+}

@@ -1,0 +1,67 @@
+//! What the unit tests of this layer read: records laid out as the core lays them out. It knows nothing
+//! of revisions, overwriting or compares; the contract suite tests those on the real core.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use bytes::Bytes;
+
+use crate::{
+    Error, Result,
+    error::Fault,
+    layers::Write,
+    model::{Record, ScopeId, key, keyspace, transaction::Operation},
+    state::{View, stored, view::Source},
+};
+
+/// Stored pairs.
+#[derive(Clone, Default)]
+pub(super) struct Pairs(BTreeMap<Bytes, Bytes>);
+
+impl Pairs {
+    /// Lays out what the write puts.
+    pub(super) fn put(&mut self, write: Write) {
+        for operation in write.transaction.then {
+            let Operation::Put { key, put } = operation else { panic!("not a put") };
+            for entry in &put.entries {
+                let mut position = Vec::new();
+                key::escape(&mut position, &entry.key);
+                position.extend_from_slice(key.as_bytes());
+                let place = ScopeId::new(keyspace::ENTRIES, entry.scope).key(&position);
+                self.0.insert(place.as_bytes().clone(), entry.payload.clone());
+            }
+            let record = Record {
+                value: put.value,
+                create_revision: 3,
+                mod_revision: 4,
+                version: 2,
+                created_at_ms: 10,
+                updated_at_ms: 20,
+                expires_at_ms: None,
+                entries: put.entries,
+                references: put.references,
+            };
+            self.0.insert(key.as_bytes().clone(), stored::encode(&record));
+        }
+    }
+
+    /// A view of the pairs that calls itself `revision`.
+    pub(super) fn view(&self, revision: u64) -> View {
+        View::new(revision, Box::new(self.clone()))
+    }
+}
+
+impl Source for Pairs {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        let bounds = (Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded));
+        let pairs = self.0.range::<[u8], _>(bounds).take(limit);
+        Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn fault(&self, fault: Fault) -> Error {
+        Error::Unavailable { reason: fault.to_string(), leader: None }
+    }
+}

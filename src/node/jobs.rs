@@ -1,0 +1,97 @@
+//! What a node does of itself: lets log time pass when something is due, freezes the memtable in time, and
+//! tells the log and Raft what has reached the disk.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Shared, fault::Faults};
+use crate::{error::Fault, model::proposal::Action, raft::consensus::Leadership};
+
+/// How often the age of the memtable is looked at. A timer, because an idle node applies nothing that could
+/// remind it.
+const FREEZE_CHECK: Duration = Duration::from_secs(1);
+/// How long a leader waits at most before it looks again whether something is due.
+const EXPIRY_CHECK: Duration = Duration::from_secs(1);
+
+/// Freezes the memtable when it is old enough.
+pub(super) async fn freeze(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(FREEZE_CHECK);
+    loop {
+        ticks.tick().await;
+        shared.machine.freeze_if_due();
+    }
+}
+
+/// After every flush: the log may be purged up to there, and Raft has a newer snapshot.
+pub(super) async fn advance_snapshot(shared: Arc<Shared>) {
+    let mut flushed = shared.machine.store().flushed();
+    loop {
+        let position = *flushed.borrow_and_update();
+        if let Some(position) = position {
+            shared.log.set_purge_floor(position);
+            shared.consensus.snapshot_advanced().await;
+        }
+        if flushed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Starts the log clock when this node has become leader and has applied its first own entry.
+pub(super) async fn keep_clock(shared: Arc<Shared>) {
+    let mut progress = shared.machine.progress();
+    loop {
+        if let Leadership::Me { term } = shared.consensus.leadership() {
+            let now = shared.environment.clock.monotonic();
+            shared.log_clock.start(term, &progress.borrow_and_update(), now);
+        }
+        if progress.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// On the leader: proposes a tick when a record is due, so that it expires though nobody writes.
+pub(super) async fn expire(shared: Arc<Shared>) {
+    let mut progress = shared.machine.progress();
+    loop {
+        let due = progress.borrow_and_update().next_expiry_ms;
+        let wait = match (due, shared.consensus.leadership()) {
+            (Some(due), Leadership::Me { term }) => {
+                let now = shared.log_clock.now_ms(term, shared.environment.clock.monotonic());
+                if now >= due {
+                    // If it is lost, the next round tries again.
+                    let _ = shared.propose_own(Action::Tick).await;
+                    continue;
+                }
+                Duration::from_millis(due - now).min(EXPIRY_CHECK)
+            }
+            _ => EXPIRY_CHECK,
+        };
+        // What changes meanwhile may be due earlier.
+        if let Ok(Err(_)) = tokio::time::timeout(wait, progress.changed()).await {
+            return;
+        }
+    }
+}
+
+/// A Raft that has stopped of itself is a fault.
+pub(super) async fn watch_raft(shared: Arc<Shared>) {
+    let mut watch = shared.consensus.watch();
+    loop {
+        if let Err(fault) = shared.consensus.status() {
+            return shared.faults.report(fault);
+        }
+        if shared.consensus.changed(&mut watch).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A worker that ends with a fault, or without having been told to, stops the node.
+pub(super) async fn watch_worker(name: &'static str, running: crate::environment::executor::Running, faults: Faults) {
+    match running.await {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => faults.report(fault),
+        Err(_) => faults.report(Fault::new(format!("the {name} thread ended unexpectedly (see the log for a panic)"))),
+    }
+}

@@ -1,0 +1,192 @@
+//! The peer listener, behind its gate, and what it asks of the node.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::{sync::watch, task::JoinHandle};
+use tonic::{service::Routes, transport::Server};
+
+use super::{Shared, fault::Faults, identity::Directory, read::ReadIndex};
+use crate::{
+    environment::{Environment, net},
+    error::{Error, Fault, Result as Answer},
+    limits,
+    raft::{
+        consensus::Consensus,
+        freshness::Freshness,
+        log::Log,
+        network::Peers,
+        peer::{Group, IdentityLayer, PeerParts, PeerService, ReadIndexSource, Standing, Unformed},
+        snapshot::Receiver,
+        state_machine::Machine,
+        types::{Member, NodeId},
+    },
+};
+
+/// A silent peer connection is probed this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A running peer listener.
+pub(super) struct PeerListener {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl PeerListener {
+    /// Serves these routes to peers that pass the gate.
+    pub(super) async fn start(
+        environment: &Environment,
+        address: &str,
+        gate: IdentityLayer,
+        routes: Routes,
+        faults: Faults,
+    ) -> Result<Self, Fault> {
+        let listener = environment.net.listen(address).await;
+        let listener =
+            listener.map_err(|error| Fault::new(format!("cannot listen for peers on {address}: {error}")))?;
+        let (stop, mut stopped) = watch::channel(false);
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .initial_stream_window_size(Some(1 << 20))
+            .initial_connection_window_size(Some(8 << 20))
+            .layer(gate)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(net::incoming(listener), async move {
+                // A dropped sender means that the node is gone.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            });
+        let task = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                faults.report(Fault::new(format!("the peer listener failed: {error}")));
+            }
+        });
+        Ok(Self { stop, task })
+    }
+
+    /// Closes the listener. Peers keep their connections open for as long as they live, so nothing is waited for.
+    pub(super) async fn stop(self) {
+        self.stop.send_replace(true);
+        self.task.abort();
+        // Cancelled is what it is to be.
+        let _ = self.task.await;
+    }
+}
+
+/// What a new directory knows: nothing.
+pub(super) struct NewStanding {
+    pub(super) empty: bool,
+}
+
+impl Standing for NewStanding {
+    fn is_empty(&self) -> bool {
+        self.empty
+    }
+
+    fn members(&self) -> BTreeMap<NodeId, u128> {
+        BTreeMap::new()
+    }
+}
+
+/// What a node knows of itself and the members.
+struct NodeStanding {
+    consensus: Consensus,
+    log: Log,
+    machine: Machine,
+}
+
+impl Standing for NodeStanding {
+    fn is_empty(&self) -> bool {
+        self.log.last().is_none() && self.log.vote().is_none() && self.machine.progress().borrow().position.index == 0
+    }
+
+    fn members(&self) -> BTreeMap<NodeId, u128> {
+        self.consensus.directories()
+    }
+
+    fn directory_of(&self, node: NodeId) -> Option<u128> {
+        self.consensus.directory_of(node)
+    }
+}
+
+/// The leader's answer to ReadIndex calls of followers: they share its rounds with its own reads.
+struct LeaderReads {
+    consensus: Consensus,
+    read_index: ReadIndex,
+}
+
+impl ReadIndexSource for LeaderReads {
+    fn read_index(&self) -> BoxFuture<'_, Answer<u64, Error>> {
+        Box::pin(async move {
+            match self.consensus.leadership() {
+                crate::raft::consensus::Leadership::Me { .. } => self.read_index.get().await,
+                _ => Err(Error::Unavailable { reason: "this node does not lead".into(), leader: None }),
+            }
+        })
+    }
+}
+
+/// The gate and the service of a directory that belongs to no cluster yet.
+pub(super) fn unformed(
+    environment: &Environment,
+    directory: &Arc<Directory>,
+    freshness: &Arc<Freshness>,
+    empty: bool,
+) -> (IdentityLayer, Routes) {
+    let identity = directory.identity();
+    let standing: Arc<dyn Standing> = Arc::new(NewStanding { empty });
+    let parts = PeerParts {
+        identity: identity.clone(),
+        consensus: Unformed,
+        standing: Arc::clone(&standing),
+        directory: Arc::clone(directory) as _,
+        reads: Arc::new(NoReads),
+        freshness: Arc::clone(freshness),
+    };
+    let service = PeerService::new(environment, parts).into_server();
+    (IdentityLayer::new(identity, standing), Routes::new(service))
+}
+
+struct NoReads;
+
+impl ReadIndexSource for NoReads {
+    fn read_index(&self) -> BoxFuture<'_, Answer<u64, Error>> {
+        let reason = "this node belongs to no cluster yet".into();
+        Box::pin(async move { Err(Error::Unavailable { reason, leader: None }) })
+    }
+}
+
+/// The gate and the service of a running node; `calls` are the client services, for the calls that other nodes
+/// pass on.
+pub(super) fn formed(shared: &Arc<Shared>, peers: &Arc<Peers>, calls: Routes) -> (IdentityLayer, Routes) {
+    let identity = shared.directory.identity();
+    let standing: Arc<dyn Standing> = Arc::new(NodeStanding {
+        consensus: shared.consensus.clone(),
+        log: shared.log.clone(),
+        machine: shared.machine.clone(),
+    });
+    let parts = PeerParts {
+        identity: identity.clone(),
+        consensus: Group::new(shared.consensus.raft().clone(), Receiver(shared.machine.store().clone())),
+        standing: Arc::clone(&standing),
+        directory: Arc::clone(&shared.directory) as _,
+        reads: Arc::new(LeaderReads { consensus: shared.consensus.clone(), read_index: shared.read_index.clone() }),
+        freshness: Arc::clone(peers.freshness()),
+    };
+    let service = PeerService::new(&shared.environment, parts).into_server();
+    let service = service.max_encoding_message_size(limits::PEER_DECODE_BYTES);
+    (IdentityLayer::new(identity, standing), calls.add_service(service))
+}
+
+/// How a follower asks the leader.
+pub(super) struct AskOverPeers {
+    pub(super) peers: Arc<Peers>,
+    pub(super) limit: Duration,
+}
+
+impl super::read::AskLeader for AskOverPeers {
+    fn read_index(&self, leader: NodeId, member: Member) -> BoxFuture<'static, Answer<u64>> {
+        let (peers, limit) = (Arc::clone(&self.peers), self.limit);
+        Box::pin(async move { peers.read_index(leader, &member, limit).await })
+    }
+}

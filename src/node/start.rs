@@ -1,0 +1,252 @@
+//! Starting and stopping a node, in the order that makes both safe.
+//!
+//! Start: the directory is locked and identified first; a new one finds its cluster before it writes anything
+//! that names one; the log is recovered before storage, because storage holds nothing that the log has not made
+//! durable; Raft is recovered from both before a peer can reach it. Stop runs the other way: leadership is handed
+//! over, what is in flight is finished, Raft stops, storage and log are closed with their clean marks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+
+use super::{
+    Node, Shared,
+    clock::LogClock,
+    fault::Faults,
+    identity::{self, Directory, Formed, form_cluster},
+    jobs,
+    peers::{self, AskOverPeers, PeerListener},
+    propose::Proposer,
+    read::ReadIndex,
+};
+use crate::{
+    config::{self, Config},
+    environment::Environment,
+    error::Fault,
+    raft::{
+        consensus::{Consensus, Leadership, Timing},
+        freshness::Freshness,
+        log::{self, Log},
+        log_store::LogStore,
+        network::{PeerNetwork, Peers},
+        state_machine::{Machine, Observer},
+        types::NodeId,
+    },
+    state::audit::Accounts,
+    storage::{self, EngineKind, NamedWorker, Store},
+};
+
+/// How long a leader that stops waits for another to take over.
+const HAND_OVER: Duration = Duration::from_secs(3);
+/// How long a node that stops waits for what is in flight.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// What a node is started with, beside its configuration.
+pub struct Parts {
+    /// Files, time, chance, network.
+    pub environment: Environment,
+    /// Sees what transactions change.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Where faults are reported.
+    pub faults: Faults,
+    /// The client services of a node, for the calls that other nodes pass on to it.
+    pub calls: Box<dyn FnOnce(&Node) -> Routes + Send>,
+}
+
+/// A started node, with what must be told when it stops.
+pub struct Running {
+    /// The node.
+    pub node: Node,
+    packer: JoinHandle<()>,
+    listener: PeerListener,
+}
+
+/// Starts a node on the current runtime. May wait for the other nodes of a new cluster as long as it takes.
+///
+/// Errors: the directory cannot be used, is damaged, or is not this node's; an address is taken; the cluster does
+/// not know this directory.
+pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
+    let Parts { environment, observer, faults, calls } = parts;
+    let directory = Arc::new(Directory::open(&environment, &config.data_dir, config.node.id)?);
+    let log_directory = config.data_dir.join("mesh_consensus_log");
+    let (log, writer, signal) = Log::open(&environment, &log_directory, log::Options::default())?;
+    supervise(&environment, &faults, ("log-writer", writer, signal));
+    let freshness = Arc::new(Freshness::new(Arc::clone(&environment.clock)));
+    let formed = form(&environment, &config, &directory, &log, &freshness, &faults).await?;
+
+    let (store, workers) = open_store(&environment, &config, &formed, &log)?;
+    for worker in workers {
+        supervise(&environment, &faults, worker);
+    }
+    let report = faults.clone();
+    let machine = Machine::open(environment.clone(), store, observer, Arc::new(move |fault| report.report(fault)))?;
+    let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness));
+    let seed = random_seed(&environment);
+    let consensus = Consensus::build(
+        config.node.id,
+        (&config.cluster.name, timing(&config.cluster.raft)),
+        seed,
+        LogStore::new(log.clone()),
+        machine.clone(),
+        PeerNetwork::new(&environment, Arc::clone(&network)),
+    )
+    .await?;
+    let asked = consensus.clone();
+    freshness.set_quorum_age(move || asked.quorum_age_ms());
+
+    let log_clock = Arc::new(LogClock::default());
+    let (proposer, packer) = Proposer::new(consensus.clone(), Arc::clone(&environment.clock), Arc::clone(&log_clock));
+    let shared = Arc::new(Shared {
+        node_id: config.node.id,
+        directory,
+        machine,
+        consensus,
+        log,
+        proposer: Mutex::new(Some(proposer)),
+        read_index: ReadIndex::default(),
+        network,
+        log_clock,
+        faults,
+        tasks: Mutex::default(),
+        environment,
+    });
+    let node = Node { shared: Arc::clone(&shared) };
+    let (gate, routes) = peers::formed(&shared, &shared.network, calls(&node));
+    let address = config.node.peer.to_string();
+    let listener = PeerListener::start(&shared.environment, &address, gate, routes, shared.faults.clone()).await?;
+    shared.consensus.run(random_seed(&shared.environment)).await;
+    if let Formed::Initialise { members, .. } = formed {
+        shared.consensus.initialise(members).await?;
+    }
+    shared.directory.set_started()?;
+    let packer = tokio::spawn(packer.run());
+    start_jobs(&shared, &config);
+    Ok(Running { node, packer, listener })
+}
+
+fn random_seed(environment: &Environment) -> u64 {
+    // The low half of 128 random bits.
+    u64::try_from(environment.clock.random() & u128::from(u64::MAX)).unwrap_or_default()
+}
+
+fn timing(raft: &config::Raft) -> Timing {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Timing {
+        heartbeat_ms: ms(raft.heartbeat),
+        election_min_ms: ms(raft.election_min),
+        election_max_ms: ms(raft.election_max),
+    }
+}
+
+fn supervise(environment: &Environment, faults: &Faults, (name, worker, signal): NamedWorker) {
+    let running = environment.executor.start(name, worker, signal);
+    tokio::spawn(jobs::watch_worker(name, running, faults.clone()));
+}
+
+/// Finds the cluster that the directory belongs to; a new one is founded or joined, with the peer listener open so
+/// that the others can ask.
+async fn form(
+    environment: &Environment,
+    config: &Config,
+    directory: &Arc<Directory>,
+    log: &Log,
+    freshness: &Arc<Freshness>,
+    faults: &Faults,
+) -> Result<Formed, Fault> {
+    let stored = environment.disk.exists(&config.data_dir.join("storage"));
+    let stored = stored.map_err(|error| Fault::io("looking for", &config.data_dir.join("storage"), &error))?;
+    let empty = log.last().is_none() && log.purged().is_none() && log.vote().is_none() && !stored;
+    let nodes: BTreeMap<NodeId, identity::Address> = config
+        .cluster
+        .nodes
+        .iter()
+        .map(|node| (node.id, identity::Address { peer: node.peer.to_string(), client: node.client.to_string() }))
+        .collect();
+    if !empty {
+        return form_cluster(directory, &environment.net, &nodes, empty).await;
+    }
+    let (gate, routes) = peers::unformed(environment, directory, freshness, empty);
+    let address = config.node.peer.to_string();
+    let listener = PeerListener::start(environment, &address, gate, routes, faults.clone()).await?;
+    let formed = form_cluster(directory, &environment.net, &nodes, empty).await;
+    listener.stop().await;
+    directory.check()?;
+    formed
+}
+
+fn open_store(
+    environment: &Environment,
+    config: &Config,
+    formed: &Formed,
+    log: &Log,
+) -> Result<(Store, Vec<NamedWorker>), Fault> {
+    let (Formed::Initialise { cluster, .. } | Formed::Adopted { cluster }) = formed;
+    let settings = &config.cluster.storage;
+    let options = storage::Options {
+        engine: match settings.engine {
+            config::Engine::Sled => EngineKind::Sled,
+            config::Engine::Memory => EngineKind::Memory,
+        },
+        cache_bytes: settings.cache_bytes,
+        flush_bytes: usize::try_from(settings.flush_bytes).unwrap_or(usize::MAX),
+        flush_after: settings.flush_after,
+        ..storage::Options::new(config.data_dir.join("storage"), *cluster)
+    };
+    Store::open(environment, options, Arc::new(Accounts), log.durable_index())
+}
+
+fn start_jobs(shared: &Arc<Shared>, config: &Config) {
+    let limit = config.cluster.raft.election_max * 2;
+    let ask = Arc::new(AskOverPeers { peers: Arc::clone(&shared.network), limit });
+    let round = shared.read_index.clone().run(shared.consensus.clone(), ask, limit);
+    let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    tasks.push(tokio::spawn(round));
+    tasks.push(tokio::spawn(jobs::freeze(Arc::clone(shared))));
+    tasks.push(tokio::spawn(jobs::advance_snapshot(Arc::clone(shared))));
+    tasks.push(tokio::spawn(jobs::keep_clock(Arc::clone(shared))));
+    tasks.push(tokio::spawn(jobs::expire(Arc::clone(shared))));
+    tasks.push(tokio::spawn(jobs::watch_raft(Arc::clone(shared))));
+}
+
+impl Running {
+    /// If this node leads: has the member take over that is furthest, and waits until it has.
+    pub async fn hand_over(&self) {
+        let shared = &self.node.shared;
+        let Ok(status) = shared.consensus.status() else { return };
+        if !matches!(shared.consensus.leadership(), Leadership::Me { .. }) {
+            return;
+        }
+        let others = status.members.iter().filter(|(id, _, voter)| *voter && *id != shared.node_id);
+        let furthest = others.max_by_key(|(id, ..)| status.matched.get(id).copied().unwrap_or(0));
+        if let Some((id, ..)) = furthest {
+            tracing::info!(to = id, "handing over the lead");
+            shared.consensus.transfer_to(*id).await;
+            shared.consensus.wait_until_not_leader(HAND_OVER).await;
+        }
+    }
+
+    /// Finishes what is in flight, then stops everything and closes the files with their clean marks.
+    pub async fn stop(self) -> Result<(), Fault> {
+        let shared = self.node.shared;
+        // The packer ends when the last proposer is gone, after what is in flight.
+        drop(shared.proposer.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if tokio::time::timeout(FINISH, self.packer).await.is_err() {
+            tracing::warn!("some writes were still in flight when the node stopped");
+        }
+        let tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in &tasks {
+            task.abort();
+        }
+        self.listener.stop().await;
+        shared.consensus.shutdown().await;
+        shared.machine.store().close().await;
+        shared.log.close().await?;
+        tracing::info!("stopped");
+        shared.faults.first().map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,112 @@
+//! What a node knows of itself and of its cluster.
+
+use super::Node;
+use crate::{model::keyspace, raft::consensus::RaftStatus};
+
+/// What a node knows of itself and the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// This node.
+    pub node_id: u64,
+    /// Its cluster; `None` before it is initialised.
+    pub cluster: Option<u128>,
+    /// leader, follower, candidate, learner, or stopped.
+    pub role: &'static str,
+    /// The leader, where one is known.
+    pub leader_id: Option<u64>,
+    /// The term.
+    pub term: u64,
+    /// Index of the last entry in the log.
+    pub last_log_index: u64,
+    /// Index of the last entry known to be committed.
+    pub committed_index: u64,
+    /// Index of the last entry applied here.
+    pub applied_index: u64,
+    /// The log position up to which the newest run on disk reaches.
+    pub flushed_index: u64,
+    /// Index of the last entry that was purged.
+    pub purged_index: u64,
+    /// The revision.
+    pub revision: u64,
+    /// Log time, in milliseconds.
+    pub log_time_ms: u64,
+    /// Open sessions.
+    pub sessions: u64,
+    /// The state hash, if it was asked for.
+    pub state_hash: Option<u128>,
+    /// The members.
+    pub members: Vec<MemberStatus>,
+    /// Keyspace number, records, bytes; those that hold records only.
+    pub keyspaces: Vec<(u8, u64, u64)>,
+}
+
+/// A member, as this node knows it.
+#[derive(Clone, Debug, Default)]
+pub struct MemberStatus {
+    /// Its id.
+    pub node_id: u64,
+    /// Where clients reach it.
+    pub client_address: String,
+    /// Where peers reach it.
+    pub peer_address: String,
+    /// Voter or learner.
+    pub voter: bool,
+    /// Whether it leads.
+    pub leader: bool,
+    /// On the leader: the last log index known to be on its disk.
+    pub matched_index: Option<u64>,
+}
+
+impl Node {
+    /// What this node knows of itself and the cluster. The hash takes time in proportion to the sessions.
+    pub fn status(&self, with_hash: bool) -> Status {
+        let shared = &self.shared;
+        let raft =
+            shared.consensus.status().unwrap_or_else(|_| RaftStatus { role: "stopped", ..RaftStatus::default() });
+        let progress = *shared.machine.progress().borrow();
+        let flushed = *shared.machine.store().flushed().borrow();
+        // One look, so that revision, index and hash belong together.
+        let (position, revision, log_time_ms, sessions, state_hash, keyspaces) =
+            shared.machine.with_state(|position, meta| {
+                let records = meta.scopes.iter().filter(|(id, _)| id.keyspace <= keyspace::LAST_RECORD);
+                let mut keyspaces: Vec<(u8, u64, u64)> = Vec::new();
+                for (id, scope) in records {
+                    match keyspaces.last_mut().filter(|(number, _, _)| *number == id.keyspace) {
+                        Some((_, count, bytes)) => {
+                            *count += scope.account.count;
+                            *bytes += scope.account.bytes;
+                        }
+                        None => keyspaces.push((id.keyspace, scope.account.count, scope.account.bytes)),
+                    }
+                }
+                let hash = with_hash.then(|| meta.state_hash());
+                (position, meta.revision, meta.log_time_ms, meta.sessions.len() as u64, hash, keyspaces)
+            });
+        let members = raft.members.iter().map(|(id, member, voter)| MemberStatus {
+            node_id: *id,
+            client_address: member.client_address.clone(),
+            peer_address: member.peer_address.clone(),
+            voter: *voter,
+            leader: raft.leader_id == Some(*id),
+            matched_index: raft.matched.get(id).copied(),
+        });
+        Status {
+            node_id: shared.node_id,
+            cluster: shared.cluster(),
+            role: raft.role,
+            leader_id: raft.leader_id,
+            term: raft.term,
+            last_log_index: raft.last_log_index,
+            committed_index: raft.committed_index.max(progress.position.index),
+            applied_index: position.index,
+            flushed_index: flushed.map_or(0, |position| position.index),
+            purged_index: raft.purged_index,
+            revision,
+            log_time_ms,
+            sessions,
+            state_hash,
+            members: members.collect(),
+            keyspaces,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A handle on the running Raft of this node, in plain terms: the node above names no type of openraft.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use openraft::{
+    Config, LogIdOptionExt, ReadPolicy, ServerState, SnapshotPolicy,
+    async_runtime::{Instant as _, watch::WatchReceiver},
+    errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError},
+    impls::OneshotResponder,
+};
+
+use super::{
+    log_store::LogStore,
+    network::PeerNetwork,
+    state_machine::{Machine, SnapshotData},
+    types::{Command, CommittedLeaderId, LogEntry, Member, NodeId, Runtime, TypeConfig},
+};
+use crate::{
+    error::{Error, Fault},
+    limits,
+    model::{Outcome, Position},
+};
+
+/// openraft with our types.
+pub type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// Timing of elections; equal on all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two heartbeats of a leader, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Least time without a leader before a follower asks for votes, in milliseconds.
+    pub election_min_ms: u64,
+    /// Greatest such time, in milliseconds.
+    pub election_max_ms: u64,
+}
+
+/// A handle on the running Raft. Cheap to clone.
+#[derive(Clone)]
+pub struct Consensus {
+    raft: Raft,
+    node_id: NodeId,
+}
+
+/// Who leads, as this node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// This node, in this term.
+    Me {
+        /// The term.
+        term: u64,
+    },
+    /// Another.
+    Other {
+        /// Its id.
+        id: NodeId,
+        /// Where it is reached.
+        member: Member,
+    },
+    /// Nobody, or nobody knows.
+    Unknown,
+}
+
+/// What Raft knows of itself.
+#[derive(Clone, Debug, Default)]
+pub struct RaftStatus {
+    /// leader, follower, candidate, learner, or stopped.
+    pub role: &'static str,
+    /// The leader, where one is known.
+    pub leader_id: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Index of the last entry in the log.
+    pub last_log_index: u64,
+    /// Index of the last entry known to be committed.
+    pub committed_index: u64,
+    /// Index of the last entry that was purged.
+    pub purged_index: u64,
+    /// Voters and learners.
+    pub members: Vec<(NodeId, Member, bool)>,
+    /// On the leader: the last log index known to be on each member's disk.
+    pub matched: BTreeMap<NodeId, u64>,
+    /// On the leader: milliseconds since a quorum last answered it.
+    pub quorum_age_ms: Option<u64>,
+}
+
+impl Consensus {
+    /// Recovers Raft from log and state. Nothing runs before [`Consensus::run`]. `seed` decides its random
+    /// choices (election timeouts).
+    pub async fn build(
+        node_id: NodeId,
+        (cluster_name, timing): (&str, Timing),
+        seed: u64,
+        log: LogStore,
+        machine: Machine,
+        network: PeerNetwork<SnapshotData>,
+    ) -> Result<Self, Fault> {
+        let config = Config {
+            cluster_name: cluster_name.into(),
+            heartbeat_interval: timing.heartbeat_ms,
+            election_timeout_min: timing.election_min_ms,
+            election_timeout_max: timing.election_max_ms,
+            enable_pre_vote: Some(true),
+            max_payload_entries: 1_024,
+            max_append_entries: Some(4_096),
+            // A snapshot is the files of the last flush; the node says when there is a new one.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: 50_000,
+            replication_lag_threshold: 250_000,
+            purge_batch_size: 4_096,
+            // The transport ends a snapshot that makes no progress; this is the bound of a large one.
+            install_snapshot_timeout: 3_600_000,
+            ..Config::default()
+        };
+        let config = config.validate().map_err(|error| Fault::new(format!("the Raft timing is invalid: {error}")))?;
+        let build = Raft::build(node_id, Arc::new(config), network, log, machine);
+        let raft = Runtime::scope(seed, build).await;
+        let raft = raft.map_err(|fatal| Fault::new(format!("Raft cannot start from what is on disk: {fatal}")))?;
+        Ok(Self { raft, node_id })
+    }
+
+    /// Starts the tasks of Raft on the current runtime.
+    pub async fn run(&self, seed: u64) {
+        let raft = self.raft.clone();
+        Runtime::scope(seed, async move { raft.run() }).await;
+    }
+
+    /// openraft's own handle, for the peer service.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Begins a cluster of these voters. Done once, on one node.
+    pub async fn initialise(&self, members: BTreeMap<NodeId, Member>) -> Result<(), Fault> {
+        match self.raft.initialize(members).await {
+            // Done before a crash.
+            Ok(()) | Err(RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(Fault::new(format!("the cluster cannot be initialised: {error}"))),
+        }
+    }
+
+    /// Who leads.
+    pub fn leadership(&self) -> Leadership {
+        match self.raft.as_leader() {
+            Ok(leader) => Leadership::Me { term: *leader.to_committed_leader_id() },
+            Err(forward) => match (forward.leader_id, forward.leader_node) {
+                (Some(id), Some(member)) if id != self.node_id => Leadership::Other { id, member },
+                _ => Leadership::Unknown,
+            },
+        }
+    }
+
+    /// Appends an entry, if this node still leads in `term`; what became of its proposals, once it is applied
+    /// here.
+    pub async fn submit(&self, batch: Bytes, term: u64) -> Result<Vec<Outcome>, Error> {
+        let stopped = |_| Error::Unknown("the node stopped before it answered".into());
+        let (responder, answer) = OneshotResponder::new_pair();
+        self.raft
+            .write(Command(batch))
+            .responder(responder)
+            .with_leader(CommittedLeaderId::new(term))
+            .await
+            .map_err(|_| not_leading(None))?;
+        match answer.await.map_err(stopped)? {
+            Ok(written) => Ok(written.data.outcomes),
+            Err(ClientWriteError::ForwardToLeader(forward)) => Err(not_leading(Some(&forward))),
+            Err(ClientWriteError::LogEntryDiscarded(_)) => {
+                Err(Error::Unknown("the leader changed before the write was acknowledged".into()))
+            }
+            Err(other) => Err(Error::Unknown(other.to_string())),
+        }
+    }
+
+    /// An index that covers every write acknowledged before the call; only a leader has it, after a round to
+    /// a quorum.
+    pub async fn read_index(&self) -> Result<u64, Error> {
+        let unavailable = |reason: String| Error::Unavailable { reason, leader: None };
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Ok(read.index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(not_leading(Some(&forward)))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(unavailable("the leader does not reach a quorum".into()))
+            }
+            Err(RaftError::Fatal(fatal)) => Err(unavailable(format!("the node is stopping: {fatal}"))),
+        }
+    }
+
+    /// Tells Raft that the files now reach further, so that it may purge the log.
+    pub async fn snapshot_advanced(&self) {
+        // A stopped Raft needs no telling.
+        let _ = self.raft.trigger().snapshot().await;
+    }
+
+    /// Asks a member to take the lead.
+    pub async fn transfer_to(&self, id: NodeId) {
+        // Best effort: if it fails the others elect after their timeout.
+        let _ = self.raft.trigger().transfer_leader(id).await;
+    }
+
+    /// Resolves when this node no longer leads, or after `limit`.
+    pub async fn wait_until_not_leader(&self, limit: Duration) {
+        let not_leading = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.state != ServerState::Leader;
+        let _ = self.raft.wait(Some(limit)).metrics(not_leading, "leadership handed over").await;
+    }
+
+    /// Resolves when anything that [`Consensus::status`] shows has changed; an error when Raft has stopped.
+    pub async fn changed(&self, watch: &mut MetricsWatch) -> Result<(), Fault> {
+        watch.0.changed().await.map_err(|_| Fault::new("Raft has stopped"))
+    }
+
+    /// For [`Consensus::changed`].
+    pub fn watch(&self) -> MetricsWatch {
+        MetricsWatch(self.raft.metrics())
+    }
+
+    /// What Raft knows of itself; its reason if it has stopped of itself.
+    pub fn status(&self) -> Result<RaftStatus, Fault> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if let Err(fatal) = &metrics.running_state {
+            return Err(Fault::new(format!("Raft has stopped: {fatal}")));
+        }
+        let voters: Vec<NodeId> = metrics.membership_config.membership().voter_ids().collect();
+        let members = metrics.membership_config.membership().nodes();
+        let matched = metrics.replication.iter().flatten();
+        Ok(RaftStatus {
+            role: match metrics.state {
+                ServerState::Leader => "leader",
+                ServerState::Follower => "follower",
+                ServerState::Candidate => "candidate",
+                ServerState::Learner => "learner",
+                ServerState::Shutdown => "stopped",
+            },
+            leader_id: metrics.current_leader,
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: metrics.local_committed.index().unwrap_or(0),
+            purged_index: metrics.purged.index().unwrap_or(0),
+            members: members.map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect(),
+            matched: matched.map(|(id, position)| (*id, position.index().unwrap_or(0))).collect(),
+            quorum_age_ms: metrics
+                .last_quorum_acked
+                .map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+
+    /// On the leader: how long ago a quorum last answered it, in milliseconds.
+    pub fn quorum_age_ms(&self) -> Option<u64> {
+        let metrics = self.raft.data_metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked?;
+        Some(u64::try_from(acked.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The data directory of each member, as the newest membership here has it.
+    pub fn directories(&self) -> BTreeMap<NodeId, u128> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().map(|(id, member)| (*id, member.directory)).collect()
+    }
+
+    /// The data directory of one member.
+    pub fn directory_of(&self, node: NodeId) -> Option<u128> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_node(&node).map(|member| member.directory)
+    }
+
+    /// Stops Raft.
+    pub async fn shutdown(&self) {
+        // An error says that it had already stopped.
+        let _ = self.raft.shutdown().await;
+    }
+}
+
+/// See [`Consensus::watch`].
+pub struct MetricsWatch(openraft::type_config::alias::WatchReceiverOf<TypeConfig, openraft::RaftMetrics<TypeConfig>>);
+
+fn not_leading(forward: Option<&ForwardToLeader<TypeConfig>>) -> Error {
+    let leader = forward.and_then(|forward| forward.leader_node.as_ref()).map(|member| member.client_address.clone());
+    Error::Unavailable { reason: "this node does not lead".into(), leader }
+}
+
+/// The term and index of an entry.
+pub fn position_of(entry: &LogEntry) -> Position {
+    use openraft::entry::RaftEntry;
+    entry.log_id().into()
+}
+
+const _: () = assert!(limits::APPEND_BYTES <= limits::PEER_DECODE_BYTES);

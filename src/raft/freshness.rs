@@ -1,0 +1,129 @@
+//! How old a node's data is, for reads that may be stale.
+//!
+//! A heartbeat tells the leader's commit index, and how long ago the leader itself heard from a quorum (a leader
+//! that is cut off with one follower would else pass for a fresh one for ever). How long the heartbeat was under
+//! way nobody knows; but it echoes the moment of the follower's answer before, so it was sent after that.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use crate::{environment::Clock, proto::v1::Pulse};
+
+/// How old this node's data may be: the time since a heartbeat whose commit index is applied here, plus how
+/// long before it the leader itself last heard from a quorum.
+pub struct Freshness {
+    clock: Arc<dyn Clock>,
+    /// Tells this process from earlier ones, whose clock began elsewhere.
+    life: u64,
+    heard: Mutex<Heard>,
+    /// Asked for the own age of a leader; set once Raft runs.
+    quorum_age: OnceLock<Box<dyn Fn() -> Option<u64> + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// Up to this moment (monotonic) everything acknowledged is applied here.
+    covered: Option<Duration>,
+    /// Moments that will be covered once their commit index is applied; in order.
+    pending: VecDeque<(Duration, u64)>,
+}
+
+/// More heartbeats than this that are not applied yet say nothing new: the newest are dropped.
+const PENDING: usize = 64;
+
+impl Freshness {
+    /// Nothing is known yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        // The low half of 128 random bits is random enough to tell one process from the next.
+        let life = u64::try_from(clock.random() & u128::from(u64::MAX)).unwrap_or_default();
+        Self { clock, life, heard: Mutex::default(), quorum_age: OnceLock::new() }
+    }
+
+    /// This moment, for an answer to a leader.
+    pub fn pulse(&self) -> Pulse {
+        let at_ms = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+        Pulse { life: self.life, at_ms }
+    }
+
+    /// How a leader learns how long ago it heard from a quorum, in milliseconds. Set once.
+    pub fn set_quorum_age(&self, ask: impl Fn() -> Option<u64> + Send + Sync + 'static) {
+        // A second time would be a second node in one: the first stays.
+        let _ = self.quorum_age.set(Box::new(ask));
+    }
+
+    /// How long ago this leader heard from a quorum, in milliseconds; `u64::MAX` if it has not.
+    pub fn quorum_age_ms(&self) -> u64 {
+        self.quorum_age.get().and_then(|ask| ask()).unwrap_or(u64::MAX)
+    }
+
+    /// A leader was heard, which had seen this node's answer of `echo`, so long after it had heard from a quorum,
+    /// with this commit index.
+    pub fn heard(&self, echo: Option<Pulse>, quorum_age_ms: u64, commit_index: u64) {
+        let Some(echo) = echo.filter(|echo| echo.life == self.life && quorum_age_ms != u64::MAX) else { return };
+        let sent_after = Duration::from_millis(echo.at_ms);
+        let quorum_age = Duration::from_millis(quorum_age_ms);
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.pending.len() < PENDING {
+            heard.pending.push_back((sent_after.saturating_sub(quorum_age), commit_index));
+        }
+    }
+
+    /// The age of what is applied up to `applied_index`, in milliseconds; `u64::MAX` if nothing is known.
+    pub fn age_ms(&self, applied_index: u64) -> u64 {
+        let now = self.clock.monotonic();
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((at, _)) = heard.pending.front().copied().filter(|(_, commit)| *commit <= applied_index) {
+            heard.pending.pop_front();
+            heard.covered = heard.covered.max(Some(at));
+        }
+        let age = heard.covered.map(|at| now.saturating_sub(at).as_millis());
+        age.map_or(u64::MAX, |age| u64::try_from(age).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Hand(AtomicU64);
+
+    impl Clock for Hand {
+        fn wall_ms(&self) -> u64 {
+            0
+        }
+        fn random(&self) -> u128 {
+            0
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::from_millis(self.0.load(Relaxed))
+        }
+    }
+
+    #[test]
+    fn age_counts_from_the_answer_before_a_heartbeat_whose_commit_is_applied_here() {
+        let hand = Arc::new(Hand::default());
+        let freshness = Freshness::new(hand.clone());
+        let at = |at_ms| {
+            hand.0.store(at_ms, Relaxed);
+            Some(freshness.pulse())
+        };
+        freshness.heard(None, 0, 10);
+        freshness.heard(Some(Pulse { life: 9, at_ms: 1 }), 0, 10);
+        assert_eq!(freshness.age_ms(100), u64::MAX, "no heartbeat is known to be recent");
+        freshness.heard(at(1_000), 40, 10);
+        freshness.heard(at(1_050), u64::MAX, 15);
+        freshness.heard(at(1_100), 0, 20);
+        hand.0.store(1_200, Relaxed);
+        assert_eq!(freshness.age_ms(9), u64::MAX, "index 10 is not applied yet");
+        assert_eq!(freshness.age_ms(10), 240, "the first heartbeat, and the leader's own age");
+        assert_eq!(freshness.age_ms(25), 100);
+        hand.0.store(3_200, Relaxed);
+        assert_eq!(freshness.age_ms(25), 2_100);
+    }
+}

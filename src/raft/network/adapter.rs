@@ -1,0 +1,208 @@
+//! What openraft calls when it wants something from another node.
+//!
+//! Every failure is `Unreachable` (openraft waits a moment, then tries again) or `Timeout`; which one a
+//! remote node had is not told apart, since the answer is the same: try again, the node may come back.
+
+use std::{collections::BTreeMap, fmt, future::Future, io, marker::PhantomData, sync::Arc, time::Duration};
+
+use openraft::{
+    RPCTypes, RaftNetworkFactory, RaftNetworkV2,
+    errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::{Backoff, RPCOption},
+};
+use tonic::{Response, Status};
+
+use super::{
+    peers::{Client, Lane, Peers, said},
+    snapshot::{Outgoing, SILENCE, SnapshotSource},
+};
+use crate::{
+    environment::{Environment, Executor},
+    proto::v1::{Frame, Pulse},
+    raft::{
+        types::{Member, NodeId, TypeConfig, Vote},
+        wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, Transfer, Transferred},
+    },
+    storage::codec::DecodeError,
+};
+
+type Result<T, E = RPCError<TypeConfig>> = std::result::Result<T, E>;
+
+/// How long a follower may take to put entries on its disk, on top of the time to send them. openraft's own
+/// limit is made from the heartbeat interval: right for a heartbeat, but with it a follower whose disk
+/// stalls for a moment would be sent the same entries again and again, and stall more.
+const APPEND_PATIENCE: Duration = Duration::from_secs(1);
+/// The slowest network on which a full append still arrives in time, in bytes per millisecond.
+const SLOWEST_BYTES_PER_MS: u64 = 4 << 10;
+
+/// Makes connections for openraft. `D` is the state machine's snapshot data.
+pub struct PeerNetwork<D> {
+    peers: Arc<Peers>,
+    executor: Arc<dyn Executor>,
+    transfers: u64,
+    data: PhantomData<fn() -> D>,
+}
+
+impl<D> PeerNetwork<D> {
+    /// Over these connections; snapshots are read by a worker of the environment's executor.
+    pub fn new(environment: &Environment, peers: Arc<Peers>) -> Self {
+        Self { peers, executor: environment.executor.clone(), transfers: 0, data: PhantomData }
+    }
+
+    fn connection(&mut self, node: NodeId, member: &Member, appends: Lane) -> PeerConnection<D> {
+        self.transfers += 1;
+        PeerConnection {
+            peers: self.peers.clone(),
+            executor: self.executor.clone(),
+            node,
+            member: member.clone(),
+            appends,
+            clients: BTreeMap::new(),
+            transfer: self.transfers << 16,
+            pulse: None,
+            data: PhantomData,
+        }
+    }
+}
+
+impl<D: SnapshotSource> RaftNetworkFactory<TypeConfig> for PeerNetwork<D> {
+    type Network = PeerConnection<D>;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> Self::Network {
+        self.connection(target, node, Lane::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &Member) -> Self::Network {
+        self.connection(target, node, Lane::Liveness)
+    }
+}
+
+/// One node, as openraft talks to it.
+pub struct PeerConnection<D> {
+    peers: Arc<Peers>,
+    executor: Arc<dyn Executor>,
+    node: NodeId,
+    member: Member,
+    appends: Lane,
+    clients: BTreeMap<Lane, Client>,
+    transfer: u64,
+    /// That of the last answer to an append.
+    pulse: Option<Pulse>,
+    data: PhantomData<fn() -> D>,
+}
+
+impl<D> PeerConnection<D> {
+    fn client(&mut self, lane: Lane) -> io::Result<Client> {
+        if let Some(client) = self.clients.get(&lane) {
+            return Ok(client.clone());
+        }
+        let client = self.peers.client(self.node, &self.member, lane)?;
+        self.clients.insert(lane, client.clone());
+        Ok(client)
+    }
+
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> Timeout<TypeConfig> {
+        Timeout { action, id: self.peers.identity().node(), target: self.node, timeout }
+    }
+
+    /// Waits for an answer, but not longer than `limit`.
+    async fn answer<T>(
+        &self,
+        action: RPCTypes,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(unreachable(said(&status))),
+            Err(_) => Err(self.timeout(action, limit).into()),
+        }
+    }
+}
+
+impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
+    type SnapshotData = D;
+
+    async fn append_entries(&mut self, rpc: Append, option: RPCOption) -> Result<Appended> {
+        let mut client = self.client(self.appends).map_err(unreachable)?;
+        let mut request = wire::append(rpc);
+        request.quorum_age_ms = self.peers.freshness().quorum_age_ms();
+        request.echo = self.pulse;
+        let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
+        let limit = append_limit(option.soft_ttl(), bytes);
+        let answer = self.answer(RPCTypes::AppendEntries, limit, client.append(request)).await?;
+        self.pulse = answer.pulse;
+        wire::open_appended(&answer.envelope).map_err(malformed)
+    }
+
+    async fn vote(&mut self, rpc: Ballot, option: RPCOption) -> Result<Balloted> {
+        let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
+        let call = client.vote(Frame { envelope: wire::vote(&rpc) });
+        let answer = self.answer(RPCTypes::Vote, option.soft_ttl(), call).await?;
+        wire::open_voted(&answer.envelope).map_err(malformed)
+    }
+
+    async fn pre_vote(&mut self, rpc: Ballot, option: RPCOption) -> Result<Balloted> {
+        let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
+        let call = client.pre_vote(Frame { envelope: wire::vote(&rpc) });
+        let answer = self.answer(RPCTypes::Vote, option.soft_ttl(), call).await?;
+        wire::open_voted(&answer.envelope).map_err(malformed)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<D>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<Installed, StreamingError<TypeConfig>> {
+        let client = self.client(Lane::Snapshot).map_err(unreachable)?;
+        self.transfer += 1;
+        // openraft's limit is for the whole, this one for a step of it.
+        let timeout = self.timeout(RPCTypes::InstallSnapshot, option.hard_ttl().min(SILENCE));
+        let outgoing = Outgoing { vote, transfer: self.transfer, meta: snapshot.meta, timeout };
+        outgoing.send(client, snapshot.snapshot, self.executor.as_ref(), cancel).await
+    }
+
+    async fn transfer_leader(&mut self, req: Transfer, option: RPCOption) -> Result<Transferred> {
+        let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
+        let call = client.transfer_leader(Frame { envelope: wire::transfer(&req) });
+        let answer = self.answer(RPCTypes::TransferLeader, option.soft_ttl(), call).await?;
+        wire::open_transferred(&answer.envelope).map_err(malformed)
+    }
+
+    /// Soon, then less often: a node that restarts is back within a second, one that is gone is no hurry.
+    fn backoff(&self) -> Option<Backoff> {
+        let delays = [50, 100, 200, 400].into_iter().chain(std::iter::repeat(500));
+        Some(Backoff::new(delays.map(Duration::from_millis)))
+    }
+}
+
+/// How long an append with so many bytes of entries may take.
+fn append_limit(soft_ttl: Duration, bytes: u64) -> Duration {
+    if bytes == 0 {
+        return soft_ttl;
+    }
+    soft_ttl.max(APPEND_PATIENCE) + Duration::from_millis(bytes / SLOWEST_BYTES_PER_MS)
+}
+
+pub(super) fn unreachable(error: impl fmt::Display) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+fn malformed(error: DecodeError) -> RPCError<TypeConfig> {
+    unreachable(format_args!("malformed answer: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_has_time_for_its_bytes_and_a_heartbeat_has_not() {
+        let ttl = Duration::from_millis(75);
+        assert_eq!(append_limit(ttl, 0), ttl);
+        assert_eq!(append_limit(ttl, 100), APPEND_PATIENCE);
+        assert_eq!(append_limit(ttl, 2 << 20), Duration::from_millis(1_512));
+    }
+}

@@ -1,0 +1,135 @@
+//! The connections to other nodes.
+//!
+//! To each node there is one connection for each [`Lane`], so that a snapshot cannot hold up entries, nor
+//! entries a heartbeat: calls on one connection share its flow control and its lost packets.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
+
+use super::identity::{Identity, Introduction};
+use crate::{
+    environment::net::{self, ChannelOptions, Net},
+    error::{Error, Result},
+    limits,
+    proto::v1::{ReadIndexRequest, peer_client::PeerClient},
+    raft::{
+        freshness::Freshness,
+        types::{Member, NodeId},
+    },
+};
+
+/// A client of another node's `Peer` service that says who is calling.
+pub type Client = PeerClient<InterceptedService<Channel, Introduction>>;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Heartbeats, votes, read indexes: small, and must not wait.
+    Liveness,
+    /// Entries.
+    Log,
+    /// Snapshots.
+    Snapshot,
+    /// Calls of clients, on their way to the leader.
+    Forward,
+}
+
+/// The connections of this node to others. They are opened when first used, and again when they broke.
+pub struct Peers {
+    net: Arc<dyn Net>,
+    identity: Identity,
+    freshness: Arc<Freshness>,
+    channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
+}
+
+impl Peers {
+    /// No connections yet.
+    pub fn new(net: Arc<dyn Net>, identity: Identity, freshness: Arc<Freshness>) -> Arc<Self> {
+        Arc::new(Self { net, identity, freshness, channels: Mutex::default() })
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// How old this node's data is.
+    pub fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
+    }
+
+    /// The connection to a node.
+    ///
+    /// Errors: its address is not `host:port`.
+    pub fn channel(&self, node: NodeId, member: &Member, lane: Lane) -> io::Result<Channel> {
+        // A panic cannot leave a map of channels half changed.
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((address, channel)) = channels.get(&(node, lane))
+            && *address == member.peer_address
+        {
+            return Ok(channel.clone());
+        }
+        let channel = net::channel(&self.net, &member.peer_address, &options(lane))?;
+        channels.insert((node, lane), (member.peer_address.clone(), channel.clone()));
+        Ok(channel)
+    }
+
+    /// A client of a node's `Peer` service.
+    ///
+    /// Errors: its address is not `host:port`.
+    pub fn client(&self, node: NodeId, member: &Member, lane: Lane) -> io::Result<Client> {
+        let introduction = self.identity.introduce(node, Some(member.directory));
+        let client = PeerClient::with_interceptor(self.channel(node, member, lane)?, introduction);
+        Ok(client.max_decoding_message_size(limits::PEER_DECODE_BYTES))
+    }
+
+    /// Asks the leader for an index that covers all writes acknowledged before this call.
+    ///
+    /// Errors: `Unavailable`, if it does not answer in time or is not the leader.
+    pub async fn read_index(&self, leader: NodeId, member: &Member, timeout: Duration) -> Result<u64> {
+        let unavailable = |error: &dyn fmt::Display| Error::Unavailable {
+            reason: format!("no read index from node {leader}: {error}"),
+            leader: None,
+        };
+        let mut client = self.client(leader, member, Lane::Liveness).map_err(|error| unavailable(&error))?;
+        let answer = tokio::time::timeout(timeout, client.read_index(ReadIndexRequest {})).await;
+        let answer = answer.map_err(|_| unavailable(&format_args!("no answer within {timeout:?}")))?;
+        Ok(answer.map_err(|status| unavailable(&said(&status)))?.into_inner().index)
+    }
+}
+
+fn options(lane: Lane) -> ChannelOptions {
+    let defaults = ChannelOptions::default();
+    match lane {
+        Lane::Liveness | Lane::Log | Lane::Forward => {
+            ChannelOptions {
+                // A node that is cut off is noticed by Raft within an election timeout; its connection
+                // should not outlive the cut by much, since TCP itself waits ever longer between attempts.
+                keep_alive_interval: Duration::from_secs(1),
+                keep_alive_timeout: Duration::from_secs(2),
+                ..defaults
+            }
+        }
+        Lane::Snapshot => defaults,
+    }
+}
+
+/// What a status says, for logs and for the texts of other errors.
+pub fn said(status: &Status) -> String {
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let error_text = error.to_string();
+        if !text.contains(&error_text) {
+            text = format!("{text}: {error_text}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,285 @@
+//! The gRPC service that the other nodes of the cluster call. The calling side is [`super::network`].
+//!
+//! Every call has passed the gate ([`check`]) when it gets here. A handler opens the envelope, hands the
+//! request to openraft and seals the answer; a node whose Raft has stopped answers `UNAVAILABLE`, which the
+//! caller tries again.
+
+pub mod check;
+pub mod receive;
+mod unformed;
+
+use std::{collections::BTreeMap, future::Future, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use openraft::{
+    Raft,
+    errors::{Fatal, RaftError},
+    storage::RaftStateMachine,
+};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use check::{Caller, IdentityLayer};
+pub use receive::{SnapshotReceiver, SnapshotSink};
+pub use unformed::Unformed;
+
+use super::{
+    freshness::Freshness,
+    network::identity::{Identity, from_hex, hex},
+    types::{NodeId, TypeConfig, Vote},
+    wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, SnapshotMeta, Transfer, Transferred},
+};
+use crate::{
+    environment::{Environment, Executor},
+    error::{Error, Fault},
+    limits,
+    proto::v1::{
+        AdoptRequest, AdoptResponse, AppendRequest, AppendResponse, Frame, IdentifyRequest, IdentifyResponse,
+        ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+        peer_server::{Peer, PeerServer},
+    },
+    storage::codec::DecodeError,
+};
+
+/// What the service needs of Raft: openraft's, or a test's.
+pub trait Consensus: Send + Sync + 'static {
+    /// What snapshots are received into.
+    type Receiver: SnapshotReceiver;
+
+    /// Appends entries, or takes note of a heartbeat.
+    fn append(&self, request: Append) -> impl Future<Output = Result<Appended, Fatal<TypeConfig>>> + Send;
+    /// Votes.
+    fn vote(&self, request: Ballot) -> impl Future<Output = Result<Balloted, Fatal<TypeConfig>>> + Send;
+    /// Says how it would vote.
+    fn pre_vote(&self, request: Ballot) -> impl Future<Output = Result<Balloted, Fatal<TypeConfig>>> + Send;
+    /// Takes over the lead, or lets another do so.
+    fn transfer(&self, request: Transfer) -> impl Future<Output = Result<Transferred, Fatal<TypeConfig>>> + Send;
+    /// Where a snapshot is received.
+    fn receiver(&self) -> &Self::Receiver;
+    /// Installs a snapshot that was received wholly.
+    fn install(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        data: <Self::Receiver as SnapshotReceiver>::Data,
+    ) -> impl Future<Output = Result<Installed, Fatal<TypeConfig>>> + Send;
+}
+
+/// openraft, and where its snapshots are received.
+pub struct Group<SM: RaftStateMachine<TypeConfig>, R> {
+    raft: Raft<TypeConfig, SM>,
+    receiver: R,
+}
+
+impl<SM: RaftStateMachine<TypeConfig>, R> Group<SM, R> {
+    /// Around a running Raft.
+    pub fn new(raft: Raft<TypeConfig, SM>, receiver: R) -> Self {
+        Self { raft, receiver }
+    }
+}
+
+impl<SM, R> Consensus for Group<SM, R>
+where
+    SM: RaftStateMachine<TypeConfig>,
+    R: SnapshotReceiver<Data = SM::SnapshotData>,
+{
+    type Receiver = R;
+
+    async fn append(&self, request: Append) -> Result<Appended, Fatal<TypeConfig>> {
+        self.raft.append_entries(request).await.map_err(fatal)
+    }
+
+    async fn vote(&self, request: Ballot) -> Result<Balloted, Fatal<TypeConfig>> {
+        self.raft.vote(request).await.map_err(fatal)
+    }
+
+    async fn pre_vote(&self, request: Ballot) -> Result<Balloted, Fatal<TypeConfig>> {
+        self.raft.pre_vote(request).await.map_err(fatal)
+    }
+
+    async fn transfer(&self, request: Transfer) -> Result<Transferred, Fatal<TypeConfig>> {
+        self.raft.handle_transfer_leader(request).await
+    }
+
+    fn receiver(&self) -> &R {
+        &self.receiver
+    }
+
+    async fn install(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        data: SM::SnapshotData,
+    ) -> Result<Installed, Fatal<TypeConfig>> {
+        self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data }).await
+    }
+}
+
+fn fatal(error: RaftError<TypeConfig>) -> Fatal<TypeConfig> {
+    match error {
+        RaftError::Fatal(fatal) => fatal,
+        RaftError::APIError(never) => match never {},
+    }
+}
+
+/// What a node knows of its own state and of the others.
+pub trait Standing: Send + Sync + 'static {
+    /// Whether its log, its vote and its state all are as in a new directory.
+    fn is_empty(&self) -> bool;
+    /// The data directory of each member, as the newest membership here has it.
+    fn members(&self) -> BTreeMap<NodeId, u128>;
+    /// That of one member. Called for every request of a peer.
+    fn directory_of(&self, node: NodeId) -> Option<u128> {
+        self.members().get(&node).copied()
+    }
+}
+
+/// The data directory, which remembers the cluster.
+pub trait Adopt: Send + Sync + 'static {
+    /// Makes the directory belong to a cluster, durably, if it belongs to none: the cluster that it belongs to
+    /// afterwards.
+    ///
+    /// Errors: it could not be written; the node is broken.
+    fn adopt(&self, cluster: u128) -> Result<u128, Fault>;
+}
+
+/// Where the leader's read index comes from.
+pub trait ReadIndexSource: Send + Sync + 'static {
+    /// An index that covers all writes acknowledged before this call.
+    ///
+    /// Errors: `Unavailable` if this node does not lead.
+    fn read_index(&self) -> BoxFuture<'_, Result<u64, Error>>;
+}
+
+/// The `Peer` service of one node. Cheap to clone.
+pub struct PeerService<C> {
+    parts: Arc<PeerParts<C>>,
+    executor: Arc<dyn Executor>,
+    /// Held while a snapshot is received: by the one stream that may.
+    receiving: Arc<Semaphore>,
+}
+
+/// What a [`PeerService`] is made of.
+pub struct PeerParts<C> {
+    /// Who this node is.
+    pub identity: Identity,
+    /// Raft.
+    pub consensus: C,
+    /// What the node knows of itself.
+    pub standing: Arc<dyn Standing>,
+    /// Its data directory.
+    pub directory: Arc<dyn Adopt>,
+    /// The leader's read index.
+    pub reads: Arc<dyn ReadIndexSource>,
+    /// How old this node's data is.
+    pub freshness: Arc<Freshness>,
+}
+
+impl<C: Consensus> PeerService<C> {
+    /// The service of this node.
+    pub fn new(environment: &Environment, parts: PeerParts<C>) -> Self {
+        let receiving = Arc::new(Semaphore::new(1));
+        Self { parts: Arc::new(parts), executor: environment.executor.clone(), receiving }
+    }
+
+    /// For a listener that has an [`IdentityLayer`].
+    pub fn into_server(self) -> PeerServer<Self> {
+        PeerServer::new(self).max_decoding_message_size(limits::PEER_DECODE_BYTES)
+    }
+
+    fn stopped(&self, fatal: &Fatal<TypeConfig>) -> Status {
+        Status::unavailable(format!("node {} has stopped: {fatal}", self.parts.identity.node()))
+    }
+}
+
+#[tonic::async_trait]
+impl<C: Consensus> Peer for PeerService<C> {
+    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+        let PeerParts { identity, standing, .. } = &*self.parts;
+        Ok(Response::new(IdentifyResponse {
+            node_id: identity.node(),
+            directory: hex(identity.directory()),
+            cluster: identity.cluster().map(hex).unwrap_or_default(),
+            empty: standing.is_empty(),
+            members: standing.members().into_iter().map(|(node, directory)| (node, hex(directory))).collect(),
+        }))
+    }
+
+    async fn adopt(&self, request: Request<AdoptRequest>) -> Result<Response<AdoptResponse>, Status> {
+        let AdoptRequest { cluster, initialiser } = request.into_inner();
+        let cluster = from_hex(&cluster).ok_or_else(|| Status::invalid_argument("cluster must be 32 hex digits"))?;
+        let PeerParts { identity, standing, directory, .. } = &*self.parts;
+        let node = identity.node();
+        if identity.cluster().is_none() && !standing.is_empty() {
+            return Err(Status::failed_precondition(format!(
+                "node {node} is not empty, and cannot join a new cluster"
+            )));
+        }
+        let belongs = directory.adopt(cluster).map_err(|fault| {
+            tracing::error!(%fault, "cannot join a cluster");
+            Status::internal(format!("node {node} cannot remember its cluster: {fault}"))
+        })?;
+        if belongs != cluster {
+            let text = format!("node {node} already belongs to cluster {}, not {}", hex(belongs), hex(cluster));
+            return Err(Status::failed_precondition(text));
+        }
+        tracing::info!(cluster = hex(cluster), initialiser, "joined the cluster");
+        Ok(Response::new(AdoptResponse {}))
+    }
+
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        let request = request.into_inner();
+        let (echo, quorum_age_ms) = (request.echo, request.quorum_age_ms);
+        let request = wire::open_append(request).map_err(malformed)?;
+        let committed = request.leader_commit.map_or(0, |committed| committed.index);
+        let answer = self.parts.consensus.append(request).await.map_err(|fatal| self.stopped(&fatal))?;
+        // Only what was accepted comes from the leader of this term.
+        let freshness = &self.parts.freshness;
+        if matches!(answer, Appended::Success | Appended::PartialSuccess(_)) {
+            freshness.heard(echo, quorum_age_ms, committed);
+        }
+        Ok(Response::new(AppendResponse { envelope: wire::appended(&answer), pulse: Some(freshness.pulse()) }))
+    }
+
+    async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        let request = wire::open_vote(&request.into_inner().envelope).map_err(malformed)?;
+        let answer = self.parts.consensus.vote(request).await.map_err(|fatal| self.stopped(&fatal))?;
+        Ok(Response::new(Frame { envelope: wire::voted(&answer) }))
+    }
+
+    async fn pre_vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        let request = wire::open_vote(&request.into_inner().envelope).map_err(malformed)?;
+        let answer = self.parts.consensus.pre_vote(request).await.map_err(|fatal| self.stopped(&fatal))?;
+        Ok(Response::new(Frame { envelope: wire::voted(&answer) }))
+    }
+
+    async fn transfer_leader(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        let request = wire::open_transfer(&request.into_inner().envelope).map_err(malformed)?;
+        let answer = self.parts.consensus.transfer(request).await.map_err(|fatal| self.stopped(&fatal))?;
+        Ok(Response::new(Frame { envelope: wire::transferred(&answer) }))
+    }
+
+    async fn install_snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Frame>, Status> {
+        let Ok(place) = self.receiving.clone().try_acquire_owned() else {
+            return Err(Status::unavailable("another snapshot is being received"));
+        };
+        let consensus = &self.parts.consensus;
+        let (head, data) = receive::receive(request, consensus.receiver(), self.executor.as_ref(), place).await?;
+        let answer = consensus.install(head.vote, head.meta, data).await.map_err(|fatal| self.stopped(&fatal))?;
+        Ok(Response::new(Frame { envelope: wire::installed(&answer) }))
+    }
+
+    async fn read_index(&self, _: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
+        match self.parts.reads.read_index().await {
+            Ok(index) => Ok(Response::new(ReadIndexResponse { index })),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+}
+
+fn malformed(error: DecodeError) -> Status {
+    Status::invalid_argument(format!("malformed request: {error}"))
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

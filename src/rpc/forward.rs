@@ -1,0 +1,343 @@
+//! A write that arrives at a follower goes on to the leader: the whole call, as it came, not decoded.
+//!
+//! On the client listener [`ForwardLayer`] stands before the services. On the peer listener the same services
+//! stand behind the identity gate and [`AcceptForwarded`], which tells them the principal that the first node
+//! verified. There a call is never passed on again: a node that is no longer the leader answers so, with
+//! the leader that it knows.
+//!
+//! Nothing is retried here, since only the client knows whether its call may be repeated. What is certain is
+//! said: a call of which not one byte of the message was handed to the connection was not applied; of any
+//! other that has no answer the outcome is unknown.
+
+mod body;
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{
+    TryFutureExt,
+    future::{BoxFuture, Either, MapOk, Ready, ready},
+};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
+use tokio::time::Instant;
+use tonic::{Status, body::Body, transport::Channel};
+use tower::{Layer, Service, ServiceExt};
+
+use self::body::{Answer, Passed, Sent};
+use crate::{
+    error::Error,
+    limits,
+    raft::{
+        network::{Lane, Peers, identity},
+        peer::Caller,
+        types::{Member, NodeId},
+    },
+};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Who called, as the node verified that received the call from its caller. An extension of calls that
+/// arrive on the peer listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The principal.
+    pub principal: String,
+}
+
+/// On a call that is passed on: the principal.
+const FORWARDED: HeaderName = HeaderName::from_static("x-meshstore-forwarded");
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// Everything in front of a message: gRPC's flag and length.
+const FRAME_BYTES: usize = 5;
+
+/// The methods that only a leader can serve.
+const WRITES: [&str; 13] = [
+    "/meshstore.v1.Mesh/StoreMessage",
+    "/meshstore.v1.Mesh/DeleteMessage",
+    "/meshstore.v1.Mesh/PutState",
+    "/meshstore.v1.Mesh/DeleteState",
+    "/meshstore.v1.Mesh/SaveNodeState",
+    "/meshstore.v1.Mesh/DeleteNodeState",
+    "/meshstore.v1.Mesh/SaveRoute",
+    "/meshstore.v1.Mesh/DeleteRoute",
+    "/meshstore.v1.Mesh/SaveConfig",
+    "/meshstore.v1.Mesh/DeleteConfig",
+    "/meshstore.v1.Session/OpenSession",
+    "/meshstore.v1.Session/KeepSession",
+    "/meshstore.v1.Session/CloseSession",
+];
+
+/// Who leads, as this node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaderView {
+    /// This node.
+    Me,
+    /// Another.
+    Other {
+        /// Its id.
+        id: NodeId,
+        /// Where it is reached.
+        member: Member,
+    },
+    /// Nobody, or nobody knows.
+    Unknown,
+}
+
+/// Knows who leads.
+pub trait Leadership: Send + Sync + 'static {
+    /// Who leads now. Asked for every write.
+    fn leader(&self) -> LeaderView;
+}
+
+/// What passing on takes.
+pub struct Forward {
+    /// Who leads.
+    pub leadership: Arc<dyn Leadership>,
+    /// The connections to the other nodes.
+    pub peers: Arc<Peers>,
+    /// The one mapping of errors to statuses.
+    pub status: fn(&Error) -> Status,
+    /// The principal of a call, as this node has verified it.
+    pub principal: fn(&Extensions) -> String,
+}
+
+/// Passes writes on to the leader, if that is another node. For the client listener.
+#[derive(Clone)]
+pub struct ForwardLayer(Arc<Forward>);
+
+impl ForwardLayer {
+    /// The layer; it comes after the one that verifies the principal.
+    pub fn new(forward: Forward) -> Self {
+        Self(Arc::new(forward))
+    }
+}
+
+impl<S> Layer<S> for ForwardLayer {
+    type Service = ForwardService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ForwardService { forward: self.0.clone(), inner }
+    }
+}
+
+/// A service before which writes are passed on.
+#[derive(Clone)]
+pub struct ForwardService<S> {
+    forward: Arc<Forward>,
+    inner: S,
+}
+
+type Local<F, R> = MapOk<F, fn(Response<R>) -> Response<Body>>;
+
+impl<S, B, R> Service<Request<B>> for ForwardService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+    R: http_body::Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<Local<S::Future, R>, BoxFuture<'static, Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if WRITES.contains(&request.uri().path())
+            && let LeaderView::Other { id, member } = self.forward.leadership.leader()
+        {
+            let forward = self.forward.clone();
+            return Either::Right(Box::pin(async move {
+                let answer = forward.pass_on(id, &member, request).await;
+                Ok(answer.unwrap_or_else(|error| (forward.status)(&error).into_http()))
+            }));
+        }
+        let erase: fn(Response<R>) -> Response<Body> = |response| response.map(Body::new);
+        Either::Left(self.inner.call(request).map_ok(erase))
+    }
+}
+
+impl Forward {
+    /// Passes a call on, and its answer back. An `Err` is this node's own answer.
+    async fn pass_on<B>(&self, id: NodeId, member: &Member, request: Request<B>) -> Result<Response<Body>, Error>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let unavailable = |reason: String| Error::Unavailable { reason, leader: Some(member.client_address.clone()) };
+        let (mut parts, body) = request.into_parts();
+        let time = time_allowed(&parts.headers)?;
+        let deadline = Instant::now() + time;
+        let principal = (self.principal)(&parts.extensions);
+        // What this node knows of its own connection means nothing on the next.
+        parts.extensions = Extensions::new();
+        parts.version = Version::HTTP_2;
+        self.address(&mut parts.headers, id, member, &principal, time)?;
+        let sent = Sent::default();
+        let body = Passed::new(body, limits::CLIENT_DECODE_BYTES + FRAME_BYTES, sent.clone());
+        let request = Request::from_parts(parts, Body::new(body));
+
+        let channel = self.peers.channel(id, member, Lane::Forward).map_err(|error| unavailable(error.to_string()))?;
+        let error = match tokio::time::timeout_at(deadline, call(channel, request)).await {
+            Ok(Ok(response)) => {
+                let lost = Error::Unknown(format!("the answer of the leader, node {id}, broke off"));
+                let lost = (self.status)(&lost);
+                return Ok(response.map(|body| Body::new(Answer::new(body, lost))));
+            }
+            Ok(Err(error)) if !is_timeout(&error) => error,
+            _ => {
+                return Err(Error::DeadlineExceeded {
+                    deadline_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+                    waiting_for: format!("the leader, node {id}"),
+                    may_have_applied: sent.any(),
+                });
+            }
+        };
+        if sent.too_much() {
+            let rule = format!("must not take more than {} bytes", limits::CLIENT_DECODE_BYTES);
+            return Err(Error::invalid("request", "", rule));
+        }
+        let text = format!("the leader, node {id}, did not answer: {}", chain(&error));
+        Err(if sent.any() { Error::Unknown(text) } else { unavailable(text) })
+    }
+
+    /// Replaces what the caller said of itself by what this node says of it, and of itself.
+    fn address(
+        &self,
+        headers: &mut HeaderMap,
+        id: NodeId,
+        member: &Member,
+        principal: &str,
+        time: Duration,
+    ) -> Result<(), Error> {
+        let from_strangers: Vec<_> =
+            headers.keys().filter(|name| name.as_str().starts_with(identity::PREFIX)).cloned().collect();
+        // A caller's secret is for the node that it called; the leader is told the principal instead.
+        for name in from_strangers.iter().chain(&[header::AUTHORIZATION, header::HOST, header::CONNECTION]) {
+            headers.remove(name);
+        }
+        self.peers.identity().introduce(id, Some(member.directory)).put(headers);
+        let principal = HeaderValue::from_bytes(principal.as_bytes())
+            .map_err(|_| Error::PermissionDenied("the caller's name holds control characters".into()))?;
+        headers.insert(FORWARDED, principal);
+        let time = format!("{}m", time.as_millis().max(1));
+        headers.insert(
+            TIMEOUT,
+            HeaderValue::from_str(&time).map_err(|_| Error::invalid("grpc-timeout", time, "a number"))?,
+        );
+        Ok(())
+    }
+}
+
+async fn call(channel: Channel, request: Request<Body>) -> Result<Response<Body>, tonic::transport::Error> {
+    channel.oneshot(request).await
+}
+
+/// How long the caller waits, as the services see it, too. What this node has spent so far is too little to
+/// be counted.
+fn time_allowed(headers: &HeaderMap) -> Result<Duration, Error> {
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(Duration::from_millis(limits::DEADLINE_DEFAULT_MS)) };
+    let text = value.to_str().unwrap_or_default();
+    let time = parse_timeout(text)
+        .ok_or_else(|| Error::invalid("grpc-timeout", text, "must be up to 8 digits and one of H M S m u n"))?;
+    Ok(time.min(Duration::from_millis(limits::DEADLINE_MAX_MS)))
+}
+
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// Whether the channel's own timer, which reads the same header, was faster than ours.
+fn is_timeout(error: &tonic::transport::Error) -> bool {
+    sources(error).any(|source| source.is::<tonic::TimeoutExpired>())
+}
+
+fn chain(error: &tonic::transport::Error) -> String {
+    sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// Tells the services of the peer listener who called. It comes after the identity gate, and lets calls of the
+/// `Peer` service itself through as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AcceptForwarded;
+
+impl<S> Layer<S> for AcceptForwarded {
+    type Service = AcceptService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AcceptService(inner)
+    }
+}
+
+/// A service that is told who called.
+#[derive(Clone)]
+pub struct AcceptService<S>(S);
+
+impl<S, B, R> Service<Request<B>> for AcceptService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<R>, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if request.uri().path().starts_with("/meshstore.v1.Peer/") {
+            return Either::Left(self.0.call(request));
+        }
+        match accept(&mut request) {
+            Ok(forwarded) => {
+                request.extensions_mut().insert(forwarded);
+                Either::Left(self.0.call(request))
+            }
+            Err(status) => Either::Right(ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+fn accept<B>(request: &mut Request<B>) -> Result<Forwarded, Status> {
+    if request.extensions().get::<Caller>().is_none() {
+        return Err(Status::permission_denied("only nodes of this cluster may pass calls on"));
+    }
+    let Some(value) = request.headers_mut().remove(FORWARDED) else {
+        return Err(Status::permission_denied("clients call the client address of a node, not its peer address"));
+    };
+    let principal = String::from_utf8(value.as_bytes().to_vec());
+    let principal = principal.map_err(|_| Status::permission_denied(format!("{FORWARDED} is malformed")))?;
+    Ok(Forwarded { principal })
+}
+
+#[cfg(test)]
+mod tests;

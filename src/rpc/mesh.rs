@@ -1,0 +1,142 @@
+//! Mesh storage: a handler for each call, all of one pattern.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::Call;
+use crate::{
+    layers::mesh::{config, message, node_state, route, state},
+    model::mesh::MessageFilter,
+    node::Node,
+    proto::{convert::required, v1, v1::mesh_server},
+};
+
+/// The `Mesh` service.
+pub(super) struct Mesh {
+    node: Arc<Node>,
+}
+
+impl Mesh {
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+}
+
+/// What a handler answers.
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl mesh_server::Mesh for Mesh {
+    async fn store_message(&self, request: Request<v1::StoreMessageRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::StoreMessageRequest { attempt, message }) = Call::open(request)?;
+        let message = required("message", message)?;
+        call.write(&self.node, attempt, message::store(message.into())?).await
+    }
+
+    async fn get_message(&self, request: Request<v1::GetMessageRequest>) -> Answer<v1::GetMessageResponse> {
+        let (call, v1::GetMessageRequest { read, id }) = Call::open(request)?;
+        call.read(&self.node, read, None, |view| message::get(view, &id)).await
+    }
+
+    async fn delete_message(&self, request: Request<v1::DeleteMessageRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::DeleteMessageRequest { attempt, id }) = Call::open(request)?;
+        call.write(&self.node, attempt, message::delete(&id)?).await
+    }
+
+    async fn list_messages(&self, request: Request<v1::ListMessagesRequest>) -> Answer<v1::ListMessagesResponse> {
+        let (call, request) = Call::open(request)?;
+        let list = message::list(&MessageFilter::from(&request), &request.page.into())?;
+        call.read(&self.node, request.read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn put_state(&self, request: Request<v1::PutStateRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::PutStateRequest { attempt, key, value }) = Call::open(request)?;
+        call.write(&self.node, attempt, state::put(&key, value)?).await
+    }
+
+    async fn get_state(&self, request: Request<v1::GetStateRequest>) -> Answer<v1::GetStateResponse> {
+        let (call, v1::GetStateRequest { read, key }) = Call::open(request)?;
+        call.read(&self.node, read, None, |view| Ok((key.clone(), state::get(view, &key)?))).await
+    }
+
+    async fn delete_state(&self, request: Request<v1::DeleteStateRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::DeleteStateRequest { attempt, key }) = Call::open(request)?;
+        call.write(&self.node, attempt, state::delete(&key)?).await
+    }
+
+    async fn list_state(&self, request: Request<v1::ListStateRequest>) -> Answer<v1::ListStateResponse> {
+        let (call, v1::ListStateRequest { read, prefix, page }) = Call::open(request)?;
+        let list = state::list(&prefix, &page.into())?;
+        call.read(&self.node, read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn save_node_state(&self, request: Request<v1::SaveNodeStateRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::SaveNodeStateRequest { attempt, node_id, state_json }) = Call::open(request)?;
+        call.write(&self.node, attempt, node_state::save(&node_id, state_json)?).await
+    }
+
+    async fn get_node_state(&self, request: Request<v1::GetNodeStateRequest>) -> Answer<v1::GetNodeStateResponse> {
+        let (call, v1::GetNodeStateRequest { read, node_id }) = Call::open(request)?;
+        call.read(&self.node, read, None, |view| Ok((node_id.clone(), node_state::get(view, &node_id)?))).await
+    }
+
+    async fn delete_node_state(&self, request: Request<v1::DeleteNodeStateRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::DeleteNodeStateRequest { attempt, node_id }) = Call::open(request)?;
+        call.write(&self.node, attempt, node_state::delete(&node_id)?).await
+    }
+
+    async fn list_node_states(
+        &self,
+        request: Request<v1::ListNodeStatesRequest>,
+    ) -> Answer<v1::ListNodeStatesResponse> {
+        let (call, v1::ListNodeStatesRequest { read, page }) = Call::open(request)?;
+        let list = node_state::list(&page.into())?;
+        call.read(&self.node, read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn save_route(&self, request: Request<v1::SaveRouteRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::SaveRouteRequest { attempt, destination, route_json }) = Call::open(request)?;
+        call.write(&self.node, attempt, route::save(&destination, route_json)?).await
+    }
+
+    async fn get_route(&self, request: Request<v1::GetRouteRequest>) -> Answer<v1::GetRouteResponse> {
+        let (call, v1::GetRouteRequest { read, destination }) = Call::open(request)?;
+        call.read(&self.node, read, None, |view| Ok((destination.clone(), route::get(view, &destination)?))).await
+    }
+
+    async fn delete_route(&self, request: Request<v1::DeleteRouteRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::DeleteRouteRequest { attempt, destination }) = Call::open(request)?;
+        call.write(&self.node, attempt, route::delete(&destination)?).await
+    }
+
+    async fn list_routes(&self, request: Request<v1::ListRoutesRequest>) -> Answer<v1::ListRoutesResponse> {
+        let (call, v1::ListRoutesRequest { read, prefix, page }) = Call::open(request)?;
+        let list = route::list(&prefix, &page.into())?;
+        call.read(&self.node, read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn save_config(&self, request: Request<v1::SaveConfigRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::SaveConfigRequest { attempt, key, value_json }) = Call::open(request)?;
+        call.write(&self.node, attempt, config::save(&key, value_json)?).await
+    }
+
+    async fn get_config(&self, request: Request<v1::GetConfigRequest>) -> Answer<v1::GetConfigResponse> {
+        let (call, v1::GetConfigRequest { read, key }) = Call::open(request)?;
+        call.read(&self.node, read, None, |view| Ok((key.clone(), config::get(view, &key)?))).await
+    }
+
+    async fn delete_config(&self, request: Request<v1::DeleteConfigRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::DeleteConfigRequest { attempt, key }) = Call::open(request)?;
+        call.write(&self.node, attempt, config::delete(&key)?).await
+    }
+
+    async fn list_config_keys(
+        &self,
+        request: Request<v1::ListConfigKeysRequest>,
+    ) -> Answer<v1::ListConfigKeysResponse> {
+        let (call, v1::ListConfigKeysRequest { read, prefix, page }) = Call::open(request)?;
+        let list = config::list_keys(&prefix, &page.into())?;
+        call.read(&self.node, read, list.revision(), |view| list.read(view)).await
+    }
+}

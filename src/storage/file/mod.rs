@@ -1,0 +1,132 @@
+//! The one format of everything that holds many pairs: run, base, Raft snapshot, backup.
+//!
+//! ```text
+//! header envelope    kind, cluster, position, revision, apply version, state hash, membership, meta (zstd)
+//! chunk envelope ..  raw length u32 | zstd of pairs, sorted by key, about 64 KiB of them
+//! trailer envelope   pairs, deletions, bytes, hash of header and pairs
+//! ```
+//!
+//! A pair is `key length u32 | 1 + value length u32, 0 for a deletion | key | value` (little-endian).
+//! Nothing follows the trailer. Files are written once, front to back, and read the same way; neither
+//! side holds more than a chunk. Each envelope has its own checksum, the trailer one over all, so that a
+//! lost or repeated chunk is noticed too. Every error names the file and the offset.
+
+mod read;
+mod write;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use read::Reader;
+pub use write::{Encoder, Writer};
+
+use super::checkpoint::Checkpoint;
+use crate::{
+    error::Fault,
+    model::Position,
+    storage::codec::{self, DecodeError, Kind},
+};
+
+/// Bytes of pairs after which a chunk is closed.
+pub const CHUNK_BYTES: usize = 64 << 10;
+/// Most bytes of pairs in one chunk: room for the largest pair that a transaction can write, and more.
+const CHUNK_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of meta.
+const META_BYTES_MAX: usize = 1 << 30;
+/// The format version that this program writes, and the newest that it reads.
+const FORMAT: u8 = 1;
+/// Compression: the fastest that still halves ordinary data.
+const ZSTD_LEVEL: i32 = 1;
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKind {
+    /// What changed since the file before: newest values and deletions.
+    Run,
+    /// Everything; no deletions.
+    Base,
+}
+
+/// The front of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What it holds.
+    pub kind: FileKind,
+    /// The cluster that it belongs to.
+    pub cluster: u128,
+    /// Where state is whole once the file (and those before it) is read.
+    pub checkpoint: Checkpoint,
+}
+
+/// Frozen: format 1.
+#[derive(Serialize, Deserialize)]
+struct StoredHeader {
+    kind: FileKind,
+    cluster: u128,
+    position: Position,
+    revision: u64,
+    apply_version: u32,
+    state_hash: u128,
+    membership: Bytes,
+    meta_bytes: u64,
+    meta_zstd: Bytes,
+}
+
+/// Frozen: format 1.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredTrailer {
+    pairs: u64,
+    deletions: u64,
+    bytes: u64,
+    content: u128,
+}
+
+/// The payload of a header envelope.
+fn encode_header(kind: FileKind, cluster: u128, checkpoint: &Checkpoint) -> Result<Vec<u8>, Fault> {
+    if checkpoint.meta.len() > META_BYTES_MAX {
+        return Err(Fault::bug(format!("{} bytes of meta", checkpoint.meta.len())));
+    }
+    let meta_zstd = zstd::bulk::compress(&checkpoint.meta, ZSTD_LEVEL).map_err(zstd_failed)?;
+    Ok(codec::encode_payload(&StoredHeader {
+        kind,
+        cluster,
+        position: checkpoint.position,
+        revision: checkpoint.revision,
+        apply_version: checkpoint.apply_version,
+        state_hash: checkpoint.state_hash,
+        membership: checkpoint.membership.clone(),
+        meta_bytes: checkpoint.meta.len() as u64,
+        meta_zstd: meta_zstd.into(),
+    }))
+}
+
+fn zstd_failed(error: std::io::Error) -> Fault {
+    Fault::bug(format!("zstd cannot compress: {error}"))
+}
+
+fn decode_header(payload: &[u8]) -> Result<Header, DecodeError> {
+    let stored: StoredHeader = codec::decode_payload(payload)?;
+    let malformed = |what: &dyn std::fmt::Display| DecodeError::Payload(format!("meta: {what}"));
+    let meta_bytes = usize::try_from(stored.meta_bytes).unwrap_or(usize::MAX);
+    if meta_bytes > META_BYTES_MAX {
+        return Err(malformed(&format!("{meta_bytes} bytes")));
+    }
+    let meta = zstd::bulk::decompress(&stored.meta_zstd, meta_bytes).map_err(|error| malformed(&error))?;
+    if meta.len() != meta_bytes {
+        return Err(malformed(&"not as long as it should be"));
+    }
+    let checkpoint = Checkpoint {
+        position: stored.position,
+        revision: stored.revision,
+        membership: stored.membership,
+        meta: meta.into(),
+        state_hash: stored.state_hash,
+        apply_version: stored.apply_version,
+    };
+    Ok(Header { kind: stored.kind, cluster: stored.cluster, checkpoint })
+}
+
+/// Opens an envelope of one of the kinds of this format.
+fn open_envelope(bytes: &[u8], kind: Kind) -> Result<&[u8], DecodeError> {
+    codec::open(bytes, kind, FORMAT).map(|envelope| envelope.payload)
+}

@@ -1,0 +1,129 @@
+//! The cases, and what they share. One that is written and not named in [`all`] is a warning of the
+//! compiler (dead code), and so an error in CI.
+
+mod json;
+mod message_lists;
+mod messages;
+mod reads;
+mod sessions;
+mod status;
+mod tables;
+
+use std::{
+    fmt::Debug,
+    pin::Pin,
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use meshstore::{Client, Error, Result};
+
+use tables::{Config, NodeState, Route, State};
+
+/// One case.
+pub type Case = for<'a> fn(&'a Client) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+macro_rules! cases {
+    ($($($part:ident)::+ $(<$table:ident>)?),+ $(,)?) => {
+        vec![$((
+            concat!(stringify!($($part)::+) $(, "<", stringify!($table), ">")?),
+            (|client| Box::pin($($part)::+ $(::<$table>)?(client))) as Case,
+        )),+]
+    };
+}
+
+/// Cases that hold for each table.
+macro_rules! of_tables {
+    ($into:ident: [$($table:ident),+] $cases:tt) => {
+        $(of_tables!(@one $into $table $cases);)+
+    };
+    (@one $into:ident $table:ident [$($module:ident::$case:ident),+ $(,)?]) => {
+        $into.extend(cases![$($module::$case<$table>),+]);
+    };
+}
+
+/// All cases, with their names.
+pub fn all() -> Vec<(&'static str, Case)> {
+    let mut all = cases![
+        messages::what_is_stored_is_read_back,
+        messages::any_content_and_time_is_kept,
+        messages::an_upsert_replaces_all_but_the_creation,
+        messages::a_missing_message_is_not_found,
+        messages::a_deleted_message_is_gone,
+        messages::names_are_checked,
+        messages::content_is_bounded,
+        message_lists::a_list_is_in_order_of_time_then_id,
+        message_lists::sender_receiver_and_pair_select,
+        message_lists::time_bounds_are_half_open,
+        message_lists::names_that_begin_alike_are_kept_apart,
+        message_lists::a_delete_takes_the_message_off_every_list,
+        message_lists::an_overwrite_moves_the_message_between_lists,
+        message_lists::pages_show_one_revision_while_others_write,
+        message_lists::a_foreign_cursor_is_refused,
+        message_lists::filters_are_checked,
+        message_lists::a_heavy_page_is_closed_early,
+        reads::an_answer_names_its_revision,
+        reads::at_least_sees_the_named_write,
+        reads::a_revision_that_never_comes_ends_with_the_deadline,
+        reads::a_stale_read_is_right_or_too_early,
+        sessions::a_repeated_attempt_is_executed_once,
+        sessions::a_repeated_sequence_with_another_request_changes_nothing,
+        sessions::a_repeated_delete_answers_as_the_first,
+        sessions::a_repeated_refusal_answers_as_the_first,
+        sessions::an_answered_sequence_is_not_executed_again,
+        sessions::an_unknown_session_is_refused,
+        sessions::a_closed_session_is_refused,
+        sessions::an_attempt_is_checked,
+        sessions::a_session_is_kept_and_its_life_is_bounded,
+        sessions::without_a_session_every_call_is_executed,
+        sessions::writers_at_once_are_executed_one_after_the_other,
+        sessions::of_many_deletes_one_succeeds,
+        sessions::a_malformed_request_is_explained,
+        status::a_node_tells_of_itself,
+        status::keyspaces_count_their_records,
+        tables::one_name_is_another_record_in_each_table,
+        tables::a_cursor_of_another_table_is_refused,
+    ];
+    of_tables!(all: [State, NodeState, Route, Config] [
+        tables::what_is_stored_is_read_back,
+        tables::an_upsert_keeps_the_creation,
+        tables::what_is_missing_is_not_found,
+        tables::what_is_deleted_is_gone,
+        tables::keys_are_checked,
+        tables::any_key_is_kept_apart,
+        tables::values_are_bounded,
+        tables::a_list_is_in_key_order,
+        tables::pages_follow_each_other,
+        tables::pages_show_one_revision_while_others_write,
+        tables::a_wrong_cursor_or_limit_is_refused,
+    ]);
+    of_tables!(all: [State, Route, Config] [tables::a_prefix_selects]);
+    of_tables!(all: [NodeState, Route, Config] [
+        json::a_text_is_kept_exactly,
+        json::what_is_no_json_is_refused,
+        json::depth_is_bounded,
+    ]);
+    all
+}
+
+/// A name that no other case and no other run uses, so that cases can share a cluster.
+pub fn unique(name: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{name}-{}-{}-", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The field that an answer calls invalid.
+pub fn invalid_field<T: Debug>(answer: Result<T>) -> String {
+    match answer {
+        Err(Error::InvalidArgument { field, .. }) => field,
+        other => panic!("not an InvalidArgument: {other:?}"),
+    }
+}
+
+/// That an answer says that this does not exist.
+pub fn assert_missing<T: Debug>(answer: Result<T>, kind: &'static str, name: &str) {
+    match answer {
+        Err(error) => assert_eq!(error, Error::NotFound { kind, name: name.into() }),
+        Ok(found) => panic!("there is a {kind} {name}: {found:?}"),
+    }
+}

@@ -1,0 +1,49 @@
+//! The contract of mesh storage, as its users rely on it: one set of cases, written against the public
+//! client only, run against every kind of cluster.
+//!
+//! A case is `async fn(&Client)`. All cases of a kind run one after the other on one cluster, so that
+//! starting it is paid once; each works under names of its own (`cases::unique`) and asserts nothing about
+//! what it did not write. Every case runs, and all that failed are named at the end. `MESHSTORE_CASE=text`
+//! runs only those whose name holds the text.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test"
+)]
+
+mod cases;
+mod harness;
+
+use harness::{Kind, with_cluster};
+use meshstore::Client;
+
+/// Runs every case, and fails with the names of those that failed.
+async fn run_all(client: Client) {
+    let only = std::env::var("MESHSTORE_CASE").unwrap_or_default();
+    let mut failed = Vec::new();
+    for (name, case) in cases::all().into_iter().filter(|(name, _)| name.contains(&only)) {
+        let client = client.clone();
+        // In a task of its own, so that a failed assertion ends the case and not the run.
+        let outcome = tokio::spawn(async move { case(&client).await }).await;
+        println!("{name}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+        if outcome.is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "{} cases failed: {failed:?}", failed.len());
+}
+
+/// Against the cluster that `MESHSTORE_ENDPOINTS` names (`host:port`, with commas between); nothing to do
+/// without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn running() {
+    match std::env::var("MESHSTORE_ENDPOINTS") {
+        Ok(endpoints) => with_cluster(Kind::Running(endpoints), run_all).await,
+        Err(_) => println!("MESHSTORE_ENDPOINTS is not set: there is no running cluster to test"),
+    }
+}

@@ -27,7 +27,7 @@ pub enum Action {
     Commit(u64),
     /// Entries up to the one so far behind the committed one should go.
     Purge(u64),
-    /// Storage has everything up to the committed one.
+    /// Storage has everything that is committed, and durable here.
     RaiseFloor,
     /// A snapshot comes that reaches so far beyond the last entry.
     Snapshot(u64),
@@ -71,6 +71,10 @@ impl Model {
         let (purged, last) = log.log.bounds();
         Self { vote: log.log.vote(), purged, last, entries: log.all() }
     }
+}
+
+fn higher(known: Option<Position>, new: Position) -> Option<Position> {
+    if known.is_some_and(|known| known.index >= new.index) { known } else { Some(new) }
 }
 
 pub struct Run {
@@ -172,13 +176,16 @@ impl Run {
                 let Some(upto) = log.log.position_at(committed.index.saturating_sub(*behind)) else { return Ok(()) };
                 let handle = log.log.clone();
                 log.finish(handle.purge(upto))?;
-                self.wanted = self.wanted.max(Some(upto));
+                self.wanted = higher(self.wanted, upto);
                 self.purge();
             }
             Action::RaiseFloor => {
-                let Some(committed) = self.committed else { return Ok(()) };
-                self.floor = self.floor.max(Some(committed));
-                log.log.set_purge_floor(committed);
+                // Storage flushes what is committed, but never what is not durable here.
+                let durable = *log.log.durable_index().borrow();
+                let flushed = self.committed.filter(|_| durable > 0).map(|committed| committed.index.min(durable));
+                let Some(floor) = flushed.and_then(|index| log.log.position_at(index)) else { return Ok(()) };
+                self.floor = higher(self.floor, floor);
+                log.log.set_purge_floor(floor);
                 self.purge();
             }
             Action::Snapshot(beyond) => {
@@ -188,9 +195,9 @@ impl Run {
                 let handle = log.log.clone();
                 log.finish(handle.purge(upto))?;
                 // The floor alone may have allowed an older wish first.
-                self.floor = Some(upto);
+                self.floor = higher(self.floor, upto);
                 self.purge();
-                self.wanted = Some(upto);
+                self.wanted = higher(self.wanted, upto);
                 self.purge();
             }
             Action::Step(steps) => {
@@ -253,7 +260,7 @@ impl Run {
     /// Opens the log and finds out how many of the changes it holds: at least what was acknowledged.
     fn open(&mut self) -> Result<(), Fault> {
         let acknowledged = self.acknowledged();
-        let log = Stepped::open(&self.disk, self.options)?;
+        let mut log = Stepped::open(&self.disk, self.options)?;
         let found = Model::of(&log);
         let Some(kept) = self.history.iter().rposition(|model| *model == found) else {
             panic!("the log holds what it never was: {found:#?} instead of one of {:#?}", self.history);
@@ -262,13 +269,22 @@ impl Run {
         if let Some(committed) = log.log.committed().filter(|committed| Some(*committed) > found.purged) {
             assert_eq!(log.log.position_at(committed.index), Some(committed), "what is committed is there");
         }
-        if let Some(floor) = self.floor {
-            log.log.set_purge_floor(floor);
-        }
         self.history = vec![found];
         self.told.clear();
         self.wanted = None;
-        self.committed = self.committed.min(self.now().last);
+        if let Some(floor) = self.floor {
+            log.log.set_purge_floor(floor);
+            // Storage holds a snapshot of which the log does not know: openraft begins with a purge.
+            if self.now().last.is_none_or(|last| last.index < floor.index) {
+                let handle = log.log.clone();
+                log.finish(handle.purge(floor))?;
+                self.wanted = Some(floor);
+                self.purge();
+            }
+        }
+        let last = self.now().last;
+        let known = self.committed.filter(|committed| last.is_some_and(|last| last.index >= committed.index));
+        self.committed = known.or_else(|| log.log.committed());
         self.log = Some(log);
         Ok(())
     }

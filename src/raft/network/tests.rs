@@ -18,6 +18,7 @@ use super::{
     snapshot::{SnapshotReader, SnapshotSource},
     *,
 };
+use crate::{environment::clock::RealClock, raft::freshness::Freshness};
 use crate::{
     environment::{Environment, net::RealNet},
     error::Fault,

@@ -177,7 +177,12 @@ pub const MERGER: usize = 1;
 impl Bench {
     pub fn open(disk: Arc<dyn Disk>, options: Options, model: Model) -> Result<Self, Fault> {
         let clock = ManualClock::default();
-        let environment = Environment { disk, clock: Arc::new(clock.clone()), executor: Arc::new(Threads::default()) };
+        let environment = Environment {
+            disk,
+            clock: Arc::new(clock.clone()),
+            executor: Arc::new(Threads::default()),
+            net: Arc::new(meshstore::environment::net::RealNet),
+        };
         let durable = watch::Sender::new(u64::MAX);
         let (store, workers) = Store::open(&environment, options, Arc::new(TestAuditor), durable.subscribe())?;
         Ok(Self { store, workers, durable, model, clock })

@@ -3,10 +3,14 @@
 
 use meshstore::Client;
 
+use super::nodes::Nodes;
+
 /// A kind of cluster.
 pub enum Kind {
     /// One that somebody else started: its endpoints, with commas between.
     Running(String),
+    /// So many nodes inside this process, with this engine.
+    Embedded(usize, &'static str),
 }
 
 /// Starts a cluster, runs the cases with a client of it, and stops it.
@@ -14,6 +18,11 @@ pub async fn with_cluster<F: Future<Output = ()>>(kind: Kind, run: impl FnOnce(C
     match kind {
         Kind::Running(endpoints) => {
             run(Client::connect(endpoints.split(',').map(str::trim)).await.expect("the cluster answers")).await;
+        }
+        Kind::Embedded(count, engine) => {
+            let nodes = Nodes::start(count, engine).await;
+            run(Client::connect(nodes.endpoints.clone()).await.expect("the cluster answers")).await;
+            nodes.stop().await;
         }
     }
 }

@@ -18,6 +18,8 @@
 
 mod cases;
 mod harness;
+#[path = "../support/nodes.rs"]
+mod nodes;
 
 use harness::{Kind, with_cluster};
 use meshstore::Client;
@@ -46,4 +48,19 @@ async fn running() {
         Ok(endpoints) => with_cluster(Kind::Running(endpoints), run_all).await,
         Err(_) => println!("MESHSTORE_ENDPOINTS is not set: there is no running cluster to test"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_engine() {
+    with_cluster(Kind::Embedded(1, "memory"), run_all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_node() {
+    with_cluster(Kind::Embedded(1, "sled"), run_all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes() {
+    with_cluster(Kind::Embedded(3, "sled"), run_all).await;
 }

@@ -284,7 +284,10 @@ impl Run {
         }
         let last = self.now().last;
         let known = self.committed.filter(|committed| last.is_some_and(|last| last.index >= committed.index));
-        self.committed = known.or_else(|| log.log.committed());
+        // What storage has is committed, whatever else is forgotten.
+        let flushed = self.floor.filter(|floor| last.is_some_and(|last| last.index >= floor.index));
+        self.committed =
+            known.or_else(|| flushed.map_or(log.log.committed(), |floor| higher(log.log.committed(), floor)));
         self.log = Some(log);
         Ok(())
     }

@@ -235,8 +235,12 @@ impl meshstore::environment::Worker for Nothing {
 #[tokio::test]
 async fn openraft_finds_what_it_asks_for() {
     let directory = tempfile::tempdir().unwrap();
-    let environment =
-        Environment { disk: Arc::new(RealDisk), clock: Arc::new(RealClock), executor: Arc::new(Tasks::default()) };
+    let environment = Environment {
+        disk: Arc::new(RealDisk),
+        clock: Arc::new(RealClock),
+        executor: Arc::new(Tasks::default()),
+        ..Environment::real()
+    };
     let path = directory.path().join("mesh_consensus_log");
     let options = Options { segment_bytes: 64 << 10, ..Options::default() };
     let start = || {

@@ -74,8 +74,11 @@ impl<'a> Call<'a> {
             let rule = format!("must be at most {} bytes (it has {size})", limits::CLIENT_DECODE_BYTES);
             return Err(Error::invalid("request", "", rule));
         }
-        let endpoint = self.client.shared.endpoints.choose(&self.preference, &self.failed)?;
         let time = self.attempt_time();
+        if time.is_zero() {
+            return Err(self.too_late("no time is left for another"));
+        }
+        let endpoint = self.client.shared.endpoints.choose(&self.preference, &self.failed)?;
         self.attempts = self.attempts.saturating_add(1);
         let mut request = tonic::Request::new(message);
         request.set_timeout(time);
@@ -123,7 +126,8 @@ impl<'a> Call<'a> {
             if let Some(leader) = leader {
                 endpoints.leader_is_at(leader);
             }
-        } else if matches!(error, Error::Unknown(_)) {
+        } else if matches!(error, Error::Unknown(_) | Error::DeadlineExceeded { .. }) {
+            // A leader that cannot finish anything may have lost its quorum, and not know it yet.
             endpoints.leads_not(endpoint);
         }
         self.failed.push(endpoint.clone());
@@ -148,7 +152,7 @@ impl<'a> Call<'a> {
             Error::Unavailable { leader: Some(_), .. } if self.attempts == 1 => Duration::ZERO,
             _ => jitter.backoff(self.attempts),
         };
-        tokio::time::sleep_until(self.deadline.min(Instant::now() + wait)).await;
+        tokio::time::sleep_until(self.deadline.min(Instant::now() + wait.min(self.allowed))).await;
         if Instant::now() < self.deadline { Ok(()) } else { Err(self.too_late(&error.to_string())) }
     }
 

@@ -6,7 +6,7 @@
 //! * **Writes happen once.** They are made in a session (`session.rs`), so that an attempt whose answer got
 //!   lost is repeated without being executed again. A call that ends with an unknown outcome says so:
 //!   [`Error::may_have_applied`](crate::Error::may_have_applied).
-//! * **Reads say how fresh they must be**: [`ReadMode`](crate::model::ReadMode).
+//! * **Reads say how fresh they must be**: [`ReadMode`].
 //! * **Every call has a deadline**, which travels with it.
 //!
 //! ```no_run

@@ -207,7 +207,7 @@ mod tests {
             }
             assert!(runs.len() <= 9);
         }
-        // 100 kB came in; each byte was rewritten a few times only.
-        assert!(written < 100_000 * 12, "{written}");
+        // 100 kB came in; each byte was rewritten as often as sizes double on the way, and not 10,000 times.
+        assert!(written < 100_000 * 20, "{written}");
     }
 }

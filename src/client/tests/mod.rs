@@ -165,6 +165,43 @@ async fn a_frozen_leader_does_not_use_up_the_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_finishes_nothing_is_not_asked_for_ever() {
+    let network = Network::with(3, 1);
+    let client = network.client(&[1, 2, 3]).connect().await.unwrap();
+    put(&client).await.unwrap();
+    let late = || Error::DeadlineExceeded { deadline_ms: 1, waiting_for: "a quorum".into(), may_have_applied: true };
+    network.script(1, std::iter::repeat_with(|| Act::Tell(late())).take(100));
+    put(&client).await.unwrap();
+    let attempts = network.attempts();
+    assert_eq!(attempts.len(), 3);
+    assert_ne!(attempts[2].0, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_node_is_given_the_time_that_it_asks_for() {
+    let network = Network::with(1, 1);
+    let client = network.client(&[1]).connect().await.unwrap();
+    let busy = |retry_after_ms| Act::Tell(Error::ResourceExhausted { reason: "queue".into(), retry_after_ms });
+    network.script(1, [busy(700)]);
+    let began = Instant::now();
+    put(&client).await.unwrap();
+    assert!((700..1_500).contains(&began.elapsed().as_millis()));
+    network.script(1, [busy(u64::MAX)]);
+    assert!(matches!(put(&client).await, Err(Error::DeadlineExceeded { may_have_applied: false, .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_leaves_its_sequence_behind() {
+    let network = Network::with(1, 1);
+    let client = network.client(&[1]).connect().await.unwrap();
+    put(&client).await.unwrap();
+    network.script(1, [Act::Hang]);
+    tokio::time::timeout(Duration::from_millis(100), put(&client)).await.unwrap_err();
+    put(&client).await.unwrap();
+    assert_eq!(network.attempts(), [(1, 100, 1, 1, 1), (1, 100, 2, 1, 2), (1, 100, 3, 1, 3)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_session_an_unknown_outcome_is_the_answer() {
     let network = Network::with(1, 1);
     let client = network.client(&[1]).exactly_once(false).connect().await.unwrap();

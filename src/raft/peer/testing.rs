@@ -231,6 +231,7 @@ impl FakeNode {
         let address = listener.local_address().unwrap().to_string();
         let raft = Fake::default();
         let parts = PeerParts {
+            freshness: Arc::new(crate::raft::freshness::Freshness::new(Environment::real().clock)),
             identity: identity.clone(),
             consensus: raft.clone(),
             standing: standing.clone(),

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tonic::{Code, metadata::MetadataMap, transport::Server};
 
 use super::*;
+use crate::{environment::clock::RealClock, raft::freshness::Freshness};
 use crate::{
     environment::net::{ChannelOptions, Net, RealNet, channel},
     proto::v1::{
@@ -130,7 +131,7 @@ async fn follower(view: LeaderView) -> Follower {
     let service = Service { name: 1, ..Service::default() };
     let layer = ForwardLayer::new(Forward {
         leadership: leadership.clone(),
-        peers: Peers::new(net.clone(), identity(1)),
+        peers: Peers::new(net.clone(), identity(1), Arc::new(Freshness::new(Arc::new(RealClock)))),
         status,
         principal: |_| "billing".into(),
     });
@@ -244,7 +245,7 @@ async fn the_callers_deadline_holds_on_the_way_to_the_leader() {
         .unwrap();
     let service = ForwardLayer::new(Forward {
         leadership: follower.leadership.clone(),
-        peers: Peers::new(Arc::new(RealNet), identity(1)),
+        peers: Peers::new(Arc::new(RealNet), identity(1), Arc::new(Freshness::new(Arc::new(RealClock)))),
         status,
         principal: |_| String::new(),
     })

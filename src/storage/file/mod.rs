@@ -130,3 +130,63 @@ fn decode_header(payload: &[u8]) -> Result<Header, DecodeError> {
 fn open_envelope(bytes: &[u8], kind: Kind) -> Result<&[u8], DecodeError> {
     codec::open(bytes, kind, FORMAT).map(|envelope| envelope.payload)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use super::*;
+    use crate::environment::{
+        Disk,
+        disk::{OpenMode, RealDisk},
+    };
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint {
+            position: Position { term: 2, index: 300 },
+            revision: 70_000,
+            membership: Bytes::from_static(b"mm"),
+            meta: Bytes::from_static(b"meta"),
+            state_hash: 5,
+            apply_version: 1,
+        }
+    }
+
+    fn encode() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::new(FileKind::Run, 7, &checkpoint(), &mut bytes).unwrap();
+        encoder.push(b"a", Some(b"1"), &mut bytes).unwrap();
+        encoder.push(b"b", None, &mut bytes).unwrap();
+        encoder.push(b"c", Some(b""), &mut bytes).unwrap();
+        encoder.finish(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn read(path: &Path, bytes: &[u8]) -> (Header, Vec<(Bytes, Option<Bytes>)>) {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        disk.open(path, OpenMode::Create).unwrap().write_all_at(bytes, 0).unwrap();
+        let mut reader = Reader::open(&disk, path, 7).unwrap();
+        let pairs = (&mut reader).map(|pair| pair.unwrap()).collect();
+        assert_eq!(reader.counts(), (2, 1));
+        (reader.header().clone(), pairs)
+    }
+
+    /// Format 1, for good. zstd may one day compress otherwise, so it is decoding that is pinned.
+    const FORMAT_1: &[u8] = b"MS\x06\x01\x00\x1f\x00\x00\x00\xde?1n\x00\x07\x02\xfb,\x01\xfcp\x11\x01\x00\x01\x05\x02mm\x04\r(\xb5/\xfd \x04!\x00\x00meta\
+        MS\x07\x01\x00)\x00\x00\x00yg+h\x1c\x00\x00\x00(\xb5/\xfd \x1c\xe1\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00a1\x01\x00\x00\x00\x00\x00\x00\x00b\x01\x00\x00\x00\x01\x00\x00\x00c\
+        MS\x08\x01\x00\x14\x00\x00\x001\xd8qR\x02\x01\x1c\xfe\xff5FA4\x1dB\xc02\x93\x16\xd8\xad&{c";
+
+    #[test]
+    fn format_1_can_be_read_for_good() {
+        let directory = tempfile::tempdir().unwrap();
+        for bytes in [FORMAT_1, &encode()] {
+            let (header, pairs) = read(&directory.path().join("file"), bytes);
+            assert_eq!(header, Header { kind: FileKind::Run, cluster: 7, checkpoint: checkpoint() });
+            let expected: [(&[u8], Option<&[u8]>); 3] = [(b"a", Some(b"1")), (b"b", None), (b"c", Some(b""))];
+            assert_eq!(
+                pairs,
+                expected.map(|(key, value)| (key.to_vec().into(), value.map(|value| value.to_vec().into())))
+            );
+        }
+    }
+}

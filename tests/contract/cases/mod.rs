@@ -24,10 +24,10 @@ use tables::{Config, NodeState, Route, State};
 pub type Case = for<'a> fn(&'a Client) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 macro_rules! cases {
-    ($($($part:ident)::+ $(<$table:ident>)?),+ $(,)?) => {
+    ($($module:ident::$case:ident $(<$table:ident>)?),+ $(,)?) => {
         vec![$((
-            concat!(stringify!($($part)::+) $(, "<", stringify!($table), ">")?),
-            (|client| Box::pin($($part)::+ $(::<$table>)?(client))) as Case,
+            concat!(stringify!($module), "::", stringify!($case) $(, "<", stringify!($table), ">")?),
+            (|client| Box::pin($module::$case $(::<$table>)?(client))) as Case,
         )),+]
     };
 }

@@ -8,7 +8,7 @@ pub async fn a_node_tells_of_itself(client: &Client) {
     let written = client.state().put(&unique("status"), "v").await.unwrap();
     let status = client.cluster().status(false).await.unwrap();
     assert_eq!(status.role, "leader");
-    assert_eq!((status.leader_id, status.leader_id), (status.node_id, written.leader_id));
+    assert_eq!((status.node_id, written.leader_id), (status.leader_id, status.leader_id));
     assert!(status.revision >= written.revision);
     assert!(status.term > 0 && status.sessions > 0);
     assert!(status.applied_index > 0 && status.committed_index > 0 && status.last_log_index > 0);

@@ -22,6 +22,7 @@ use meshstore::{
         Checkpoint, EngineKind, NamedWorker, Options, Store,
         audit::{Audit, Auditor},
         codec,
+        engine::Pair,
     },
 };
 use tokio::sync::watch;
@@ -120,7 +121,7 @@ pub fn value(text: impl AsRef<str>) -> Bytes {
 pub struct Model {
     pub revision: u64,
     pub index: u64,
-    pub writes: Vec<(u64, Vec<(Bytes, Option<Bytes>)>)>,
+    pub writes: Vec<(u64, Vec<Pair>)>,
     pub dropped: Vec<(u64, Prefix)>,
 }
 
@@ -176,7 +177,12 @@ pub const MERGER: usize = 1;
 impl Bench {
     pub fn open(disk: Arc<dyn Disk>, options: Options, model: Model) -> Result<Self, Fault> {
         let clock = ManualClock::default();
-        let environment = Environment { disk, clock: Arc::new(clock.clone()), executor: Arc::new(Threads::default()) };
+        let environment = Environment {
+            disk,
+            clock: Arc::new(clock.clone()),
+            executor: Arc::new(Threads::default()),
+            net: Arc::new(meshstore::environment::net::RealNet),
+        };
         let durable = watch::Sender::new(u64::MAX);
         let (store, workers) = Store::open(&environment, options, Arc::new(TestAuditor), durable.subscribe())?;
         Ok(Self { store, workers, durable, model, clock })

@@ -118,7 +118,8 @@ fn after_a_kill_runs_that_it_lacks_are_merged_again() {
 
 #[test]
 fn whatever_is_wrong_with_it_it_is_rebuilt() {
-    let tampering: [(&str, &dyn Fn(&sled::Tree)); 5] = [
+    type Tampering<'a> = (&'a str, &'a dyn Fn(&sled::Tree));
+    let tampering: [Tampering<'_>; 5] = [
         ("a pair lost", &|pairs| drop(pairs.remove(key(100)).unwrap())),
         ("a pair too many", &|pairs| drop(pairs.insert(key(900), b"\0more").unwrap())),
         ("a value changed", &|pairs| drop(pairs.insert(key(100), b"\0other").unwrap())),
@@ -164,7 +165,7 @@ fn garbled_it_is_rebuilt_or_right() {
         let length = bytes.len() as u64;
         for flip in 1..=3 {
             let at = (case * 7_919 + flip * 104_729 * (case + 1)) % length;
-            bytes[at as usize] ^= 1 << (flip + case) % 8;
+            bytes[at as usize] ^= 1 << ((flip + case) % 8);
         }
         if case == 5 {
             bytes.truncate(length as usize / 3);
@@ -179,7 +180,7 @@ fn garbled_it_is_rebuilt_or_right() {
 fn values_of_any_size_survive() {
     let place = Place::new();
     let mut bench = place.open(Model::default());
-    let big = |length: usize, seed: usize| -> Bytes { (0..length).map(|at| (at * seed >> 3) as u8).collect() };
+    let big = |length: usize, seed: usize| -> Bytes { (0..length).map(|at| ((at * seed) >> 3) as u8).collect() };
     let lengths = [0, 1, 5_119, 5_120, 5_121, 10_240, 65_536, 300_000, 1 << 20];
     for (number, length) in (0..).zip(lengths) {
         bench.write([(key(number), Some(big(length, 7)))]);

@@ -28,7 +28,7 @@ fn pairs(revision: u64) -> Vec<(Bytes, Option<Bytes>)> {
     }
     (0..KEYS)
         .map(|number| {
-            let there = number % 2 == 0 || revision % u64::from(number) == 0;
+            let there = number % 2 == 0 || revision.is_multiple_of(u64::from(number));
             (key(number), there.then(|| value(&text)))
         })
         .collect()

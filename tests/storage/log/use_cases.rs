@@ -239,11 +239,7 @@ async fn openraft_finds_what_it_asks_for() {
         disk: Arc::new(RealDisk),
         clock: Arc::new(RealClock),
         executor: Arc::new(Tasks::default()),
-<<<<<<< HEAD
         ..Environment::real()
-=======
-        net: Arc::new(meshstore::environment::net::RealNet),
->>>>>>> main
     };
     let path = directory.path().join("mesh_consensus_log");
     let options = Options { segment_bytes: 64 << 10, ..Options::default() };

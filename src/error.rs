@@ -54,7 +54,7 @@ pub enum Error {
         /// The oldest that can still be read.
         oldest: u64,
     },
-    /// A read asked for data fresher than this node can vouch for now.
+    /// A read asked for data fresher than this node can now vouch for.
     #[error(
         "this node's data is {age_ms} ms old, more than the {max_age_ms} ms allowed; ask another node or the leader"
     )]

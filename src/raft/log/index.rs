@@ -66,11 +66,6 @@ impl Index {
         self.segments.len()
     }
 
-    /// The index of its first entry; `None` if it has none.
-    pub(super) fn first(&self) -> Option<u64> {
-        self.segments.iter().find(|segment| !segment.offsets.is_empty()).map(|segment| segment.first)
-    }
-
     /// Notes in the last segment that an entry was written to it, whether it is still readable or not.
     pub(super) fn wrote(&mut self, index: u64) {
         if let Some(segment) = self.segments.back_mut() {
@@ -258,7 +253,7 @@ mod tests {
         index.push(8, 300).unwrap();
         assert_eq!(found(&index, 8..20), Some((8, 1)));
         index.truncate(None);
-        assert_eq!(index.first(), None);
+        assert_eq!(found(&index, 5..20), None);
     }
 
     #[test]
@@ -266,7 +261,7 @@ mod tests {
         let mut index = index(&[5..10, 10..12]);
         index.truncate(Some(7));
         index.purge(7);
-        assert_eq!(index.first(), None);
+        assert_eq!(found(&index, 7..20), None);
         assert_eq!(index.remove_purged(Some(7)), None, "entry 9 was there: who reads from here on needs its end");
         assert!(index.remove_purged(Some(9)).is_some());
         assert_eq!(index.remove_purged(Some(20)), None, "the last stays");

@@ -69,12 +69,8 @@ impl Stepped {
     pub fn open(disk: &SimDisk, options: Options) -> Result<Self, Fault> {
         let clock = Arc::new(HandClock::default());
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let environment = Environment {
-            disk,
-            clock: clock.clone(),
-            executor: Arc::new(Tasks::default()),
-            net: Arc::new(meshstore::environment::net::RealNet),
-        };
+        let executor = Arc::new(Tasks::default());
+        let environment = Environment { disk, clock: clock.clone(), executor, ..Environment::real() };
         let (log, worker, _) = Log::open(&environment, Path::new(DIRECTORY), options)?;
         Ok(Self { log, worker, clock })
     }

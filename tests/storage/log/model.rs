@@ -127,6 +127,15 @@ impl Run {
     }
 
     fn try_act(&mut self, action: &Action) -> Result<(), Fault> {
+        match action {
+            Action::Append(_) | Action::Vote | Action::Truncate(_) => self.change(action),
+            Action::Commit(_) | Action::Purge(_) | Action::RaiseFloor | Action::Snapshot(_) => self.progress(action),
+            _ => self.pass(action),
+        }
+    }
+
+    /// What openraft does with entries and votes.
+    fn change(&mut self, action: &Action) -> Result<(), Fault> {
         let mut model = self.now();
         let log = self.log.as_mut().unwrap();
         match action {
@@ -163,6 +172,16 @@ impl Run {
                 model.last = after;
                 self.history.push(model);
             }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What comes with commits: the committed position, purges, snapshots.
+    fn progress(&mut self, action: &Action) -> Result<(), Fault> {
+        let model = self.now();
+        let log = self.log.as_mut().unwrap();
+        match action {
             Action::Commit(behind) => {
                 let Some(last) = model.last else { return Ok(()) };
                 let committed = log.log.position_at(last.index.saturating_sub(*behind));
@@ -200,6 +219,15 @@ impl Run {
                 self.wanted = higher(self.wanted, upto);
                 self.purge();
             }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What happens to the program.
+    fn pass(&mut self, action: &Action) -> Result<(), Fault> {
+        let log = self.log.as_mut().unwrap();
+        match action {
             Action::Step(steps) => {
                 for _ in 0..*steps {
                     log.worker.step()?;
@@ -220,6 +248,7 @@ impl Run {
                 self.disk.fail_at(*after);
                 self.kill = Some((*again, *loss));
             }
+            _ => {}
         }
         Ok(())
     }
@@ -284,7 +313,10 @@ impl Run {
         }
         let last = self.now().last;
         let known = self.committed.filter(|committed| last.is_some_and(|last| last.index >= committed.index));
-        self.committed = known.or_else(|| log.log.committed());
+        // What storage has is committed, whatever else is forgotten.
+        let flushed = self.floor.filter(|floor| last.is_some_and(|last| last.index >= floor.index));
+        self.committed =
+            known.or_else(|| flushed.map_or(log.log.committed(), |floor| higher(log.log.committed(), floor)));
         self.log = Some(log);
         Ok(())
     }

@@ -239,7 +239,7 @@ async fn openraft_finds_what_it_asks_for() {
         disk: Arc::new(RealDisk),
         clock: Arc::new(RealClock),
         executor: Arc::new(Tasks::default()),
-        net: Arc::new(meshstore::environment::net::RealNet),
+        ..Environment::real()
     };
     let path = directory.path().join("mesh_consensus_log");
     let options = Options { segment_bytes: 64 << 10, ..Options::default() };

@@ -10,8 +10,6 @@ pub const KEY_BYTES: usize = 1024;
 pub const ID_BYTES: usize = 255;
 /// Largest encoded transaction, in bytes.
 pub const TRANSACTION_BYTES: usize = 4 << 20;
-/// Most operations in one branch of a transaction from a client.
-pub const CLIENT_OPERATIONS: usize = 1_024;
 /// Most operations in one branch of a transaction from a layer.
 pub const LAYER_OPERATIONS: usize = 20_000;
 /// Most compares in one transaction.
@@ -50,13 +48,10 @@ pub const DEADLINE_DEFAULT_MS: u64 = 10_000;
 pub const SESSION_TTL_MIN_MS: u64 = 1_000;
 /// See [`SESSION_TTL_MIN_MS`].
 pub const SESSION_TTL_MAX_MS: u64 = 86_400_000;
-/// Most sessions open at once; the next is refused.
-pub const SESSIONS: usize = 10_000;
 
 const _: () = assert!(VALUE_BYTES < TRANSACTION_BYTES);
 const _: () = assert!(TRANSACTION_BYTES * 2 <= PEER_DECODE_BYTES);
 const _: () = assert!(APPEND_BYTES + TRANSACTION_BYTES <= PEER_DECODE_BYTES);
 const _: () = assert!(ENTRY_BYTES <= APPEND_BYTES);
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
-const _: () = assert!(CLIENT_OPERATIONS <= LAYER_OPERATIONS);
 const _: () = assert!(KEY_BYTES * 2 < CURSOR_BYTES);

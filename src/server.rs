@@ -81,9 +81,9 @@ pub async fn serve(
         started = starting => started.map_err(|error| Fault::new(format!("starting panicked: {error}")))??,
         () = &mut stop => return Ok(()),
     };
-    http.serves(&running.node);
     let (drain, drained) = watch::channel(false);
     let clients = serve_clients(&environment, &config, &running.node, drained).await?;
+    http.serves(&running.node);
     let broken = tokio::select! {
         fault = faults.wait() => Some(fault),
         () = &mut stop => None,

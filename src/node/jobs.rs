@@ -12,6 +12,16 @@ const FREEZE_CHECK: Duration = Duration::from_secs(1);
 /// How long a leader waits at most before it looks again whether something is due.
 const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 
+/// Once something is applied the directory remembers it: from then on an empty log is a lost one.
+pub(super) async fn remember_start(shared: Arc<Shared>) {
+    let mut progress = shared.machine.progress();
+    if progress.wait_for(|progress| progress.position.index > 0).await.is_ok()
+        && let Err(fault) = shared.directory.set_started()
+    {
+        shared.faults.report(fault);
+    }
+}
+
 /// Freezes the memtable when it is old enough.
 pub(super) async fn freeze(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(FREEZE_CHECK);

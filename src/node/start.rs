@@ -80,6 +80,10 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let formed = form(&environment, &config, &directory, &log, &freshness, &faults).await?;
 
     let (store, workers) = open_store(&environment, &config, &formed, &log)?;
+    // Before Raft is recovered, which may have to purge what an installed snapshot has replaced.
+    if let Some(checkpoint) = store.checkpoint() {
+        log.set_purge_floor(checkpoint.position);
+    }
     for worker in workers {
         supervise(&environment, &faults, worker);
     }
@@ -123,7 +127,6 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     if let Formed::Initialise { members, .. } = formed {
         shared.consensus.initialise(members).await?;
     }
-    shared.directory.set_started()?;
     let packer = tokio::spawn(packer.run());
     start_jobs(&shared, &config);
     Ok(Running { node, packer, listener })
@@ -158,9 +161,10 @@ async fn form(
     freshness: &Arc<Freshness>,
     faults: &Faults,
 ) -> Result<Formed, Fault> {
-    let stored = environment.disk.exists(&config.data_dir.join("storage"));
-    let stored = stored.map_err(|error| Fault::io("looking for", &config.data_dir.join("storage"), &error))?;
-    let empty = log.last().is_none() && log.purged().is_none() && log.vote().is_none() && !stored;
+    let empty = log.last().is_none() && log.purged().is_none() && log.vote().is_none();
+    if empty && storage::holds_data(environment, &config.data_dir.join("storage"))? {
+        return Err(identity::lost_log(directory));
+    }
     let nodes: BTreeMap<NodeId, identity::Address> = config
         .cluster
         .nodes
@@ -206,6 +210,7 @@ fn start_jobs(shared: &Arc<Shared>, config: &Config) {
     let round = shared.read_index.clone().run(shared.consensus.clone(), ask, limit);
     let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
     tasks.push(tokio::spawn(round));
+    tasks.push(tokio::spawn(jobs::remember_start(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::freeze(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::advance_snapshot(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::keep_clock(Arc::clone(shared))));

@@ -21,7 +21,11 @@ use super::{
     file::{FileKind, Reader},
     manifest::{Listed, Manifest},
 };
-use crate::{environment::Disk, error::Fault, model::Position};
+use crate::{
+    environment::{Disk, Environment},
+    error::Fault,
+    model::Position,
+};
 
 /// A file of the set.
 pub(super) struct StoredFile {
@@ -209,4 +213,14 @@ pub(super) fn open_listed(disk: &Arc<dyn Disk>, path: &Path, cluster: u128, byte
         return Err(Fault::damaged(path, at, format!("it should be {bytes} bytes long and is {length}")));
     }
     Ok(reader)
+}
+
+/// Whether a directory holds any run or base: whether a store there has ever flushed, or received a snapshot.
+pub fn holds_data(environment: &Environment, directory: &Path) -> Result<bool, Fault> {
+    let failed = |error| Fault::io("looking into", directory, &error);
+    if !environment.disk.exists(directory).map_err(failed)? {
+        return Ok(false);
+    }
+    let names = environment.disk.list(directory).map_err(failed)?;
+    Ok(names.iter().any(|name| name.ends_with(".run") || name.ends_with(".base")))
 }

@@ -49,6 +49,7 @@ mod view;
 mod views;
 
 pub use checkpoint::Checkpoint;
+pub use files::holds_data;
 pub use receive::{Incoming, ReceiveError, Received};
 pub use snapshot::{Snapshot, SnapshotReader};
 pub use store::{EngineKind, NamedWorker, Options, Store, StoreStatus};

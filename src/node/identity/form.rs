@@ -98,12 +98,7 @@ pub async fn form_cluster(
     }
     let joined = identity.cluster();
     if directory.started() {
-        return Err(Fault::new(format!(
-            "{} has lost its log: what node {node} voted and acknowledged is gone, and under this id it could undo \
-             what the cluster decided; {}",
-            directory.path().display(),
-            start_anew(node)
-        )));
+        return Err(lost_log(directory));
     }
     if let Some(cluster) = joined.filter(|_| !directory.founder()) {
         return Ok(Formed::Adopted { cluster });
@@ -115,6 +110,17 @@ pub async fn form_cluster(
     } else {
         forming.join().await
     }
+}
+
+/// The fault of a directory whose log is gone.
+pub fn lost_log(directory: &Directory) -> Fault {
+    let node = directory.identity().node();
+    Fault::new(format!(
+        "{} has lost its log: what node {node} voted and acknowledged is gone, and under this id it could undo what \
+         the cluster decided; {}",
+        directory.path().display(),
+        start_anew(node)
+    ))
 }
 
 struct Forming<'a> {

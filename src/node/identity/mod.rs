@@ -15,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use form::{Address, Formed, form_cluster};
+pub use form::{Address, Formed, form_cluster, lost_log};
 
 use crate::{
     environment::{

@@ -277,6 +277,7 @@ async fn closed_loop(client: Client, course: Arc<Course>, mut rng: StdRng) -> Re
 fn kind(error: &Error) -> String {
     match error {
         Error::DeadlineExceeded { deadline_ms, .. } => format!("deadline of {deadline_ms} ms passed"),
+        Error::NotFound { kind, .. } => format!("{kind} not found"),
         error => error.to_string(),
     }
 }

@@ -62,19 +62,19 @@ impl Fill {
     }
 }
 
-/// Writes the keys of a benchmark, unless the last of them is there.
+/// Writes the keys of a benchmark, unless that was done before: then a mark stands behind them.
 pub(super) async fn missing(clients: &[Client], keys: u64, value: &Bytes) -> Result<(), Failure> {
     let Some(client) = clients.first() else { return Ok(()) };
-    let present = client.clone().with_read(crate::client::ReadMode::Linearizable);
-    match present.state().get(&bench::key(keys.saturating_sub(1))).await {
+    let state = client.clone().with_read(crate::client::ReadMode::Linearizable).state();
+    let mark = format!("bench/filled/{keys}");
+    match state.get(&mark).await {
         Ok(_) => return Ok(()),
         Err(Error::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    // All but the last, and then that one: it stands only where all stand.
-    let last = keys.saturating_sub(1);
-    write(clients, 0..last, 1_024, bench::key, value).await?;
-    write(clients, last..keys, 1, bench::key, value).await
+    write(clients, 0..keys, 1_024, bench::key, value).await?;
+    state.put(&mark, Bytes::new()).await?;
+    Ok(())
 }
 
 async fn write(

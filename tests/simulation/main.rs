@@ -11,6 +11,7 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     missing_docs,
+    unreachable_pub,
     reason = "a test"
 )]
 

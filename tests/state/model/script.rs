@@ -135,7 +135,7 @@ fn entries() -> impl Strategy<Value = Vec<EntryAt>> {
 fn put_at() -> impl Strategy<Value = PutAt> {
     let references =
         prop_oneof![2 => Just(vec![]), 3 => vec((prop_oneof![1 => named(), 15 => existing()], any::<bool>()), 0..4)];
-    let ttl_ms = option::weighted(0.25, prop_oneof![0..200u64, Just(60_000)]);
+    let ttl_ms = option::weighted(0.25, prop_oneof![4 => 0..200u64, 1 => Just(60_000), 2 => Just(500_000)]);
     let entries = prop_oneof![1 => Just(vec![]), 1 => entries()];
     (0..VALUES.len(), entries, references, ttl_ms).prop_map(|(value, entries, references, ttl_ms)| PutAt {
         value,

@@ -194,10 +194,10 @@ async fn store_messages(client: &Client, network: &Network, acknowledged: &mut A
     let leader = client.cluster().status(false).await?.leader_id;
     reach(&next, demands.len() / 3).await;
     cluster(&["kill", &leader.to_string()])?;
-    progress.println(format!("-- node {leader}, the leader, was killed with SIGKILL"));
+    progress.suspend(|| println!("-- node {leader}, the leader, was killed with SIGKILL"));
     reach(&next, demands.len() * 2 / 3).await;
     cluster(&["restart", &leader.to_string()])?;
-    progress.println(format!("-- node {leader} was started again"));
+    progress.suspend(|| println!("-- node {leader} was started again"));
     while let Some(written) = writers.join_next().await {
         written??;
     }

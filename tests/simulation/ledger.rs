@@ -40,8 +40,14 @@ pub enum Event {
 pub struct Ledger(Arc<Mutex<Vec<(Duration, Event)>>>);
 
 impl Ledger {
+    /// Notes what happens on a host.
     pub fn record(&self, event: Event) {
-        self.0.lock().unwrap().push((turmoil::sim_elapsed().unwrap_or_default(), event));
+        self.record_at(turmoil::sim_elapsed().unwrap_or_default(), event);
+    }
+
+    /// Notes what happens to the world.
+    pub fn record_at(&self, at: Duration, event: Event) {
+        self.0.lock().unwrap().push((at, event));
     }
 
     pub fn events(&self) -> Vec<(Duration, Event)> {

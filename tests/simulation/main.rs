@@ -38,12 +38,17 @@ fn run(seed: u64) -> world::Report {
     report
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_nothing_is_applied_twice() {
-    let seeds = match number("SIMULATION_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(20),
+/// A share of the seeds, so that a test runner can run the shares side by side.
+fn run_share(share: u64) {
+    let (first, count) = match (number("SIMULATION_SEED"), number("SIMULATION_SEEDS")) {
+        (Some(seed), _) if share == 0 => (seed, 1),
+        (Some(_), _) => return,
+        (None, count) => {
+            let count = count.unwrap_or(20).div_ceil(SHARES);
+            (share * count, count)
+        }
     };
+    let seeds = first..first + count;
     let (mut acknowledged, mut faults) = (0, 0);
     for seed in seeds.clone() {
         let report = run(seed);
@@ -52,6 +57,29 @@ fn nothing_acknowledged_is_lost_nothing_is_applied_twice() {
     }
     println!("{} seeds, {faults} faults, {acknowledged} acknowledged writes", seeds.end - seeds.start);
     assert!(acknowledged > 0, "a simulation in which nothing is acknowledged proves nothing");
+}
+
+/// How many tests share the seeds.
+const SHARES: u64 = 4;
+
+#[test]
+fn nothing_is_lost_and_nothing_applied_twice_in_share_1() {
+    run_share(0);
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_applied_twice_in_share_2() {
+    run_share(1);
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_applied_twice_in_share_3() {
+    run_share(2);
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_applied_twice_in_share_4() {
+    run_share(3);
 }
 
 #[test]

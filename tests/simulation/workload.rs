@@ -1,7 +1,13 @@
 //! What the simulated clients do: store messages, each under an id of its own, and read back what was
 //! acknowledged.
 
-use std::{sync::Arc, sync::Mutex, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use meshstore::{
     Client,
@@ -21,6 +27,8 @@ pub struct Plan {
     pub ledger: Ledger,
     /// Simulated time after which no new write begins.
     pub length: Duration,
+    /// Clients that still write.
+    pub writing: Arc<AtomicUsize>,
     /// Set by the world when all faults are undone.
     pub healed: Arc<Mutex<bool>>,
 }
@@ -57,6 +65,7 @@ pub async fn write(plan: Plan, client_id: u64, seed: u64) -> Result<(), Box<dyn 
         }
         tokio::time::sleep(Duration::from_millis(rng.random_range(1..40))).await;
     }
+    plan.writing.fetch_sub(1, Ordering::SeqCst);
     Ok(())
 }
 
@@ -74,7 +83,7 @@ async fn read_back(plan: &Plan, client: &Client, client_id: u64, id: &str) {
 
 /// When all is healed: waits until the nodes agree, and records what each of them holds.
 pub async fn conclude(plan: Plan, seed: u64) -> Result<(), Box<dyn std::error::Error>> {
-    while !*plan.healed.lock().unwrap() {
+    while !*plan.healed.lock().unwrap() || plan.writing.load(Ordering::SeqCst) > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let client = connect(&plan, seed)?;

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use super::{
 const NODES: u64 = 3;
 const CLIENTS: u64 = 2;
 /// Simulated time in which faults come.
-const FAULTY: Duration = Duration::from_secs(20);
+const FAULTY: Duration = Duration::from_secs(15);
 /// Simulated time after which a run that has not concluded is stuck.
 const STUCK: Duration = Duration::from_secs(120);
 
@@ -61,6 +61,7 @@ pub fn run(seed: u64) -> Report {
         endpoints: (1..=NODES).map(|id| format!("n{id}:7401")).collect(),
         ledger: ledger.clone(),
         length: FAULTY,
+        writing: Arc::new(AtomicUsize::new(usize::try_from(CLIENTS).unwrap())),
         healed: Arc::new(Mutex::new(false)),
     };
     for client in 1..=CLIENTS {
@@ -93,7 +94,7 @@ pub fn run(seed: u64) -> Report {
 
 impl World<'_> {
     fn inflict(&mut self, fault: Fault) {
-        self.ledger.record(Event::Fault(format!("{fault:?}")));
+        self.ledger.record_at(self.sim.elapsed(), Event::Fault(format!("{fault:?}")));
         let name = |id: &u64| format!("n{id}");
         match fault {
             Fault::Crash(id, loss) => self.crash(id, loss),

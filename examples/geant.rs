@@ -5,6 +5,8 @@
 //! for each of the 462 traffic demands a message. While messages flow the leader gets SIGKILL and is later
 //! started again.
 
+#![allow(clippy::indexing_slicing, clippy::print_stdout, reason = "a demonstration: it talks, and its input is known")]
+
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -163,8 +165,7 @@ async fn store_messages(client: &Client, network: &Network, acknowledged: &mut A
     let names: Arc<Vec<String>> = Arc::new(network.nodes.iter().map(|node| node.name.clone()).collect());
     let progress = bar(demands.len(), "messages (leader is killed)");
     let next = Arc::new(AtomicUsize::new(0));
-    let stored: Arc<Mutex<(BTreeMap<String, Message>, Instant, Duration)>> =
-        Arc::new(Mutex::new((BTreeMap::new(), Instant::now(), Duration::ZERO)));
+    let stored = Arc::new(Mutex::new((BTreeMap::new(), Instant::now(), Duration::ZERO)));
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
         let (client, demands, names) = (client.clone(), demands.clone(), names.clone());

@@ -28,7 +28,7 @@ pub(super) struct Serve {
     /// Listen without TLS on addresses that other machines can reach
     #[arg(long, env = "MESHSTORE_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
-    /// What to log: error, warn, info, debug, trace, or directives like info,meshstore=debug [default: info]
+    /// What to log: error, warn, info, debug, trace, or directives like info,meshstore=debug [default: info,openraft=error]
     #[arg(long, env = "MESHSTORE_LOG", value_name = "FILTER")]
     log_level: Option<String>,
     /// Log one JSON object a line
@@ -54,7 +54,8 @@ impl Serve {
 
 fn start_log(log: &Log) -> Result<(), Failure> {
     let filter = EnvFilter::builder().parse(&log.filter).map_err(|error| Failure::usage(error.to_string()))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let colours = io::IsTerminal::is_terminal(&io::stderr());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
     let started = if log.json { subscriber.json().try_init() } else { subscriber.try_init() };
     started.map_err(|error| Failure::Failed(format!("cannot start the log: {error}")))
 }

@@ -21,6 +21,10 @@ use std::{
 
 pub use address::Address;
 
+/// What is logged unless told otherwise. openraft warns of every heartbeat to a node that is down; what matters of
+/// that shows in the status.
+const LOG_FILTER: &str = "info,openraft=error";
+
 /// Everything that one node is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -165,7 +169,7 @@ impl Config {
         if let Some(engine) = flags.engine {
             cluster.storage.engine = engine;
         }
-        let filter = flags.log_filter.clone().unwrap_or_else(|| "info".into());
+        let filter = flags.log_filter.clone().unwrap_or_else(|| LOG_FILTER.into());
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
             return Err(Invalid::flags(format!("--log-level {filter}: {error}; try info, or info,meshstore=debug")));
         }

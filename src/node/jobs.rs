@@ -22,12 +22,13 @@ pub(super) async fn remember_start(shared: Arc<Shared>) {
     }
 }
 
-/// Freezes the memtable when it is old enough.
+/// Freezes the memtable when it is old enough, and lets go of revisions that nobody pages through any more.
 pub(super) async fn freeze(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(FREEZE_CHECK);
     loop {
         ticks.tick().await;
         shared.machine.freeze_if_due();
+        shared.pages.expire();
     }
 }
 

@@ -8,6 +8,7 @@ mod clock;
 mod fault;
 pub mod identity;
 mod jobs;
+mod pages;
 mod peers;
 mod propose;
 mod read;
@@ -27,6 +28,7 @@ pub use status::{MemberStatus, Status};
 
 use self::{
     clock::LogClock,
+    pages::PagedViews,
     propose::Proposer,
     read::{NodeView, ReadIndex},
 };
@@ -73,6 +75,7 @@ struct Shared {
     log: Log,
     proposer: Mutex<Option<Proposer>>,
     read_index: ReadIndex,
+    pages: PagedViews,
     network: Arc<Peers>,
     log_clock: Arc<LogClock>,
     faults: Faults,
@@ -166,6 +169,11 @@ impl Node {
         let view = self.view(revision)?;
         let stamp = ReadStamp { revision: view.revision(), age_ms };
         Ok((view, stamp))
+    }
+
+    /// Keeps the revision of a view readable for some seconds, for the next page of a list.
+    pub fn keep_for_pages(&self, view: &View) {
+        self.shared.pages.keep(self.shared.machine.store(), view.revision());
     }
 
     fn view(&self, named: Option<u64>) -> Result<View> {

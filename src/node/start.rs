@@ -20,6 +20,7 @@ use super::{
     fault::Faults,
     identity::{self, Directory, Formed, form_cluster},
     jobs,
+    pages::PagedViews,
     peers::{self, AskOverPeers, PeerListener},
     propose::Proposer,
     read::ReadIndex,
@@ -113,6 +114,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         log,
         proposer: Mutex::new(Some(proposer)),
         read_index: ReadIndex::default(),
+        pages: PagedViews::default(),
         network,
         log_clock,
         faults,
@@ -248,6 +250,7 @@ impl Running {
             task.abort();
         }
         self.listener.stop().await;
+        shared.pages.clear();
         shared.consensus.shutdown().await;
         shared.machine.store().close().await;
         shared.log.close().await?;

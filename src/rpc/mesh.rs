@@ -47,7 +47,7 @@ impl mesh_server::Mesh for Mesh {
     async fn list_messages(&self, request: Request<v1::ListMessagesRequest>) -> Answer<v1::ListMessagesResponse> {
         let (call, request) = Call::open(request)?;
         let list = message::list(&MessageFilter::from(&request), &request.page.into())?;
-        call.read(&self.node, request.read, list.revision(), |view| list.read(view)).await
+        call.list(&self.node, request.read, list.revision(), |view| list.read(view)).await
     }
 
     async fn put_state(&self, request: Request<v1::PutStateRequest>) -> Answer<v1::WriteResponse> {
@@ -68,7 +68,7 @@ impl mesh_server::Mesh for Mesh {
     async fn list_state(&self, request: Request<v1::ListStateRequest>) -> Answer<v1::ListStateResponse> {
         let (call, v1::ListStateRequest { read, prefix, page }) = Call::open(request)?;
         let list = state::list(&prefix, &page.into())?;
-        call.read(&self.node, read, list.revision(), |view| list.read(view)).await
+        call.list(&self.node, read, list.revision(), |view| list.read(view)).await
     }
 
     async fn save_node_state(&self, request: Request<v1::SaveNodeStateRequest>) -> Answer<v1::WriteResponse> {
@@ -92,7 +92,7 @@ impl mesh_server::Mesh for Mesh {
     ) -> Answer<v1::ListNodeStatesResponse> {
         let (call, v1::ListNodeStatesRequest { read, page }) = Call::open(request)?;
         let list = node_state::list(&page.into())?;
-        call.read(&self.node, read, list.revision(), |view| list.read(view)).await
+        call.list(&self.node, read, list.revision(), |view| list.read(view)).await
     }
 
     async fn save_route(&self, request: Request<v1::SaveRouteRequest>) -> Answer<v1::WriteResponse> {
@@ -113,7 +113,7 @@ impl mesh_server::Mesh for Mesh {
     async fn list_routes(&self, request: Request<v1::ListRoutesRequest>) -> Answer<v1::ListRoutesResponse> {
         let (call, v1::ListRoutesRequest { read, prefix, page }) = Call::open(request)?;
         let list = route::list(&prefix, &page.into())?;
-        call.read(&self.node, read, list.revision(), |view| list.read(view)).await
+        call.list(&self.node, read, list.revision(), |view| list.read(view)).await
     }
 
     async fn save_config(&self, request: Request<v1::SaveConfigRequest>) -> Answer<v1::WriteResponse> {
@@ -137,6 +137,6 @@ impl mesh_server::Mesh for Mesh {
     ) -> Answer<v1::ListConfigKeysResponse> {
         let (call, v1::ListConfigKeysRequest { read, prefix, page }) = Call::open(request)?;
         let list = config::list_keys(&prefix, &page.into())?;
-        call.read(&self.node, read, list.revision(), |view| list.read(view)).await
+        call.list(&self.node, read, list.revision(), |view| list.read(view)).await
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     Error, Result,
     layers::Write,
     limits,
-    model::{ReadMode, proposal::Guards, session::Attempt},
+    model::{ReadMode, mesh::Page, proposal::Guards, session::Attempt},
     node::{self, Node},
     proto::{
         convert::read_header,
@@ -159,6 +159,24 @@ impl Call {
         let (view, stamp) = node.read(mode, revision, self.deadline).await?;
         let answer = read(&view)?;
         Ok(Response::new(A::from((read_header(stamp, node.id()), answer))))
+    }
+
+    /// Reads one page, and keeps its revision readable if there is a next one.
+    async fn list<T, A: From<(v1::ReadHeader, Page<T>)>>(
+        self,
+        node: &Node,
+        options: Option<v1::ReadOptions>,
+        revision: Option<u64>,
+        read: impl FnOnce(&View) -> Result<Page<T>>,
+    ) -> Result<Response<A>, Status> {
+        let keep = |view: &View| {
+            let page = read(view)?;
+            if !page.next_cursor.is_empty() {
+                node.keep_for_pages(view);
+            }
+            Ok(page)
+        };
+        self.read(node, options, revision, keep).await
     }
 }
 

@@ -102,6 +102,10 @@ impl Consensus {
             election_timeout_min: timing.election_min_ms,
             election_timeout_max: timing.election_max_ms,
             enable_pre_vote: Some(true),
+            // Never. Entries go to the followers while they are being written here, so a leader that was killed may
+            // lack some that the followers hold, have committed and acknowledged. If it went on in its old term it
+            // would write others under the same term and index, and nobody could tell them apart.
+            enable_leader_restore: Some(false),
             max_payload_entries: 1_024,
             max_append_entries: Some(4_096),
             // A snapshot is the files of the last flush; the node says when there is a new one.

@@ -1,6 +1,9 @@
 //! `meshstore serve`.
 
-use std::{io, path::PathBuf};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
 
 use clap::{Args, builder::BoolishValueParser};
 use tracing_subscriber::EnvFilter;
@@ -54,7 +57,8 @@ impl Serve {
 
 fn start_log(log: &Log) -> Result<(), Failure> {
     let filter = EnvFilter::builder().parse(&log.filter).map_err(|error| Failure::usage(error.to_string()))?;
-    let colours = io::IsTerminal::is_terminal(&io::stderr());
+    // Colours are for people, not for files; NO_COLOR is theirs to say (no-color.org).
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
     let started = if log.json { subscriber.json().try_init() } else { subscriber.try_init() };
     started.map_err(|error| Failure::Failed(format!("cannot start the log: {error}")))

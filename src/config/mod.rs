@@ -45,7 +45,7 @@ pub struct Cluster {
     pub name: String,
     /// How data is kept.
     pub storage: Storage,
-    /// Timing of the consensus.
+    /// Timing of the consensus, and what it keeps.
     pub raft: Raft,
     /// All nodes, in order of their ids; never empty.
     pub nodes: Vec<Node>,
@@ -74,7 +74,7 @@ pub enum Engine {
     Memory,
 }
 
-/// Timing of the consensus.
+/// Timing of the consensus, and what it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Raft {
     /// How often the leader is heard of at least.
@@ -83,6 +83,9 @@ pub struct Raft {
     pub election_min: Duration,
     /// The longest.
     pub election_max: Duration,
+    /// How many entries of what is flushed stay in the log, for followers that lag: one that lags further gets
+    /// everything as a snapshot.
+    pub keep_entries: u64,
 }
 
 /// A node of the cluster.

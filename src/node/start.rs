@@ -145,6 +145,7 @@ fn timing(raft: &config::Raft) -> Timing {
         heartbeat_ms: ms(raft.heartbeat),
         election_min_ms: ms(raft.election_min),
         election_max_ms: ms(raft.election_max),
+        keep_entries: raft.keep_entries,
     }
 }
 

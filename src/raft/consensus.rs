@@ -25,7 +25,7 @@ use crate::{
 /// openraft with our types.
 pub type Raft = openraft::Raft<TypeConfig, Machine>;
 
-/// Timing of elections; equal on all nodes.
+/// Timing of elections, and how much of the log stays; equal on all nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Between two heartbeats of a leader, in milliseconds.
@@ -34,6 +34,8 @@ pub struct Timing {
     pub election_min_ms: u64,
     /// Greatest such time, in milliseconds.
     pub election_max_ms: u64,
+    /// How many entries that a snapshot covers stay in the log.
+    pub keep_entries: u64,
 }
 
 /// A handle on the running Raft. Cheap to clone.
@@ -102,13 +104,18 @@ impl Consensus {
             election_timeout_min: timing.election_min_ms,
             election_timeout_max: timing.election_max_ms,
             enable_pre_vote: Some(true),
+            // Never. Entries go to the followers while they are being written here, so a leader that was killed may
+            // lack some that the followers hold, have committed and acknowledged. If it went on in its old term it
+            // would write others under the same term and index, and nobody could tell them apart.
+            enable_leader_restore: Some(false),
             max_payload_entries: 1_024,
             max_append_entries: Some(4_096),
             // A snapshot is the files of the last flush; the node says when there is a new one.
             snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 50_000,
+            max_in_snapshot_log_to_keep: timing.keep_entries,
             replication_lag_threshold: 250_000,
-            purge_batch_size: 4_096,
+            // At most twice what is to be kept stays, since less than a batch is not purged.
+            purge_batch_size: timing.keep_entries.clamp(1, 4_096),
             // The transport ends a snapshot that makes no progress; this is the bound of a large one.
             install_snapshot_timeout: 3_600_000,
             ..Config::default()

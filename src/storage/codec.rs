@@ -8,8 +8,12 @@
 //! configuration) of a struct that is frozen for that (kind, version); decoding checks that every byte
 //! was consumed. A newer version than known is refused by name, never skipped.
 
+use std::path::Path;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::error::Fault;
 
 /// Bytes in front of the payload.
 pub const HEADER_BYTES: usize = 13;
@@ -84,6 +88,16 @@ pub enum DecodeError {
     /// The payload is not what its kind and version say.
     #[error("malformed payload: {0}")]
     Payload(String),
+}
+
+impl DecodeError {
+    /// The fault that this is at a place in a file: damage, unless a newer program wrote it.
+    pub fn at(self, path: &Path, offset: u64) -> Fault {
+        match self {
+            Self::Newer { .. } => Fault::new(format!("{} at offset {offset}: {self}", path.display())),
+            damage => Fault::damaged(path, offset, damage),
+        }
+    }
 }
 
 /// An opened envelope.

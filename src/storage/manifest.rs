@@ -60,7 +60,7 @@ impl Manifest {
         if file.read_at(&mut sealed, 0).map_err(failed)? != length {
             return Err(Fault::damaged(&path, 0, "cut short"));
         }
-        codec::decode(Kind::Manifest, &sealed).map(Some).map_err(|error| Fault::damaged(&path, 0, error))
+        codec::decode(Kind::Manifest, &sealed).map(Some).map_err(|error| error.at(&path, 0))
     }
 
     /// Replaces it, durably.

@@ -47,6 +47,7 @@ fn the_shipped_file_is_valid_for_each_node_and_shows_the_defaults() {
     assert_eq!(parse(&short, &flags()).unwrap(), parse(FILE, &flags()).unwrap());
     let raft = parse(FILE, &flags()).unwrap().cluster.raft;
     assert_eq!(raft.heartbeat, Duration::from_millis(100));
+    assert_eq!(raft.keep_entries, 50_000);
 }
 
 #[test]
@@ -66,17 +67,17 @@ fn unknown_and_missing_keys_are_named_by_line() {
         "8: unknown field `cache_mb`, expected one of `engine`, `cache_mib`, `flush_mib`, `flush_after_s`",
     );
     refused(12, "[rafts]", "12: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `node`");
-    refused(18, "", "17: missing field `id`");
-    refused(20, "", "17: missing field `peer`");
+    refused(19, "", "18: missing field `id`");
+    refused(21, "", "18: missing field `peer`");
     refused(4, "", "3: missing field `name`");
 }
 
 #[test]
 fn ids_and_addresses_must_be_sound() {
-    refused(18, "id = 0", "18: a node id must be at least 1");
-    refused(24, "id = 1", "24: node id 1 stands here and in line 18");
-    refused(25, "client = \"127.0.0.1:7601\"", "25: address 127.0.0.1:7601 stands here and in line 21");
-    refused(21, "http = \"127.0.0.1:7501\"", "21: address 127.0.0.1:7501 stands here and in line 20");
+    refused(19, "id = 0", "19: a node id must be at least 1");
+    refused(25, "id = 1", "25: node id 1 stands here and in line 19");
+    refused(26, "client = \"127.0.0.1:7601\"", "26: address 127.0.0.1:7601 stands here and in line 22");
+    refused(22, "http = \"127.0.0.1:7501\"", "22: address 127.0.0.1:7501 stands here and in line 21");
     for (address, why) in [
         ("127.0.0.1", "it has no port"),
         ("127.0.0.1:", "its port is not a number from 1 to 65535"),
@@ -90,9 +91,9 @@ fn ids_and_addresses_must_be_sound() {
         ("0.0.0.0:7401", "others cannot connect to an unspecified address"),
     ] {
         refused(
-            19,
+            20,
             &format!("client = \"{address}\""),
-            &format!("19: \"{address}\" is no address: {why}; write it like 127.0.0.1:7401"),
+            &format!("20: \"{address}\" is no address: {why}; write it like 127.0.0.1:7401"),
         );
     }
 }
@@ -114,6 +115,7 @@ fn values_must_be_in_range() {
         "election_max_ms = 400",
         "15: election_max_ms (400) must be more than election_min_ms (400): nodes draw their patience from between the two",
     );
+    refused(16, "keep_entries = 10000001", "16: keep_entries must be from 0 to 10000000 (given: 10000001)");
     refused(4, "name = \"\"", "4: the cluster's name must have 1 to 64 printable characters");
 }
 
@@ -154,7 +156,7 @@ fn the_data_directory_comes_from_the_flag_or_the_file() {
     let twice = with.replace("id = 2\n", "id = 2\ndata_dir = \"one\"\n");
     assert_eq!(
         parse(&twice, &flags()).unwrap_err(),
-        "some/cluster.toml:26: data_dir one on 127.0.0.1 stands here and in line 19"
+        "some/cluster.toml:27: data_dir one on 127.0.0.1 stands here and in line 20"
     );
     let empty = parse(FILE, &Flags { data_dir: Some("".into()), ..flags() }).unwrap_err();
     assert_eq!(empty, "the data directory must not be an empty path");
@@ -164,7 +166,7 @@ fn the_data_directory_comes_from_the_flag_or_the_file() {
 fn a_node_without_tls_stays_on_loopback_unless_told_otherwise() {
     let open = FILE.replace("127.0.0.1:7501", "10.0.0.1:7501");
     let error = parse(&open, &flags()).unwrap_err();
-    assert!(error.starts_with("some/cluster.toml:20: 10.0.0.1:7501 can be reached by other machines"), "{error}");
+    assert!(error.starts_with("some/cluster.toml:21: 10.0.0.1:7501 can be reached by other machines"), "{error}");
     assert!(parse(&open, &Flags { insecure: true, ..flags() }).is_ok());
     assert!(parse(&open, &Flags { node: Some(2), ..flags() }).is_ok(), "another node's address is not this one's risk");
     for loopback in ["localhost:7501", "[::1]:7501", "127.9.9.9:7501"] {

@@ -9,10 +9,13 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
-use meshstore::environment::{
-    Clock, Environment,
-    executor::Tasks,
-    net::{Io, Listener, Net},
+use meshstore::{
+    environment::{
+        Clock, Environment,
+        executor::{Executor, Running, Signal, Step, Worker, drive},
+        net::{Io, Listener, Net},
+    },
+    error::Fault,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tonic::transport::{Channel, Endpoint};
@@ -27,7 +30,7 @@ pub fn environment(disk: &SimDisk, seed: u64) -> Environment {
     Environment {
         disk: Arc::new(disk.clone()),
         clock: Arc::new(SimClock(Mutex::new(StdRng::seed_from_u64(seed)))),
-        executor: Arc::new(Tasks::default()),
+        executor: Arc::new(SlowTasks(Mutex::new(StdRng::seed_from_u64(seed ^ 1)))),
         net: Arc::new(SimNet),
     }
 }
@@ -53,6 +56,49 @@ impl Clock for SimClock {
 
     fn monotonic(&self) -> Duration {
         turmoil::sim_elapsed().unwrap_or_default()
+    }
+}
+
+/// Tasks whose every step takes a while, as it does on a real disk: so a crash finds writes that others have seen
+/// and this disk has not.
+struct SlowTasks(Mutex<StdRng>);
+
+impl Executor for SlowTasks {
+    fn start(&self, _: &'static str, worker: Box<dyn Worker>, signal: Signal) -> Running {
+        let mut rng = StdRng::seed_from_u64(self.0.lock().unwrap().random());
+        let (sender, running) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let slow = Slow { worker, ready: false, pause: Box::new(move || pause(&mut rng)) };
+            let _ = sender.send(drive(Box::new(slow), signal).await);
+        });
+        running
+    }
+}
+
+/// Mostly up to a few milliseconds; now and then the disk stalls.
+fn pause(rng: &mut StdRng) -> Duration {
+    let most_us = if rng.random_bool(0.01) { 60_000 } else { 3_000 };
+    Duration::from_micros(rng.random_range(0..most_us))
+}
+
+struct Slow {
+    worker: Box<dyn Worker>,
+    /// Whether the pause before the next step is over.
+    ready: bool,
+    pause: Box<dyn FnMut() -> Duration + Send>,
+}
+
+impl Worker for Slow {
+    fn step(&mut self) -> Result<Step, Fault> {
+        self.ready = !self.ready;
+        if self.ready {
+            return Ok(Step::WaitFor((self.pause)()));
+        }
+        let step = self.worker.step()?;
+        if step == Step::Again {
+            return self.step();
+        }
+        Ok(step)
     }
 }
 

@@ -43,7 +43,7 @@ impl Reader {
         let file = disk.open(path, OpenMode::Read).map_err(failed)?;
         let length = file.len().map_err(failed)?;
         let sealed = read_envelope(&*file, path, 0, length)?;
-        let damaged = |error: DecodeError| Fault::damaged(path, 0, error);
+        let damaged = |error: DecodeError| error.at(path, 0);
         let payload = open_envelope(&sealed, Kind::FileHeader).map_err(damaged)?;
         let header = decode_header(payload).map_err(damaged)?;
         if header.cluster != cluster {

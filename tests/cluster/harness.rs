@@ -1,0 +1,372 @@
+//! Clusters of real processes: `meshstore serve` with data directories, ports and a `cluster.toml` of their own.
+//!
+//! The binary is that of `MESHSTORE_BINARY`, else the one that cargo built for the tests. What a node logs goes to a file,
+//! whose end is shown if the test fails. Processes are ended when their cluster is dropped. Nothing waits for a time:
+//! [`until`] asks until something is so, and fails the test if it takes far too long.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+
+use meshstore::{Client, client::Status};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+/// What takes longer is a failure.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How many bytes of each log are shown when a test fails.
+const SHOWN: usize = 6_000;
+
+/// Asks until there is an answer.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < limit, "waited {LIMIT:?} in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a test's `cluster.toml` says beyond names and addresses.
+#[derive(Clone, Copy, Default)]
+pub struct Settings {
+    /// Lines of `[storage]`.
+    pub storage: &'static str,
+    /// Lines of `[raft]`.
+    pub raft: &'static str,
+}
+
+/// Flushes as often as can be.
+pub const EAGER: Settings = Settings { storage: "flush_mib = 1\nflush_after_s = 1\n", raft: "" };
+
+/// A cluster. Its processes end with it.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    _directory: TempDir,
+}
+
+/// A node: a place for a process, which may run or not.
+pub struct Node {
+    pub id: u64,
+    pub client: String,
+    pub peer: String,
+    pub http: String,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Its `cluster.toml`.
+    pub toml: PathBuf,
+    log: PathBuf,
+    /// Where in the log the current run begins.
+    began: usize,
+    process: Option<Child>,
+    paused: bool,
+}
+
+impl Cluster {
+    /// Lays out a cluster of so many nodes; none runs yet.
+    pub fn new(count: u64, settings: Settings) -> Self {
+        let directory = TempDir::new().unwrap();
+        let toml = directory.path().join("cluster.toml");
+        let mut text = format!(
+            "[cluster]\nname = \"test\"\n[storage]\nengine = \"sled\"\n{}[raft]\nheartbeat_ms = 100\n{}",
+            settings.storage, settings.raft
+        );
+        let mut nodes = Vec::new();
+        for id in 1..=count {
+            let [client, peer, http] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
+            text.push_str(&format!(
+                "[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n"
+            ));
+            nodes.push(Node {
+                id,
+                client,
+                peer,
+                http,
+                data: directory.path().join(format!("node-{id}")),
+                toml: toml.clone(),
+                log: directory.path().join(format!("node-{id}.log")),
+                began: 0,
+                process: None,
+                paused: false,
+            });
+        }
+        fs::write(&toml, text).unwrap();
+        Self { nodes, _directory: directory }
+    }
+
+    /// Starts a cluster, and waits until all its nodes are ready.
+    pub async fn start(count: u64, settings: Settings) -> Self {
+        let mut cluster = Self::new(count, settings);
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// Starts the nodes that do not run, and waits until all are ready.
+    pub async fn start_all(&mut self) {
+        for node in self.nodes.iter_mut().filter(|node| node.process.is_none()) {
+            node.start();
+        }
+        for node in &mut self.nodes {
+            node.ready().await;
+        }
+    }
+
+    /// SIGKILL to all, at once.
+    pub fn kill_all(&mut self) {
+        for node in &self.nodes {
+            node.signal(Signal::KILL);
+        }
+        for node in &mut self.nodes {
+            node.kill();
+        }
+    }
+
+    /// SIGTERM to all, at once; all must stop in order.
+    pub async fn terminate_all(&mut self) {
+        for node in &self.nodes {
+            node.signal(Signal::TERM);
+        }
+        for node in &mut self.nodes {
+            assert!(node.exit().await.success(), "node {} stopped with an error", node.id);
+        }
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.client.clone()).collect()
+    }
+
+    pub fn node(&mut self, id: u64) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.id == id).unwrap()
+    }
+
+    /// A client of the whole cluster, with a session of its own.
+    pub fn client(&self) -> Client {
+        Client::builder().endpoints(self.endpoints()).deadline(Duration::from_secs(40)).connect_lazy().unwrap()
+    }
+
+    /// The node that a majority follows.
+    pub async fn leader(&self) -> u64 {
+        until("a leader that a majority follows", async || {
+            let mut leaders = Vec::new();
+            for node in self.nodes.iter().filter(|node| node.process.is_some() && !node.paused) {
+                leaders.extend(node.status(false).await.map(|status| status.leader_id));
+            }
+            let majority = self.nodes.len() / 2 + 1;
+            let followed = |id: &&u64| **id != 0 && leaders.iter().filter(|other| other == id).count() >= majority;
+            leaders.iter().find(followed).copied()
+        })
+        .await
+    }
+
+    /// A node that does not lead.
+    pub async fn follower(&self) -> u64 {
+        let leader = self.leader().await;
+        self.nodes.iter().map(|node| node.id).find(|id| *id != leader).unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.kill();
+        }
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                let text = node.whole_log();
+                let from = text.len().saturating_sub(SHOWN);
+                let from = (from..).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+                eprintln!("== the end of the log of node {} ==\n{}", node.id, &text[from..]);
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Starts the process. Waits for nothing.
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "node {} runs already", self.id);
+        self.began = self.whole_log().len();
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(binary());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MESHSTORE_")) {
+            command.env_remove(name);
+        }
+        command
+            .args(["serve", "--node", &self.id.to_string(), "--config"])
+            .arg(&self.toml)
+            .arg("--data")
+            .arg(&self.data);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.process = Some(command.spawn().unwrap());
+    }
+
+    fn child(&self) -> &Child {
+        self.process.as_ref().unwrap_or_else(|| panic!("node {} does not run", self.id))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child()), signal).unwrap();
+    }
+
+    /// SIGKILL, if it runs.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        self.paused = false;
+    }
+
+    /// SIGTERM; how it ended.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.exit().await
+    }
+
+    /// SIGSTOP: the process stands still, its connections stay open.
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+        self.paused = true;
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
+        self.paused = false;
+    }
+
+    /// Waits until the process has ended: how.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let process = self.process.as_mut().unwrap();
+        let status = until("the end of a process", async || process.try_wait().unwrap()).await;
+        self.process = None;
+        status
+    }
+
+    /// Waits until the node serves and knows a leader.
+    pub async fn ready(&mut self) {
+        let (id, http) = (self.id, self.http.clone());
+        until(&format!("node {id} to be ready"), async || {
+            let ended = self.process.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "node {id} has ended: {}", self.log());
+            http_get(&http, "/readyz").await.filter(|(code, _)| *code == 200).map(drop)
+        })
+        .await;
+    }
+
+    /// Starts the process, which must refuse to run: the sentence with which it does. That its exit code says so,
+    /// too, is checked.
+    pub async fn refusal(&mut self, code: i32) -> String {
+        self.start();
+        let status = self.exit().await;
+        let log = self.log();
+        assert_eq!(status.code(), Some(code), "{log}");
+        let said = log.lines().rev().find_map(|line| line.strip_prefix("error: "));
+        said.unwrap_or_else(|| panic!("no error was said: {log}")).to_owned()
+    }
+
+    fn whole_log(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// What it has logged since it was last started.
+    pub fn log(&self) -> String {
+        self.whole_log()[self.began..].to_owned()
+    }
+
+    /// A client that asks this node only.
+    pub fn pinned(&self) -> Client {
+        let client = Client::builder().endpoints([&self.client]).deadline(Duration::from_secs(20));
+        client.connect_lazy().unwrap().pin(&self.client).unwrap()
+    }
+
+    /// What the node says of itself; `None` if it does not answer.
+    pub async fn status(&self, with_hash: bool) -> Option<Status> {
+        self.pinned().with_deadline(Duration::from_secs(2)).cluster().status(with_hash).await.ok()
+    }
+
+    /// A value of `/metrics`.
+    pub async fn metric(&self, name: &str) -> Option<u64> {
+        let (_, text) = http_get(&self.http, "/metrics").await?;
+        text.lines().find_map(|line| line.strip_prefix("meshstore_")?.strip_prefix(name)?.trim().parse().ok())
+    }
+}
+
+/// Status code and body; `None` if nobody answers in time.
+pub async fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
+    let get = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    };
+    timeout(Duration::from_secs(2), get).await.ok().flatten()
+}
+
+fn binary() -> PathBuf {
+    std::env::var_os("MESHSTORE_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_meshstore").into(), Into::into)
+}
+
+/// A port that nobody uses. Below those that the kernel gives to connections, so that a node that is started again
+/// finds its ports free; each process of tests looks in a range of its own, so that two do not choose the same one.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let range = u16::try_from(std::process::id() % 180).unwrap() * 100;
+    loop {
+        let port = 12_000 + range + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Everything in a directory: path and bytes of each file.
+pub fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut found, mut open) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                found.push((path, bytes));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whether two states of a directory are the same; names the first file that differs.
+pub fn assert_unchanged(before: &[(PathBuf, Vec<u8>)], directory: &Path) {
+    let after = contents(directory);
+    let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    assert_eq!(names(before), names(&after), "files came or went");
+    for ((path, before), (_, after)) in before.iter().zip(&after) {
+        assert!(before == after, "{} was changed", path.display());
+    }
+}
+
+/// Copies a directory with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    for (path, bytes) in contents(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        File::create(target).unwrap().write_all(&bytes).unwrap();
+    }
+}

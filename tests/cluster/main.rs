@@ -1,0 +1,24 @@
+//! Clusters of real processes, which are killed, paused, stopped and started wrongly while clients write.
+//!
+//! `harness` runs the processes, `load` writes and remembers what it was told, `proof` compares that with what each node
+//! holds. `faults` and `restarts` are about losing nothing, `refusals` and `damage` about starts that must not be, `garbage`
+//! about what a network may send.
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test"
+)]
+
+mod damage;
+mod faults;
+mod garbage;
+mod harness;
+mod load;
+mod proof;
+mod refusals;
+mod restarts;

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use meshstore::{
     environment::{
         Clock, Environment,
-        executor::{Executor, Running, Signal, Step, Worker, drive},
+        executor::{Executor, Running, Signal, Step, Worker},
         net::{Io, Listener, Net},
     },
     error::Fault,
@@ -68,10 +68,22 @@ impl Executor for SlowTasks {
         let mut rng = StdRng::seed_from_u64(self.0.lock().unwrap().random());
         let (sender, running) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
-            let slow = Slow { worker, ready: false, pause: Box::new(move || pause(&mut rng)) };
-            let _ = sender.send(drive(Box::new(slow), signal).await);
+            // Nobody listens any more if the node is already gone.
+            let _ = sender.send(drive_slowly(worker, signal, &mut rng).await);
         });
         running
+    }
+}
+
+async fn drive_slowly(mut worker: Box<dyn Worker>, signal: Signal, rng: &mut StdRng) -> Result<(), Fault> {
+    loop {
+        tokio::time::sleep(pause(rng)).await;
+        match worker.step()? {
+            Step::Again => {}
+            Step::Wait => signal.raised().await,
+            Step::WaitFor(time) => drop(tokio::time::timeout(time, signal.raised()).await),
+            Step::Done => return Ok(()),
+        }
     }
 }
 
@@ -79,27 +91,6 @@ impl Executor for SlowTasks {
 fn pause(rng: &mut StdRng) -> Duration {
     let most_us = if rng.random_bool(0.01) { 60_000 } else { 3_000 };
     Duration::from_micros(rng.random_range(0..most_us))
-}
-
-struct Slow {
-    worker: Box<dyn Worker>,
-    /// Whether the pause before the next step is over.
-    ready: bool,
-    pause: Box<dyn FnMut() -> Duration + Send>,
-}
-
-impl Worker for Slow {
-    fn step(&mut self) -> Result<Step, Fault> {
-        self.ready = !self.ready;
-        if self.ready {
-            return Ok(Step::WaitFor((self.pause)()));
-        }
-        let step = self.worker.step()?;
-        if step == Step::Again {
-            return self.step();
-        }
-        Ok(step)
-    }
 }
 
 struct SimNet;

@@ -336,6 +336,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
             if let Some(snapshot) = self.current_snapshot().map_err(|fault| self.stopped(fault))? {
                 return Ok(snapshot);
             }
+            if self.core().applied.is_none() {
+                // It would wait for ever. openraft asks for this only if the log was purged.
+                let reason = "the log begins later than the state, which is empty: storage was lost, or is another's";
+                return Err(self.stopped(Fault::new(reason)));
+            }
             self.freeze_now();
             flushed.changed().await.map_err(|_| io::Error::other("storage has stopped"))?;
         }

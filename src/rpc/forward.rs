@@ -28,6 +28,7 @@ use tonic::{Status, body::Body, transport::Channel};
 use tower::{Layer, Service, ServiceExt};
 
 use self::body::{Answer, Passed, Sent};
+use super::{TIMEOUT, time_allowed};
 use crate::{
     error::Error,
     limits,
@@ -50,7 +51,6 @@ pub struct Forwarded {
 
 /// On a call that is passed on: the principal.
 const FORWARDED: HeaderName = HeaderName::from_static("x-meshstore-forwarded");
-const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Everything in front of a message: gRPC's flag and length.
 const FRAME_BYTES: usize = 5;
 
@@ -174,6 +174,7 @@ impl Forward {
     {
         let unavailable = |reason: String| Error::Unavailable { reason, leader: Some(member.client_address.clone()) };
         let (mut parts, body) = request.into_parts();
+        // As the services see it, too. What this node has spent so far is too little to be counted.
         let time = time_allowed(&parts.headers)?;
         let deadline = Instant::now() + time;
         let principal = (self.principal)(&parts.extensions);
@@ -229,43 +230,13 @@ impl Forward {
             .map_err(|_| Error::PermissionDenied("the caller's name holds control characters".into()))?;
         headers.insert(FORWARDED, principal);
         let time = format!("{}m", time.as_millis().max(1));
-        headers.insert(
-            TIMEOUT,
-            HeaderValue::from_str(&time).map_err(|_| Error::invalid("grpc-timeout", time, "a number"))?,
-        );
+        headers.insert(TIMEOUT, HeaderValue::from_str(&time).map_err(|_| Error::invalid(TIMEOUT, time, "a number"))?);
         Ok(())
     }
 }
 
 async fn call(channel: Channel, request: Request<Body>) -> Result<Response<Body>, tonic::transport::Error> {
     channel.oneshot(request).await
-}
-
-/// How long the caller waits, as the services see it, too. What this node has spent so far is too little to
-/// be counted.
-fn time_allowed(headers: &HeaderMap) -> Result<Duration, Error> {
-    let Some(value) = headers.get(TIMEOUT) else { return Ok(Duration::from_millis(limits::DEADLINE_DEFAULT_MS)) };
-    let text = value.to_str().unwrap_or_default();
-    let time = parse_timeout(text)
-        .ok_or_else(|| Error::invalid("grpc-timeout", text, "must be up to 8 digits and one of H M S m u n"))?;
-    Ok(time.min(Duration::from_millis(limits::DEADLINE_MAX_MS)))
-}
-
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3_600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
 }
 
 /// Whether the channel's own timer, which reads the same header, was faster than ours.

@@ -83,16 +83,17 @@ pub fn principal_of(_: &::http::Extensions) -> String {
 /// Until when an answer is of use: the caller's deadline less a margin, or the default; never more than the
 /// longest that a node waits. Errors: `InvalidArgument` for a deadline that is not one.
 pub fn deadline<T>(request: &Request<T>) -> Result<Instant> {
-    let asked = match request.metadata().get(TIMEOUT) {
-        Some(value) => {
-            let text = value.to_str().unwrap_or_default();
-            timeout(text)
-                .ok_or_else(|| Error::invalid(TIMEOUT, text, "must be up to 8 digits and one of H M S m u n"))?
-        }
-        None => Duration::from_millis(limits::DEADLINE_DEFAULT_MS),
-    };
-    let time = asked.min(Duration::from_millis(limits::DEADLINE_MAX_MS));
+    let time = time_allowed(request.metadata().as_ref())?;
     Ok(Instant::now() + (time - MARGIN.min(time / 10)))
+}
+
+/// How long the caller waits; never more than the longest that a node waits.
+fn time_allowed(headers: &::http::HeaderMap) -> Result<Duration> {
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(Duration::from_millis(limits::DEADLINE_DEFAULT_MS)) };
+    let text = value.to_str().unwrap_or_default();
+    let time =
+        timeout(text).ok_or_else(|| Error::invalid(TIMEOUT, text, "must be up to 8 digits and one of H M S m u n"))?;
+    Ok(time.min(Duration::from_millis(limits::DEADLINE_MAX_MS)))
 }
 
 /// The time that the gRPC header names.

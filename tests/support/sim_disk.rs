@@ -132,6 +132,11 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(copy)))
     }
 
+    /// Begins a new series of chances.
+    pub fn reseed(&self, seed: u64) {
+        self.inner().rng = StdRng::seed_from_u64(seed);
+    }
+
     /// What later crashes take away.
     pub fn set_loss(&self, loss: Loss) {
         self.inner().loss = loss;

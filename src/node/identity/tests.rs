@@ -1,3 +1,5 @@
+//! What a directory does when it is new, copied, locked, damaged or somebody else's, and how nodes form a cluster.
+
 use std::{
     fs,
     sync::{

@@ -1,3 +1,5 @@
+//! Golden bytes of all messages between peers: whoever changes one breaks clusters of mixed releases.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::{EntryPayload, entry::RaftEntry};

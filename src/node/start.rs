@@ -247,8 +247,11 @@ impl Running {
         for task in &tasks {
             task.abort();
         }
+        // Raft ends only after a purge that it has begun, and that may wait for the floor.
+        let floor = tokio::spawn(jobs::advance_snapshot(Arc::clone(&shared)));
         self.listener.stop().await;
         shared.consensus.shutdown().await;
+        floor.abort();
         shared.machine.store().close().await;
         shared.log.close().await?;
         tracing::info!("stopped");

@@ -250,9 +250,12 @@ impl Running {
         for task in &tasks {
             task.abort();
         }
+        // Raft ends only after a purge that it has begun, and that may wait for the floor.
+        let floor = tokio::spawn(jobs::advance_snapshot(Arc::clone(&shared)));
         self.listener.stop().await;
         shared.pages.clear();
         shared.consensus.shutdown().await;
+        floor.abort();
         shared.machine.store().close().await;
         shared.log.close().await?;
         tracing::info!("stopped");

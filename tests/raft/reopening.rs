@@ -43,6 +43,7 @@ struct Expected {
     term: u64,
     last: Option<Position>,
     purged: Option<Position>,
+    to_purge: Option<Position>,
     committed: Option<Position>,
     /// What a crash may go back to.
     committed_before: Vec<Option<Position>>,
@@ -101,8 +102,7 @@ impl World {
             }
             Step::Purge(index) => {
                 replica.purge(self.at(index)).unwrap();
-                // No further than storage has it.
-                expected.purged = expected.purged.max(expected.flushed.min(Some(self.at(index))));
+                expected.to_purge = Some(self.at(index));
             }
             Step::Install(index) => {
                 let mut donor = Replica::open(&SimDisk::new(9)).unwrap();
@@ -116,6 +116,8 @@ impl World {
                 (expected.flushed, expected.applied) = (to, to);
             }
         }
+        // No further than storage has it.
+        expected.purged = expected.purged.max(expected.flushed.min(expected.to_purge));
         assert_eq!(replica.log.vote().map_or(0, |vote| vote.term), expected.term);
         assert_eq!(replica.log.bounds(), (expected.purged, expected.last));
         assert_eq!(replica.log.committed(), expected.committed);

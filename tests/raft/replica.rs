@@ -91,7 +91,7 @@ impl Replica {
         let options = Options {
             engine: EngineKind::Memory,
             merge_pairs: 4,
-            compact_bytes: 1_500,
+            compact_bytes: 800,
             compact_runs: 3,
             ..Options::new("/data/storage", CLUSTER)
         };
@@ -210,8 +210,7 @@ impl Replica {
         let both = async move {
             let purge = log.purge(meta.last_log_id.unwrap());
             let install = machine.install_snapshot(meta, received);
-            let (purged, installed) = futures_util::future::join(purge, install).await;
-            installed.and(purged)
+            futures_util::future::try_join(purge, install).await.map(drop)
         };
         self.finish(both)?.map_err(as_fault)?;
         self.settle()

@@ -159,13 +159,15 @@ impl Cluster {
     /// The node that a majority follows.
     pub async fn leader(&self) -> u64 {
         until("a leader that a majority follows", async || {
-            let mut leaders = Vec::new();
+            let mut statuses = Vec::new();
             for node in self.nodes.iter().filter(|node| node.process.is_some() && !node.paused) {
-                leaders.extend(node.status(false).await.map(|status| status.leader_id));
+                statuses.extend(node.status(false).await);
             }
-            let majority = self.nodes.len() / 2 + 1;
-            let followed = |id: &&u64| **id != 0 && leaders.iter().filter(|other| other == id).count() >= majority;
-            leaders.iter().find(followed).copied()
+            // Followers may name one that they followed before they were started again.
+            let leader = statuses.iter().find(|status| status.role == "leader")?;
+            let follows = |status: &&Status| (status.leader_id, status.term) == (leader.node_id, leader.term);
+            let followers = statuses.iter().filter(follows).count();
+            (followers > self.nodes.len() / 2).then_some(leader.node_id)
         })
         .await
     }

@@ -34,6 +34,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs a node until it is told to stop (SIGTERM, SIGINT) or is broken.
 pub fn run(config: Config) -> Result<(), Fault> {
+    net::raise_file_limit();
     let runtime = |name: &str, threads: usize| {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)

@@ -26,11 +26,15 @@ use crate::{
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// See [`KEEP_ALIVE`].
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
+/// A node is ready if it has heard of its cluster within so many of the longest election timeouts. An election passes
+/// within it.
+const READY_ELECTIONS: u32 = 10;
 /// How long open calls may go on after the node was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs a node until it is told to stop (SIGTERM, SIGINT) or is broken.
 pub fn run(config: Config) -> Result<(), Fault> {
+    net::raise_file_limit();
     let runtime = |name: &str, threads: usize| {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -83,7 +87,7 @@ pub async fn serve(
     };
     let (drain, drained) = watch::channel(false);
     let clients = serve_clients(&environment, &config, &running.node, drained).await?;
-    http.serves(&running.node);
+    http.serves(&running.node, config.cluster.raft.election_max * READY_ELECTIONS);
     let broken = tokio::select! {
         fault = faults.wait() => Some(fault),
         () = &mut stop => None,

@@ -16,7 +16,11 @@ use std::{
 
 use futures_util::{Stream, future::BoxFuture};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tonic::transport::{
     Channel, Endpoint,
     server::{Connected, TcpConnectInfo},
@@ -47,12 +51,14 @@ pub struct Io {
     stream: Box<dyn ByteStream>,
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
+    /// Its place among those that its listener may have open.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Io {
     /// A connection over `stream` between these two ends, as far as they are known.
     pub fn new(stream: impl ByteStream + 'static, local: Option<SocketAddr>, remote: Option<SocketAddr>) -> Self {
-        Self { stream: Box::new(stream), local, remote }
+        Self { stream: Box::new(stream), local, remote, _place: None }
     }
 
     /// The other end.
@@ -116,7 +122,9 @@ impl Net for RealNet {
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let listener = tokio::net::TcpListener::bind(address).await?;
-            Ok(Box::new(RealListener(listener)) as Box<dyn Listener>)
+            let (address, bound) = (address.to_owned(), connections());
+            let places = Arc::new(Semaphore::new(bound));
+            Ok(Box::new(RealListener { listener, address, bound, places, full: false }) as Box<dyn Listener>)
         })
     }
 
@@ -125,15 +133,52 @@ impl Net for RealNet {
     }
 }
 
-struct RealListener(tokio::net::TcpListener);
+/// Raises the number of files and connections that this process may have open to what it may ask for.
+pub fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(?current, ?maximum, %error, "cannot raise the number of open files");
+    }
+}
+
+/// How many connections a listener may have open: a quarter of what the process may open. A node has three listeners,
+/// so however many connect a quarter is left for its files, without which it could not go on.
+fn connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+    (files.unwrap_or(usize::MAX) / 4).clamp(16, 1 << 20)
+}
+
+struct RealListener {
+    listener: tokio::net::TcpListener,
+    address: String,
+    bound: usize,
+    places: Arc<Semaphore>,
+    /// Whether the last connection was turned away; said only when it changes.
+    full: bool,
+}
 
 impl Listener for RealListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Io>> {
-        Box::pin(async move { tcp(self.0.accept().await?.0) })
+        Box::pin(async move {
+            loop {
+                let (stream, _) = self.listener.accept().await?;
+                let Ok(place) = self.places.clone().try_acquire_owned() else {
+                    if !std::mem::replace(&mut self.full, true) {
+                        let (address, open) = (&self.address, self.bound);
+                        tracing::warn!(%address, open, "too many connections: new ones are closed at once");
+                    }
+                    continue;
+                };
+                self.full = false;
+                return Ok(Io { _place: Some(place), ..tcp(stream)? });
+            }
+        })
     }
 
     fn local_address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 

@@ -31,7 +31,8 @@ struct Heard {
     pending: VecDeque<(Duration, u64)>,
 }
 
-/// More heartbeats than this that are not applied yet say nothing new: the newest are dropped.
+/// How many moments may be pending. When there are more every second one is forgotten, which makes the age look greater
+/// than it is for a while; but never the newest, since it may be long before anybody asks.
 const PENDING: usize = 64;
 
 impl Freshness {
@@ -65,10 +66,19 @@ impl Freshness {
         let Some(echo) = echo.filter(|echo| echo.life == self.life && quorum_age_ms != u64::MAX) else { return };
         let sent_after = Duration::from_millis(echo.at_ms);
         let quorum_age = Duration::from_millis(quorum_age_ms);
+        let mut at = sent_after.saturating_sub(quorum_age);
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.pending.len() < PENDING {
-            heard.pending.push_back((sent_after.saturating_sub(quorum_age), commit_index));
+        if let Some((before, _)) = heard.pending.pop_back_if(|(_, commit)| *commit == commit_index) {
+            at = at.max(before);
         }
+        if heard.pending.len() >= PENDING {
+            let mut keep = false;
+            heard.pending.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        heard.pending.push_back((at, commit_index));
     }
 
     /// The age of what is applied up to `applied_index`, in milliseconds; `u64::MAX` if nothing is known.
@@ -125,5 +135,19 @@ mod tests {
         assert_eq!(freshness.age_ms(25), 100);
         hand.0.store(3_200, Relaxed);
         assert_eq!(freshness.age_ms(25), 2_100);
+    }
+
+    #[test]
+    fn what_is_heard_last_counts_however_long_nobody_asked() {
+        let hand = Arc::new(Hand::default());
+        let freshness = Freshness::new(hand.clone());
+        for (beat, commit) in (1..=1_000).map(|beat| (beat, 5)).chain((1_001..=2_000).map(|beat| (beat, beat))) {
+            hand.0.store(beat * 100, Relaxed);
+            freshness.heard(Some(freshness.pulse()), 0, commit);
+        }
+        assert!(freshness.heard.lock().unwrap().pending.len() <= PENDING);
+        assert_eq!(freshness.age_ms(5), 100_000, "the last heartbeat with this commit index");
+        assert!(freshness.age_ms(1_900) < 20_000, "not all moments are kept, but some are");
+        assert_eq!(freshness.age_ms(2_000), 0);
     }
 }

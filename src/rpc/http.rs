@@ -3,7 +3,7 @@
 //! `/livez` says that the process serves; `/readyz` that calls will be answered, and if not, why; `/metrics` is
 //! Prometheus' text format.
 
-use std::{fmt::Write as _, io, net::SocketAddr};
+use std::{fmt::Write as _, io, net::SocketAddr, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use tokio::sync::watch;
@@ -22,7 +22,8 @@ use crate::{
 #[derive(Clone)]
 enum Phase {
     Starting,
-    Serving(Node),
+    /// With the longest silence of the leader, or of a quorum, that it is still ready with.
+    Serving(Node, Duration),
     Stopping,
 }
 
@@ -49,9 +50,10 @@ impl Http {
         Ok(Self { phase })
     }
 
-    /// The node serves calls.
-    pub fn serves(&self, node: &Node) {
-        self.phase.send_replace(Phase::Serving(node.clone()));
+    /// The node serves calls. It is ready as long as it leads with a quorum, or has applied what a leader told it that
+    /// long ago.
+    pub fn serves(&self, node: &Node, silence: Duration) {
+        self.phase.send_replace(Phase::Serving(node.clone(), silence));
     }
 
     /// The node is stopping.
@@ -65,9 +67,15 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
     let reason = match phase {
         Phase::Starting => "starting: the log is being recovered, or the other nodes are waited for".to_owned(),
         Phase::Stopping => "stopping".to_owned(),
-        Phase::Serving(node) => match node.leadership() {
-            Leadership::Me { .. } | Leadership::Other { .. } => return (StatusCode::OK, "ready\n".into()),
-            Leadership::Unknown => "no leader is known: an election is under way, or no quorum is reached".to_owned(),
+        Phase::Serving(node, silence) => match (node.leadership(), node.age_ms()) {
+            (Leadership::Unknown, _) => "no leader is known: an election is under way, or no quorum is reached".into(),
+            (_, age_ms) if u128::from(age_ms) <= silence.as_millis() => return (StatusCode::OK, "ready\n".into()),
+            // The leader that a vote of earlier names may be long gone.
+            (Leadership::Me { .. }, _) => "this node leads, but no quorum answers it".into(),
+            (Leadership::Other { id, .. }, u64::MAX) => format!("nothing was heard yet from node {id}, which led last"),
+            (Leadership::Other { id, .. }, age_ms) => {
+                format!("node {id} leads or led, and what was applied here of it is {age_ms} ms old")
+            }
         },
     };
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))
@@ -76,7 +84,7 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
 async fn metrics(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, String) {
     let phase = phase.borrow().clone();
     match phase {
-        Phase::Serving(node) => (StatusCode::OK, Text::default().of(&node)),
+        Phase::Serving(node, _) => (StatusCode::OK, Text::default().of(&node)),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "# the node does not serve\n".into()),
     }
 }

@@ -136,6 +136,10 @@ impl Merger {
 
     /// Closes the index. If it holds exactly what the manifest says, the next start is told that it need not look.
     fn close(&mut self) -> Result<Step, Fault> {
+        // The last to end: what the others commit on their way out takes the clean mark away again.
+        if *self.shared.ended.borrow() < 2 {
+            return Ok(Step::WaitFor(CLOSE_POLL));
+        }
         let index = match self.closing.take() {
             Some(index) => index,
             None => {

@@ -13,7 +13,7 @@ use tokio::{
 use tonic::Code;
 
 use crate::{
-    harness::{Cluster, Settings},
+    harness::{Cluster, EAGER, Settings, until},
     load::Load,
     proof::prove,
 };
@@ -114,6 +114,39 @@ async fn two_thousand_idle_connections() {
     cluster.node(leader).ready().await;
     drop(idle);
     load.more(100).await;
+    prove(&cluster, &load.finish().await, BYTES).await;
+}
+
+/// However many connect, there are files left to flush into.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_than_a_node_may_open() {
+    let mut cluster = Cluster::new(3, EAGER);
+    for node in &mut cluster.nodes {
+        node.open_files = Some(256);
+    }
+    cluster.start_all().await;
+    let mut load = Load::start(&cluster, BYTES);
+    load.more(100).await;
+    let leader = cluster.leader().await;
+    let mut idle = Vec::new();
+    for number in 0..600 {
+        let node = cluster.node(leader);
+        let address = [&node.client, &node.peer][number % 2];
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    until("the node to turn connections away", async || {
+        cluster.node(leader).log().contains("too many connections").then_some(())
+    })
+    .await;
+    let applied = cluster.node(leader).metric("log_applied_index").await.unwrap();
+    load.more(300).await;
+    until("a flush meanwhile", async || {
+        cluster.node(leader).metric("flushed_index").await.filter(|flushed| *flushed > applied)
+    })
+    .await;
+    drop(idle);
+    cluster.node(leader).ready().await;
+    cluster.node(leader).pinned().state().list_all("").await.unwrap();
     prove(&cluster, &load.finish().await, BYTES).await;
 }
 

@@ -67,6 +67,8 @@ pub struct Node {
     pub data: PathBuf,
     /// Its `cluster.toml`.
     pub toml: PathBuf,
+    /// How many files it may have open; `None`: as many as the test.
+    pub open_files: Option<u32>,
     log: PathBuf,
     /// Where in the log the current run begins.
     began: usize,
@@ -96,6 +98,7 @@ impl Cluster {
                 http,
                 data: directory.path().join(format!("node-{id}")),
                 toml: toml.clone(),
+                open_files: None,
                 log: directory.path().join(format!("node-{id}.log")),
                 began: 0,
                 process: None,
@@ -159,13 +162,15 @@ impl Cluster {
     /// The node that a majority follows.
     pub async fn leader(&self) -> u64 {
         until("a leader that a majority follows", async || {
-            let mut leaders = Vec::new();
+            let mut statuses = Vec::new();
             for node in self.nodes.iter().filter(|node| node.process.is_some() && !node.paused) {
-                leaders.extend(node.status(false).await.map(|status| status.leader_id));
+                statuses.extend(node.status(false).await);
             }
-            let majority = self.nodes.len() / 2 + 1;
-            let followed = |id: &&u64| **id != 0 && leaders.iter().filter(|other| other == id).count() >= majority;
-            leaders.iter().find(followed).copied()
+            // Followers may name one that they followed before they were started again.
+            let leader = statuses.iter().find(|status| status.role == "leader")?;
+            let follows = |status: &&Status| (status.leader_id, status.term) == (leader.node_id, leader.term);
+            let followers = statuses.iter().filter(follows).count();
+            (followers > self.nodes.len() / 2).then_some(leader.node_id)
         })
         .await
     }
@@ -199,7 +204,14 @@ impl Node {
         assert!(self.process.is_none(), "node {} runs already", self.id);
         self.began = self.whole_log().len();
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = Command::new(binary());
+        let mut command = match self.open_files {
+            None => Command::new(binary()),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "ulimit -n $0; exec \"$@\"", &files.to_string()]).arg(binary());
+                shell
+            }
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MESHSTORE_")) {
             command.env_remove(name);
         }

@@ -241,10 +241,14 @@ impl Bench {
         let store = self.store.clone();
         let closing = runtime.spawn(async move { store.close().await });
         runtime.block_on(tokio::task::yield_now());
-        for worker in 0..self.workers.len() {
-            while self.step(worker)? != Step::Done {}
+        // A worker that is done is dropped at once, as its thread does: others may wait for that.
+        while !self.workers.is_empty() {
+            for (name, mut worker, signal) in std::mem::take(&mut self.workers) {
+                if worker.step()? != Step::Done {
+                    self.workers.push((name, worker, signal));
+                }
+            }
         }
-        self.workers.clear();
         runtime.block_on(closing).unwrap();
         Ok(self.model)
     }

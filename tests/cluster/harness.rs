@@ -216,7 +216,8 @@ impl Node {
             command.env_remove(name);
         }
         command
-            .args(["serve", "--node", &self.id.to_string(), "--config"])
+            // With openraft's warnings, which say what peers answer.
+            .args(["serve", "--log-level", "info,openraft=warn", "--node", &self.id.to_string(), "--config"])
             .arg(&self.toml)
             .arg("--data")
             .arg(&self.data);

@@ -219,11 +219,16 @@ impl Replica {
     /// Closes in order, as a node that stops.
     pub fn close(mut self) -> Result<(), Fault> {
         let (log, store) = (self.log.clone(), self.store().clone());
-        // The workers that are done must not be stepped again.
         let closing = self.runtime.spawn(async move { store.close().await });
         self.runtime.clone().block_on(tokio::task::yield_now());
-        for mut worker in self.workers.drain(1..) {
-            while worker.step()? != Step::Done {}
+        // A worker that is done is dropped at once, as its thread does: others may wait for that.
+        let mut working: Vec<_> = self.workers.drain(1..).collect();
+        while !working.is_empty() {
+            for mut worker in std::mem::take(&mut working) {
+                if worker.step()? != Step::Done {
+                    working.push(worker);
+                }
+            }
         }
         self.runtime.clone().block_on(closing).unwrap();
         let closing = self.runtime.spawn(async move { log.close().await });

@@ -12,10 +12,10 @@
 //!
 //! * The writer (apply) touches memory only. It freezes the memtable at a [`Checkpoint`] and goes on.
 //! * The [flusher](flush) writes a frozen table as a run once the log is durable behind it; then the log
-//!   may be purged up to there. The [merger](merger) brings the index up to it. The [compactor](compact) joins files.
+//!   may be purged up to there. The [`merger`] brings the index up to it. The [compactor](compact) joins files.
 //!   All three are step functions.
 //! * A [`View`] shows one revision and blocks nobody; see [`read`] for why it is right without locks.
-//! * A [`Snapshot`] is a list of files, merged while it streams. Run, base, snapshot and backup are [one format](file).
+//! * A [`Snapshot`] is a list of files, merged while it streams. Run, base, snapshot and backup are [one format](mod@file).
 //! * At [start] the index is verified or rebuilt; damaged files are faults that name file and offset.
 //!
 //! Storage knows bytes, not records: what it must know of them (accounts, dropped scopes) it asks an

@@ -14,12 +14,11 @@ use super::{
     log_store::LogStore,
     network::PeerNetwork,
     state_machine::{Machine, SnapshotData},
-    types::{Command, CommittedLeaderId, LogEntry, Member, NodeId, Runtime, TypeConfig},
+    types::{Command, CommittedLeaderId, Member, NodeId, Runtime, TypeConfig},
 };
 use crate::{
     error::{Error, Fault},
-    limits,
-    model::{Outcome, Position},
+    model::Outcome,
 };
 
 /// openraft with our types.
@@ -83,8 +82,6 @@ pub struct RaftStatus {
     pub members: Vec<(NodeId, Member, bool)>,
     /// On the leader: the last log index known to be on each member's disk.
     pub matched: BTreeMap<NodeId, u64>,
-    /// On the leader: milliseconds since a quorum last answered it.
-    pub quorum_age_ms: Option<u64>,
 }
 
 impl Consensus {
@@ -248,9 +245,6 @@ impl Consensus {
             purged_index: metrics.purged.index().unwrap_or(0),
             members: members.map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect(),
             matched: matched.map(|(id, position)| (*id, position.index().unwrap_or(0))).collect(),
-            quorum_age_ms: metrics
-                .last_quorum_acked
-                .map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         })
     }
 
@@ -289,11 +283,3 @@ fn not_leading(forward: Option<&ForwardToLeader<TypeConfig>>) -> Error {
     let leader = forward.and_then(|forward| forward.leader_node.as_ref()).map(|member| member.client_address.clone());
     Error::Unavailable { reason: "this node does not lead".into(), leader }
 }
-
-/// The term and index of an entry.
-pub fn position_of(entry: &LogEntry) -> Position {
-    use openraft::entry::RaftEntry;
-    entry.log_id().into()
-}
-
-const _: () = assert!(limits::APPEND_BYTES <= limits::PEER_DECODE_BYTES);

@@ -14,6 +14,7 @@ use super::{
     file::{FileKind, Reader, Writer},
     files::{FileSet, StoredFile},
     merge::Merge,
+    pace::Pace,
     shared::{EndOfWorker, Shared},
 };
 use crate::{
@@ -160,12 +161,14 @@ impl Worker for Compactor {
             return Ok(Step::Done);
         }
         let Some(mut joining) = self.joining.take() else { return self.begin() };
+        let clock = &*self.shared.environment.clock;
+        let pace = Pace::begin(clock);
         if joining.advance()? {
             self.joining = Some(joining);
         } else {
             self.finish(joining)?;
         }
-        Ok(Step::Again)
+        Ok(pace.next(clock, false))
     }
 }
 

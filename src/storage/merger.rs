@@ -1,7 +1,7 @@
 //! The merger: brings the index up to the runs, in small steps beside the readers.
 //!
 //! One frozen table at a time, oldest first, once its run is on disk: plain writes of a few hundred pairs a
-//! step, then one sync, then the manifest says that the index holds the run. While a view older than the
+//! step, unhurried while no other table waits, then one sync, then the manifest says that the index holds the run. While a view older than the
 //! table is open, what the index said of each key is kept first. With nothing to merge it lets go of what
 //! no view needs any more and removes the pairs of dropped scopes. At the end it closes the index.
 
@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::{
     engine::{Closed, Pair},
+    pace::Pace,
     reclaim::Dropped,
     shared::{EndOfWorker, Shared},
     tables::{Frozen, Index, Tables},
@@ -54,7 +55,7 @@ impl Merger {
 
     fn begin(&mut self) -> Result<Step, Fault> {
         let tables = self.shared.tables.load_full();
-        let Some(frozen) = tables.next_to_merge().filter(|frozen| frozen.run.get().is_some()) else {
+        let Some(frozen) = tables.unmerged().next().filter(|frozen| frozen.run.get().is_some()) else {
             return self.reclaim(&tables);
         };
         // From here on no view older than this can be opened, so those that are open now are all that
@@ -168,11 +169,14 @@ impl Merger {
 
 impl Worker for Merger {
     fn step(&mut self) -> Result<Step, Fault> {
+        let clock = &*self.shared.environment.clock;
+        let pace = Pace::begin(clock);
         self.shared.collect();
         let Some(mut merging) = self.merging.take() else {
             return if self.shared.is_closing() { self.close() } else { self.begin() };
         };
-        if self.shared.tables.load().number != merging.tables.number {
+        let tables = self.shared.tables.load();
+        if tables.number != merging.tables.number {
             // A snapshot was installed: this index is no more.
             return Ok(Step::Again);
         }
@@ -181,6 +185,6 @@ impl Worker for Merger {
         } else {
             self.finish(&merging)?;
         }
-        Ok(Step::Again)
+        Ok(pace.next(clock, self.shared.is_closing() || tables.unmerged().nth(1).is_some()))
     }
 }

@@ -35,6 +35,7 @@ mod memory;
 pub mod memtable;
 mod merge;
 mod merger;
+mod pace;
 mod read;
 mod receive;
 mod reclaim;

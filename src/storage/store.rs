@@ -251,9 +251,8 @@ impl Store {
     /// Whether so much waits to be merged that the writer should pause.
     pub fn is_backed_up(&self) -> bool {
         let tables = self.0.tables.load();
-        let waiting = || tables.frozen.iter().filter(|frozen| !frozen.is_merged());
-        let bytes: usize = waiting().map(|frozen| frozen.table.bytes()).sum();
-        waiting().count() >= FROZEN_TABLES || bytes >= self.0.options.flush_bytes.saturating_mul(2)
+        let bytes: usize = tables.unmerged().map(|frozen| frozen.table.bytes()).sum();
+        tables.unmerged().count() >= FROZEN_TABLES || bytes >= self.0.options.flush_bytes.saturating_mul(2)
     }
 
     /// A scope was dropped at this revision: nobody reads it at later ones, and nothing is written to it any

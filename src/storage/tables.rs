@@ -69,9 +69,9 @@ impl Tables {
         self.undo.iter().filter(|undo| undo.revision > revision).find_map(|undo| undo.get(key))
     }
 
-    /// The oldest frozen table that is not merged.
-    pub(super) fn next_to_merge(&self) -> Option<&Arc<Frozen>> {
-        self.frozen.iter().rev().find(|frozen| !frozen.is_merged())
+    /// The frozen tables that the index does not hold yet, oldest first.
+    pub(super) fn unmerged(&self) -> impl Iterator<Item = &Arc<Frozen>> {
+        self.frozen.iter().rev().filter(|frozen| !frozen.is_merged())
     }
 
     /// The oldest frozen table that has no run yet.

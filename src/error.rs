@@ -34,8 +34,8 @@ pub enum Error {
     /// The store's state forbids the change (a limit, a reference, a uniqueness). Nothing changed.
     #[error("refused: {0}")]
     Refused(String),
-    /// Others changed what this call relied on, several times over. Nothing changed; try again.
-    #[error("lost the race for {0} several times; try again")]
+    /// Others changed what this call relied on. Nothing changed; try again.
+    #[error("{0} was changed by others meanwhile; try again")]
     Conflict(String),
     /// The session is unknown or has expired, or its outcome is no longer kept: nothing was executed
     /// *now*, but an earlier attempt with this sequence may have been.

@@ -38,7 +38,7 @@ Exit codes:
   2  wrong usage, or an invalid argument
   3  not found
   4  unavailable, or the deadline passed with certainly nothing done
-  5  conflict, or refused by the state of the store
+  5  conflict, not permitted, a view too old, or refused by the state of the store
 
 Environment: MESHSTORE_ENDPOINTS, and for serve MESHSTORE_CONFIG, MESHSTORE_NODE, MESHSTORE_DATA,
 MESHSTORE_ENGINE, MESHSTORE_INSECURE, MESHSTORE_LOG. Flags win over them.

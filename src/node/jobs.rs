@@ -1,10 +1,18 @@
 //! What a node does of itself: lets log time pass when something is due, freezes the memtable in time, and
 //! tells the log and Raft what has reached the disk.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Shared, fault::Faults};
-use crate::{error::Fault, model::proposal::Action, raft::consensus::Leadership};
+use super::{
+    Shared,
+    fault::Faults,
+    identity::{self, Address},
+};
+use crate::{
+    error::Fault,
+    model::proposal::Action,
+    raft::{consensus::Leadership, types::NodeId},
+};
 
 /// How often the age of the memtable is looked at. A timer, because an idle node applies nothing that could
 /// remind it.
@@ -81,6 +89,27 @@ pub(super) async fn expire(shared: Arc<Shared>) {
         // What changes meanwhile may be due earlier.
         if let Ok(Err(_)) = tokio::time::timeout(wait, progress.changed()).await {
             return;
+        }
+    }
+}
+
+/// Stops a node whose data directory is another cluster's. Once there is a leader it is known not to be.
+pub(super) async fn recognise(shared: Arc<Shared>, nodes: BTreeMap<NodeId, Address>) {
+    let mut watch = shared.consensus.watch();
+    let led = async {
+        while matches!(shared.consensus.leadership(), Leadership::Unknown) {
+            if shared.consensus.changed(&mut watch).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = led => {}
+        recognised = identity::recognise(&shared.directory, &shared.environment.net, &nodes) => {
+            if let Err(fault) = recognised {
+                shared.faults.report(fault);
+            }
         }
     }
 }

@@ -168,12 +168,7 @@ async fn form(
     if empty && storage::holds_data(environment, &config.data_dir.join("storage"))? {
         return Err(identity::lost_log(directory));
     }
-    let nodes: BTreeMap<NodeId, identity::Address> = config
-        .cluster
-        .nodes
-        .iter()
-        .map(|node| (node.id, identity::Address { peer: node.peer.to_string(), client: node.client.to_string() }))
-        .collect();
+    let nodes = addresses(config);
     if !empty {
         return form_cluster(directory, &environment.net, &nodes, empty).await;
     }
@@ -184,6 +179,13 @@ async fn form(
     listener.stop().await;
     directory.check()?;
     formed
+}
+
+fn addresses(config: &Config) -> BTreeMap<NodeId, identity::Address> {
+    let address = |node: &config::Node| {
+        (node.id, identity::Address { peer: node.peer.to_string(), client: node.client.to_string() })
+    };
+    config.cluster.nodes.iter().map(address).collect()
 }
 
 fn open_store(
@@ -218,6 +220,7 @@ fn start_jobs(shared: &Arc<Shared>, config: &Config) {
     tasks.push(tokio::spawn(jobs::advance_snapshot(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::keep_clock(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::expire(Arc::clone(shared))));
+    tasks.push(tokio::spawn(jobs::recognise(Arc::clone(shared), addresses(config))));
     tasks.push(tokio::spawn(jobs::watch_raft(Arc::clone(shared))));
 }
 

@@ -306,7 +306,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         match snapshot {
             SnapshotData::Incoming(received) => {
                 let machine = self.clone();
@@ -316,7 +316,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 installed.map_err(|fault| self.stopped(fault))
             }
             // openraft restores a state machine that forgot what it had; ours starts where its files end.
-            SnapshotData::Outgoing(_) => Ok(()),
+            SnapshotData::Outgoing(_) if meta.last_log_id <= self.core().applied => Ok(()),
+            SnapshotData::Outgoing(_) => Err(self.stopped(Fault::bug("the state is behind its own files"))),
         }
     }
 

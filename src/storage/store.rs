@@ -77,8 +77,8 @@ impl Options {
             directory: directory.into(),
             cluster,
             engine: EngineKind::Sled,
-            cache_bytes: 64 << 20,
-            flush_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
+            flush_bytes: 32 << 20,
             flush_after: Duration::from_secs(30),
             undo_bytes: 64 << 20,
             merge_pairs: 256,
@@ -154,12 +154,11 @@ impl Store {
     /// What the store knows of itself.
     pub fn status(&self) -> StoreStatus {
         let (tables, set, views) = (self.0.tables.load(), self.0.files.set(), self.0.views());
-        let waiting = || tables.frozen.iter().filter(|frozen| !frozen.is_merged());
         StoreStatus {
             engine: self.0.options.engine,
             memtable_bytes: tables.active.bytes(),
-            frozen_tables: waiting().count(),
-            frozen_bytes: waiting().map(|frozen| frozen.table.bytes()).sum(),
+            frozen_tables: tables.unmerged().count(),
+            frozen_bytes: tables.unmerged().map(|frozen| frozen.table.bytes()).sum(),
             runs: set.runs.len(),
             run_bytes: set.runs.iter().map(|run| run.bytes).sum(),
             base_bytes: set.base.as_ref().map_or(0, |base| base.bytes),

@@ -62,7 +62,7 @@ pub enum Formed {
 
 /// Between two rounds of questions to nodes that do not answer as they should. A real timer: that another
 /// machine has started is told by nothing but asking it.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// How long one question may take.
 const QUESTION: Duration = Duration::from_secs(2);
 /// What is waited for is logged when it changes, and so often.
@@ -207,25 +207,17 @@ impl Forming<'_> {
 
     /// Asks all others who they are: their answers, and what is wrong with the rest.
     async fn round(&mut self) -> Result<(BTreeMap<NodeId, Answer>, Vec<String>), Fault> {
-        let questions = self.clients.iter().map(|(node, channel)| {
-            let mut client = PeerClient::new(channel.clone());
-            async move {
-                let answer = tokio::time::timeout(QUESTION, client.identify(IdentifyRequest {})).await;
-                (*node, answer.map(|answer| answer.map(tonic::Response::into_inner)))
-            }
-        });
         let (mut answers, mut silent) = (BTreeMap::new(), Vec::new());
-        for (node, answer) in join_all(questions).await {
+        for (node, answer) in identify_all(&self.clients).await {
             match answer {
-                Ok(Ok(answer)) => {
+                Ok(answer) => {
                     if let Some(answer) = self.understand(node, answer)? {
                         answers.insert(node, answer);
                     }
                 }
                 // The own address need not be reachable from here; it is asked only to find a double.
-                _ if node == self.node => {}
-                Ok(Err(status)) => silent.push(format!("{} answers {}", self.named(node), said(&status))),
-                Err(_) => silent.push(format!("{} does not answer", self.named(node))),
+                Err(_) if node == self.node => {}
+                Err(problem) => silent.push(format!("{} {problem}", self.named(node))),
             }
         }
         Ok((answers, silent))
@@ -341,7 +333,25 @@ impl Forming<'_> {
     }
 }
 
-fn clients(
+/// Asks all who they are: what each answers, or what is wrong with it.
+pub(super) async fn identify_all(
+    clients: &BTreeMap<NodeId, tonic::transport::Channel>,
+) -> Vec<(NodeId, Result<IdentifyResponse, String>)> {
+    let questions = clients.iter().map(|(node, channel)| {
+        let mut client = PeerClient::new(channel.clone());
+        async move {
+            let answer = match tokio::time::timeout(QUESTION, client.identify(IdentifyRequest {})).await {
+                Ok(Ok(answer)) => Ok(answer.into_inner()),
+                Ok(Err(status)) => Err(format!("answers {}", said(&status))),
+                Err(_) => Err("does not answer".into()),
+            };
+            (*node, answer)
+        }
+    });
+    join_all(questions).await
+}
+
+pub(super) fn clients(
     net: &Arc<dyn Net>,
     nodes: &BTreeMap<NodeId, Address>,
 ) -> Result<BTreeMap<NodeId, tonic::transport::Channel>, Fault> {

@@ -6,6 +6,7 @@
 //! id. [`form`] is how an empty cluster comes to be, and how a wiped node is noticed.
 
 pub mod form;
+mod recognise;
 
 use std::{
     io,
@@ -16,6 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use form::{Address, Formed, form_cluster, lost_log};
+pub use recognise::recognise;
 
 use crate::{
     environment::{

@@ -114,7 +114,10 @@ impl<D> PeerConnection<D> {
     ) -> Result<T> {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(unreachable(said(&status))),
+            Ok(Err(status)) => {
+                self.peers.refused(self.node, &self.member, &status);
+                Err(unreachable(said(&status)))
+            }
             Err(_) => Err(self.timeout(action, limit).into()),
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
+use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use super::identity::{Identity, Introduction};
 use crate::{
@@ -46,12 +46,14 @@ pub struct Peers {
     identity: Identity,
     freshness: Arc<Freshness>,
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
+    /// Why a node last refused this one.
+    refusals: Mutex<BTreeMap<NodeId, String>>,
 }
 
 impl Peers {
     /// No connections yet.
     pub fn new(net: Arc<dyn Net>, identity: Identity, freshness: Arc<Freshness>) -> Arc<Self> {
-        Arc::new(Self { net, identity, freshness, channels: Mutex::default() })
+        Arc::new(Self { net, identity, freshness, channels: Mutex::default(), refusals: Mutex::default() })
     }
 
     /// Who this node is.
@@ -87,6 +89,18 @@ impl Peers {
         let introduction = self.identity.introduce(node, Some(member.directory));
         let client = PeerClient::with_interceptor(self.channel(node, member, lane)?, introduction);
         Ok(client.max_decoding_message_size(limits::PEER_DECODE_BYTES))
+    }
+
+    /// Says why a node refuses this one, when that changes.
+    pub(super) fn refused(&self, node: NodeId, member: &Member, status: &Status) {
+        if !matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied) {
+            return;
+        }
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.get(&node).is_none_or(|before| before != status.message()) {
+            tracing::warn!(node, address = member.peer_address, "refused by a peer: {}", status.message());
+            refusals.insert(node, status.message().into());
+        }
     }
 
     /// Asks the leader for an index that covers all writes acknowledged before this call.

@@ -50,6 +50,7 @@ struct RaftTable {
     election_min_ms: Option<Spanned<u64>>,
     election_max_ms: Option<Spanned<u64>>,
     keep_entries: Option<Spanned<u64>>,
+    segment_mib: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -152,8 +153,15 @@ fn raft(source: &Source<'_>, table: &RaftTable) -> Result<Raft, Invalid> {
         return Err(blame([&table.election_max_ms, &table.election_min_ms], rule));
     }
     let keep_entries = source.number("keep_entries", table.keep_entries.as_ref(), 50_000, 0..10_000_001)?;
+    let segment_mib = source.number("segment_mib", table.segment_mib.as_ref(), 64, 1..1_025)?;
     let ms = Duration::from_millis;
-    Ok(Raft { heartbeat: ms(heartbeat), election_min: ms(min), election_max: ms(max), keep_entries })
+    Ok(Raft {
+        heartbeat: ms(heartbeat),
+        election_min: ms(min),
+        election_max: ms(max),
+        keep_entries,
+        segment_bytes: segment_mib << 20,
+    })
 }
 
 fn nodes(source: &Source<'_>, tables: &[Spanned<NodeTable>]) -> Result<(Vec<Node>, AddressSpans), Invalid> {

@@ -86,6 +86,8 @@ pub struct Raft {
     /// How many entries of what is flushed stay in the log, for followers that lag: one that lags further gets
     /// everything as a snapshot.
     pub keep_entries: u64,
+    /// Size of a file of the log, in bytes. One is always made ahead, so the log takes at least two on disk.
+    pub segment_bytes: u64,
 }
 
 /// A node of the cluster.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::Fault,
     model::proposal::Action,
-    raft::{consensus::Leadership, types::NodeId},
+    raft::{consensus::Leadership, state_machine::Observer, types::NodeId},
 };
 
 /// How often the age of the memtable is looked at. A timer, because an idle node applies nothing that could
@@ -102,6 +102,31 @@ pub(super) async fn recognise(shared: Arc<Shared>, nodes: BTreeMap<NodeId, Addre
     };
     if let Err(fault) = identity::recognise(&shared.directory, &shared.environment.net, &nodes, in_place).await {
         shared.faults.report(fault);
+    }
+}
+
+/// Says who leads, when that changes.
+pub(super) async fn watch_lead(shared: Arc<Shared>, observer: Option<Arc<dyn Observer>>) {
+    let mut watch = shared.consensus.watch();
+    let mut before = Leadership::Unknown;
+    loop {
+        let leadership = shared.consensus.leadership();
+        if leadership != before {
+            match &leadership {
+                Leadership::Me { term } => {
+                    tracing::info!(term, "this node leads");
+                    if let Some(observer) = &observer {
+                        observer.leads(*term);
+                    }
+                }
+                Leadership::Other { id, .. } => tracing::info!(leader = id, "another node leads"),
+                Leadership::Unknown => tracing::info!("no leader is known"),
+            }
+            before = leadership;
+        }
+        if shared.consensus.changed(&mut watch).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -74,8 +74,9 @@ pub struct Running {
 pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let Parts { environment, observer, faults, calls } = parts;
     let directory = Arc::new(Directory::open(&environment, &config.data_dir, config.node.id)?);
+    let log_options = log::Options { segment_bytes: config.cluster.raft.segment_bytes, ..log::Options::default() };
     let log_directory = config.data_dir.join("mesh_consensus_log");
-    let (log, writer, signal) = Log::open(&environment, &log_directory, log::Options::default())?;
+    let (log, writer, signal) = Log::open(&environment, &log_directory, log_options)?;
     supervise(&environment, &faults, ("log-writer", writer, signal));
     let freshness = Arc::new(Freshness::new(Arc::clone(&environment.clock)));
     let formed = form(&environment, &config, &directory, &log, &freshness, &faults).await?;
@@ -89,7 +90,8 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         supervise(&environment, &faults, worker);
     }
     let report = faults.clone();
-    let machine = Machine::open(environment.clone(), store, observer, Arc::new(move |fault| report.report(fault)))?;
+    let machine =
+        Machine::open(environment.clone(), store, observer.clone(), Arc::new(move |fault| report.report(fault)))?;
     let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness));
     let seed = random_seed(&environment);
     let consensus = Consensus::build(
@@ -130,7 +132,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         shared.consensus.initialise(members).await?;
     }
     let packer = tokio::spawn(packer.run());
-    start_jobs(&shared, &config);
+    start_jobs(&shared, &config, observer);
     Ok(Running { node, packer, listener })
 }
 
@@ -209,7 +211,7 @@ fn open_store(
     Store::open(environment, options, Arc::new(Accounts), log.durable_index())
 }
 
-fn start_jobs(shared: &Arc<Shared>, config: &Config) {
+fn start_jobs(shared: &Arc<Shared>, config: &Config, observer: Option<Arc<dyn Observer>>) {
     let limit = config.cluster.raft.election_max * 2;
     let ask = Arc::new(AskOverPeers { peers: Arc::clone(&shared.network), limit });
     let round = shared.read_index.clone().run(shared.consensus.clone(), ask, limit);
@@ -221,6 +223,7 @@ fn start_jobs(shared: &Arc<Shared>, config: &Config) {
     tasks.push(tokio::spawn(jobs::keep_clock(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::expire(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::recognise(Arc::clone(shared), addresses(config))));
+    tasks.push(tokio::spawn(jobs::watch_lead(Arc::clone(shared), observer)));
     tasks.push(tokio::spawn(jobs::watch_raft(Arc::clone(shared))));
 }
 

@@ -59,10 +59,13 @@ pub struct Progress {
     pub security_revision: u64,
 }
 
-/// Who wants to see what transactions changed. Called under the apply lock: it must be quick.
+/// Who wants to see what a node does. It must be quick.
 pub trait Observer: Send + Sync + 'static {
-    /// The commits of one entry, in order.
+    /// The commits of one entry, in order. Called under the apply lock.
     fn committed(&self, position: Position, commits: &[Commit]);
+
+    /// This node leads in this term, or did a moment ago.
+    fn leads(&self, _term: u64) {}
 }
 
 /// The files of a snapshot, on their way out or in.

@@ -116,6 +116,7 @@ fn values_must_be_in_range() {
         "15: election_max_ms (400) must be more than election_min_ms (400): nodes draw their patience from between the two",
     );
     refused(16, "keep_entries = 10000001", "16: keep_entries must be from 0 to 10000000 (given: 10000001)");
+    refused(17, "segment_mib = 0", "17: segment_mib must be from 1 to 1024 (given: 0)");
     refused(4, "name = \"\"", "4: the cluster's name must have 1 to 64 printable characters");
 }
 

@@ -1,9 +1,13 @@
-//! The faults of a seed: what happens to whom, and when. Every fault is undone before the end, so that the
-//! cluster can show what it has kept.
+//! The faults of a seed: what happens to whom, when, and when it is over. A seed uses only some of the kinds, so that runs
+//! differ in more than their order. All is undone before the end, so that the cluster can show what it has kept.
 
 use std::time::Duration;
 
-use rand::{Rng, rngs::StdRng, seq::SliceRandom};
+use rand::{
+    Rng,
+    rngs::StdRng,
+    seq::{IndexedRandom, SliceRandom},
+};
 
 use super::support::sim_disk::Loss;
 
@@ -12,58 +16,169 @@ use super::support::sim_disk::Loss;
 pub enum Fault {
     /// The machine of a node loses power: what its disk had not synced is lost in this way.
     Crash(u64, Loss),
-    /// It is started again.
+    /// It is started again, with a sound disk.
     Restart(u64),
-    /// No packet passes between these sides.
-    Partition(Vec<u64>, Vec<u64>),
-    /// No packet passes from the first to the second.
-    OneWay(u64, u64),
+    /// It is told to stop, and started again when it has.
+    Stop(u64),
+    /// No packet passes from the first to the second of each pair.
+    Cut(Vec<(u64, u64)>),
+    /// Whoever leads now is cut off from all others.
+    CutLeader,
     /// All packets pass again.
-    Heal,
+    Mend,
     /// Packets take up to this long.
     Delay(Duration),
+    /// Packets between two nodes take this long.
+    SlowLink(u64, u64, Duration),
+    /// So many packets of a million are lost.
+    Lose(u32),
     /// The node dies in the middle of its n-th disk operation from now.
     DieAt(u64, u64),
+    /// The next sync of a file fails, and what it should have written is gone.
+    FailSync(u64),
+    /// So many bytes are left on the node's disk.
+    Fill(u64, u64),
+    /// Each step of the node's disk takes up to this long.
+    SlowDisk(u64, Duration),
+    /// The node's wall clock is so many milliseconds ahead.
+    Clock(u64, i64),
 }
+
+/// The usual time of a disk step, at most.
+pub const DISK_STEP: Duration = Duration::from_millis(3);
+/// The usual delay of a packet, at most.
+pub const DELAY: Duration = Duration::from_millis(2);
+
+/// A kind of episode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    CrashOne,
+    CrashSome,
+    CrashAll,
+    DieAt,
+    FailSync,
+    Full,
+    SlowDisk,
+    Stop,
+    CutOne,
+    CutLeader,
+    CutHalves,
+    CutBridge,
+    CutRing,
+    CutOneWay,
+    Delay,
+    SlowLink,
+    Lose,
+    Clock,
+}
+
+const KINDS: [Kind; 18] = [
+    Kind::CrashOne,
+    Kind::CrashSome,
+    Kind::CrashAll,
+    Kind::DieAt,
+    Kind::FailSync,
+    Kind::Full,
+    Kind::SlowDisk,
+    Kind::Stop,
+    Kind::CutOne,
+    Kind::CutLeader,
+    Kind::CutHalves,
+    Kind::CutBridge,
+    Kind::CutRing,
+    Kind::CutOneWay,
+    Kind::Delay,
+    Kind::SlowLink,
+    Kind::Lose,
+    Kind::Clock,
+];
 
 /// The plan of a seed, in order of time.
 pub fn plan(rng: &mut StdRng, nodes: u64, length: Duration) -> Vec<(Duration, Fault)> {
+    let share = rng.random_range(0.1..0.8);
+    let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| rng.random_bool(share)).collect();
+    kinds.extend(KINDS.choose(rng));
+    let calm_ms = rng.random_range(100..4_000);
     let mut plan = Vec::new();
-    let mut at = Duration::from_millis(rng.random_range(2_000..4_000));
+    let mut at = Duration::from_millis(rng.random_range(1_000..4_000));
     while at < length {
-        let pause = Duration::from_millis(rng.random_range(200..2_500));
-        for fault in faults(rng, nodes) {
-            plan.push((at, fault));
-        }
-        for fault in ends(rng, nodes) {
-            plan.push((at + pause, fault));
-        }
-        at += pause + Duration::from_millis(rng.random_range(100..2_000));
+        let lasts = Duration::from_millis(rng.random_range(50..4_000));
+        let kind = *kinds.choose(rng).unwrap();
+        let (faults, ends) = episode(rng, kind, nodes);
+        plan.extend(faults.into_iter().map(|fault| (at, fault)));
+        plan.extend(ends.into_iter().map(|end| (at + lasts, end)));
+        // The next may begin before this one is over.
+        at += Duration::from_millis(rng.random_range(0..calm_ms)) + lasts.mul_f64(rng.random_range(0.2..1.2));
     }
     plan.sort_by_key(|(at, _)| *at);
     plan
 }
 
-fn faults(rng: &mut StdRng, nodes: u64) -> Vec<Fault> {
-    let node = rng.random_range(1..=nodes);
-    let mut others: Vec<u64> = (1..=nodes).filter(|other| *other != node).collect();
-    others.shuffle(rng);
-    let loss = if rng.random_bool(0.5) { Loss::Torn } else { Loss::Everything };
-    match rng.random_range(0..10) {
-        0..=2 => vec![Fault::Crash(node, loss)],
-        3 => vec![Fault::Crash(node, loss), Fault::Crash(others[0], loss)],
-        4 => (1..=nodes).map(|node| Fault::Crash(node, loss)).collect(),
-        5 => vec![Fault::DieAt(node, rng.random_range(0..40))],
-        6 | 7 => vec![Fault::Partition(vec![node], others)],
-        8 => vec![Fault::OneWay(node, others[0])],
-        _ => vec![Fault::Delay(Duration::from_millis(rng.random_range(5..60)))],
-    }
+/// Both directions between each of the left and each of the right.
+fn between(left: &[u64], right: &[u64]) -> Vec<(u64, u64)> {
+    left.iter().flat_map(|a| right.iter().flat_map(move |b| [(*a, *b), (*b, *a)])).filter(|(a, b)| a != b).collect()
 }
 
-fn ends(rng: &mut StdRng, nodes: u64) -> Vec<Fault> {
-    let mut ends = vec![Fault::Heal, Fault::Delay(Duration::from_millis(2))];
+fn episode(rng: &mut StdRng, kind: Kind, nodes: u64) -> (Vec<Fault>, Vec<Fault>) {
     let mut all: Vec<u64> = (1..=nodes).collect();
     all.shuffle(rng);
-    ends.extend(all.into_iter().map(Fault::Restart));
-    ends
+    let (node, others) = all.split_first().unwrap();
+    let node = *node;
+    let loss = *[Loss::Torn, Loss::Everything, Loss::Nothing].choose(rng).unwrap();
+    let crash = |who: &[u64]| {
+        let ends = who.iter().map(|node| Fault::Restart(*node)).collect();
+        (who.iter().map(|node| Fault::Crash(*node, loss)).collect::<Vec<_>>(), ends)
+    };
+    let cut = |pairs| (vec![Fault::Cut(pairs)], vec![Fault::Mend]);
+    match kind {
+        Kind::CrashOne => crash(&[node]),
+        Kind::CrashSome => crash(&all[..rng.random_range(1..=all.len())]),
+        Kind::CrashAll => crash(&all),
+        Kind::DieAt => (vec![Fault::DieAt(node, rng.random_range(1..60))], vec![Fault::Restart(node)]),
+        Kind::FailSync => (vec![Fault::FailSync(node)], vec![Fault::Restart(node)]),
+        Kind::Full => (vec![Fault::Fill(node, rng.random_range(0..200_000))], vec![Fault::Restart(node)]),
+        Kind::SlowDisk => {
+            let step = Duration::from_millis(rng.random_range(10..400));
+            (vec![Fault::SlowDisk(node, step)], vec![Fault::SlowDisk(node, DISK_STEP)])
+        }
+        Kind::Stop => (vec![Fault::Stop(node)], vec![Fault::Restart(node)]),
+        Kind::CutOne => cut(between(&[node], others)),
+        Kind::CutLeader => (vec![Fault::CutLeader], vec![Fault::Mend]),
+        Kind::CutHalves => {
+            let (left, right) = all.split_at(all.len() / 2);
+            cut(between(left, right))
+        }
+        // Two halves that both reach one node between them.
+        Kind::CutBridge => {
+            let (left, right) = others.split_at(others.len() / 2);
+            cut(between(left, right))
+        }
+        // Each reaches only the two beside it.
+        Kind::CutRing => {
+            let apart = |a: usize, b: usize| a.abs_diff(b) > 1 && a.abs_diff(b) < all.len() - 1;
+            let places = 0..all.len();
+            cut(places
+                .clone()
+                .flat_map(|a| places.clone().filter(move |b| apart(a, *b)).map(move |b| (a, b)))
+                .map(|(a, b)| (all[a], all[b]))
+                .collect())
+        }
+        Kind::CutOneWay => {
+            let inward = rng.random_bool(0.5);
+            cut(others.iter().map(|other| if inward { (*other, node) } else { (node, *other) }).collect())
+        }
+        Kind::Delay => (vec![Fault::Delay(Duration::from_millis(rng.random_range(5..300)))], vec![Fault::Delay(DELAY)]),
+        Kind::SlowLink => match others.first() {
+            Some(other) => {
+                let slow = Duration::from_millis(rng.random_range(20..800));
+                (vec![Fault::SlowLink(node, *other, slow)], vec![Fault::SlowLink(node, *other, DELAY)])
+            }
+            None => (vec![], vec![]),
+        },
+        Kind::Lose => (vec![Fault::Lose(rng.random_range(100..50_000))], vec![Fault::Lose(0)]),
+        Kind::Clock => {
+            let ahead = *[-86_400_000, -3_600_000, -1_000, 1_000, 3_600_000, 86_400_000].choose(rng).unwrap();
+            (vec![Fault::Clock(node, ahead)], vec![Fault::Clock(node, 0)])
+        }
+    }
 }

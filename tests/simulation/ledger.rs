@@ -1,28 +1,21 @@
-//! What happened, in order: what clients were told, what nodes applied, which faults came. The trace of a
-//! seed, and what the invariants look at.
+//! What happened, in order: what nodes led and applied, which faults came. The trace of a seed, and what the invariants
+//! look at. What clients were told stands in the histories of their workloads.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use meshstore::{
-    model::Position,
-    raft::state_machine::Observer,
-    state::{Change, Commit},
-};
+use meshstore::{model::Position, raft::state_machine::Observer, state::Commit};
 
 /// One thing that happened, at a simulated time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A client was told that a write is in.
-    Acknowledged { client: u64, id: String, revision: u64 },
-    /// A client was told that a write failed, or may have.
-    Failed { client: u64, id: String, error: String },
-    /// A client read something that it must not.
-    WrongRead { client: u64, what: String },
+    /// A node was started.
+    Started { node: u64 },
+    /// A node became leader.
+    Leads { node: u64, term: u64 },
     /// A node applied an entry.
     Applied { node: u64, position: Position, commits: Vec<Commit> },
     /// A fault came, or went.
@@ -31,8 +24,6 @@ pub enum Event {
     Stopped { node: u64, reason: String },
     /// What a node said of itself at the end.
     Final { node: u64, applied_index: u64, revision: u64, state_hash: String },
-    /// What a node held at the end: message ids with their versions.
-    Held { node: u64, messages: BTreeMap<String, u64> },
 }
 
 /// The ledger. Clones are handles on one.
@@ -54,8 +45,13 @@ impl Ledger {
         self.0.lock().unwrap().clone()
     }
 
-    pub fn acknowledged(&self) -> usize {
-        self.events().iter().filter(|(_, event)| matches!(event, Event::Acknowledged { .. })).count()
+    /// Who became leader last.
+    pub fn leader(&self) -> Option<u64> {
+        let events = self.0.lock().unwrap();
+        events.iter().rev().find_map(|(_, event)| match event {
+            Event::Leads { node, .. } => Some(*node),
+            _ => None,
+        })
     }
 
     pub fn observer(&self, node: u64) -> Arc<dyn Observer> {
@@ -65,8 +61,8 @@ impl Ledger {
     /// A readable account for a failed seed: all but what was applied.
     pub fn history(&self) -> String {
         let mut text = String::new();
-        for (at, event) in self.events() {
-            if !matches!(event, Event::Applied { .. } | Event::Held { .. }) {
+        for (at, event) in self.0.lock().unwrap().iter() {
+            if !matches!(event, Event::Applied { .. }) {
                 let _ = writeln!(text, "{:>9.3} s  {event:?}", at.as_secs_f64());
             }
         }
@@ -83,12 +79,8 @@ impl Observer for NodeObserver {
     fn committed(&self, position: Position, commits: &[Commit]) {
         self.ledger.record(Event::Applied { node: self.node, position, commits: commits.to_vec() });
     }
-}
 
-/// The keys that a commit created, overwrote or deleted.
-pub fn records(commit: &Commit) -> impl Iterator<Item = (String, Option<u64>)> + '_ {
-    commit.changes.iter().filter_map(|change| match change {
-        Change::Record { key, new, .. } => Some((format!("{key:?}"), new.as_ref().map(|record| record.version))),
-        Change::ScopeDropped { .. } => None,
-    })
+    fn leads(&self, term: u64) {
+        self.ledger.record(Event::Leads { node: self.node, term });
+    }
 }

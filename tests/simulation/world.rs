@@ -1,179 +1,358 @@
 //! A run of one seed: hosts, disks, clients, and the faults at their times.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     path::Path,
+    rc::Rc,
     sync::{Arc, Mutex, atomic::AtomicUsize},
     time::Duration,
 };
 
+use bytes::Bytes;
 use meshstore::{
     config::{Config, Flags},
+    model::Position,
+    raft::log::{self, Log},
     server,
 };
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use futures_util::FutureExt;
+use openraft::entry::RaftEntry;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use tokio::sync::Notify;
 
 use super::{
-    environment,
+    clients::{self, Plan},
+    environment::{self, Knobs},
     faults::{self, Fault},
     ledger::{Event, Ledger},
-    support::sim_disk::SimDisk,
-    workload::{self, Plan},
+    support::{
+        history::Verdict,
+        sim_disk::{Loss, SimDisk},
+        workloads::{self, Stage, Workload},
+    },
 };
 
-const NODES: u64 = 3;
-const CLIENTS: u64 = 2;
-/// Simulated time in which faults come.
-const FAULTY: Duration = Duration::from_secs(15);
-/// Simulated time after which a run that has not concluded is stuck.
+/// Simulated time, after the last fault, after which a run that has not concluded is stuck.
 const STUCK: Duration = Duration::from_secs(120);
+/// Bytes of a node's log segments: small, so that they are often finished and purged.
+const SEGMENT_BYTES: u64 = 128 << 10;
 
 /// What a run left behind.
 pub struct Report {
     pub ledger: Ledger,
     pub nodes: usize,
     pub faults: usize,
+    pub verdicts: Vec<(&'static str, Verdict)>,
+    /// Calls that were answered.
+    pub answered: usize,
+    /// The histories, as lines of JSON.
+    pub lines: Vec<(&'static str, String)>,
+    /// What stands in the logs at the end, by node.
+    pub logs: Vec<(u64, StoredLog)>,
+    pub simulated: Duration,
+}
+
+/// The entries of a log, with their terms, and how far they are known to be committed.
+pub struct StoredLog {
+    pub entries: BTreeMap<u64, (u64, Bytes)>,
+    pub committed: u64,
+}
+
+/// A node, as the world sees it.
+struct Host {
+    disk: SimDisk,
+    knobs: Arc<Knobs>,
+    /// Tells it to stop in order.
+    stop: Arc<Notify>,
+    running: bool,
+    /// Whether it may stop of itself: its disk has, or will have, a fault of the plan.
+    excused: Rc<RefCell<bool>>,
 }
 
 struct World<'a> {
     sim: turmoil::Sim<'a>,
-    disks: Vec<SimDisk>,
-    running: Vec<bool>,
+    hosts: Vec<Host>,
     ledger: Ledger,
 }
 
-pub fn run(seed: u64) -> Report {
+/// What is alike on all nodes, by seed.
+#[derive(Clone, Copy)]
+struct Settings {
+    nodes: u64,
+    flush_bytes: u64,
+    flush_after: Duration,
+    keep_entries: u64,
+}
+
+impl Settings {
+    fn of(rng: &mut StdRng) -> Self {
+        Self {
+            nodes: match rng.random_range(0..20) {
+                0 => 1,
+                1..15 => 3,
+                _ => 5,
+            },
+            flush_bytes: 1 << rng.random_range(14..20),
+            flush_after: Duration::from_millis(rng.random_range(300..6_000)),
+            keep_entries: 1 << rng.random_range(0..12),
+        }
+    }
+}
+
+/// Runs a seed with so long a time of faults.
+pub fn run(seed: u64, length: Duration) -> Report {
     let mut rng = StdRng::seed_from_u64(seed);
+    let settings = Settings::of(&mut rng);
     let ledger = Ledger::default();
     let mut sim = turmoil::Builder::new()
         .rng_seed(rng.random())
-        .simulation_duration(STUCK * 2)
+        .simulation_duration(length + STUCK * 2)
         .tick_duration(Duration::from_millis(1))
         .min_message_latency(Duration::from_micros(200))
-        .max_message_latency(Duration::from_millis(2))
+        .max_message_latency(faults::DELAY)
         .tcp_capacity(65_536)
         .build();
-    let disks: Vec<SimDisk> = (0..NODES).map(|_| SimDisk::new(rng.random())).collect();
-    for (id, disk) in (1..=NODES).zip(&disks) {
-        let (ledger, disk, seed) = (ledger.clone(), disk.clone(), rng.random());
-        sim.host(format!("n{id}"), move || node(id, disk.clone(), ledger.clone(), seed));
-    }
-    let plan = Plan {
-        endpoints: (1..=NODES).map(|id| format!("n{id}:7401")).collect(),
-        ledger: ledger.clone(),
-        length: FAULTY,
-        writing: Arc::new(AtomicUsize::new(usize::try_from(CLIENTS).unwrap())),
-        healed: Arc::new(Mutex::new(false)),
-    };
-    for client in 1..=CLIENTS {
-        sim.client(format!("client{client}"), workload::write(plan.clone(), client, rng.random()));
-    }
-    sim.client("conclusion", workload::conclude(plan.clone(), rng.random()));
-
-    let faults = faults::plan(&mut rng, NODES, FAULTY);
+    let hosts: Vec<Host> = (1..=settings.nodes).map(|id| host(&mut sim, id, settings, &ledger, &mut rng)).collect();
+    let plan = seat_clients(&mut sim, settings, &ledger, &mut rng);
+    let faults = faults::plan(&mut rng, settings.nodes, length);
     let count = faults.len();
-    let mut world = World { sim, disks, running: vec![true; usize::try_from(NODES).unwrap()], ledger };
+    let mut world = World { sim, hosts, ledger };
     let mut faults = faults.into_iter().peekable();
+    let mut healed_at = None;
     loop {
         let now = world.sim.elapsed();
         while let Some((_, fault)) = faults.next_if(|(at, _)| *at <= now) {
             world.inflict(fault);
         }
-        if faults.peek().is_none() && now > FAULTY && !*plan.healed.lock().unwrap() {
+        if faults.peek().is_none() && now > length && healed_at.is_none() {
+            plan.stage.close();
             world.heal_all();
             *plan.healed.lock().unwrap() = true;
+            healed_at = Some(now);
         }
-        assert!(now < STUCK, "seed {seed}: not concluded after {now:?}\n{}", world.ledger.history());
+        let stuck = healed_at.is_some_and(|healed| now > healed + STUCK);
+        assert!(!stuck, "seed {seed}: not concluded after {now:?}\n{}", world.ledger.history());
         match world.sim.step() {
             Ok(false) => {}
             Ok(true) => break,
             Err(error) => panic!("seed {seed}: {error}\n{}", world.ledger.history()),
         }
     }
-    Report { ledger: world.ledger, nodes: usize::try_from(NODES).unwrap(), faults: count }
+    world.report(&plan, count)
+}
+
+fn host(sim: &mut turmoil::Sim<'_>, id: u64, settings: Settings, ledger: &Ledger, rng: &mut StdRng) -> Host {
+    let host = Host {
+        disk: SimDisk::new(rng.random()),
+        knobs: Arc::default(),
+        stop: Arc::default(),
+        running: true,
+        excused: Rc::default(),
+    };
+    let (disk, knobs, stop) = (host.disk.clone(), host.knobs.clone(), host.stop.clone());
+    let (excused, ledger, seed) = (host.excused.clone(), ledger.clone(), rng.random::<u64>());
+    sim.host(format!("n{id}"), move || {
+        let life = Life { id, settings, disk: disk.clone(), knobs: knobs.clone(), stop: stop.clone(), seed };
+        life.run(ledger.clone(), excused.clone())
+    });
+    host
+}
+
+fn seat_clients(sim: &mut turmoil::Sim<'_>, settings: Settings, ledger: &Ledger, rng: &mut StdRng) -> Plan {
+    let mut chosen = workloads::all();
+    chosen.shuffle(rng);
+    chosen.truncate(rng.random_range(1..=3));
+    let clients = rng.random_range(2..=4u64);
+    let endpoints = (1..=settings.nodes).map(|id| format!("n{id}:7401")).collect();
+    let pause = Duration::from_millis(rng.random_range(5..80));
+    let plan = Plan {
+        ledger: ledger.clone(),
+        stage: Stage::new(clients::now_ns, endpoints, clients::channel, pause),
+        prepared: Arc::default(),
+        working: Arc::new(AtomicUsize::new(chosen.len() * usize::try_from(clients).unwrap())),
+        workloads: chosen,
+        healed: Arc::new(Mutex::new(false)),
+    };
+    for workload in 0..plan.workloads.len() {
+        for process in 1..=clients {
+            let name = format!("{}-{process}", plan.workloads[workload].name());
+            sim.client(name, clients::work(plan.clone(), workload, process, rng.random()));
+        }
+    }
+    sim.client("preparation", clients::prepare(plan.clone(), rng.random()));
+    sim.client("conclusion", clients::conclude(plan.clone(), rng.random()));
+    plan
 }
 
 impl World<'_> {
     fn inflict(&mut self, fault: Fault) {
         self.ledger.record_at(self.sim.elapsed(), Event::Fault(format!("{fault:?}")));
-        let name = |id: &u64| format!("n{id}");
+        let name = |id: u64| format!("n{id}");
         match fault {
             Fault::Crash(id, loss) => self.crash(id, loss),
             Fault::Restart(id) => self.restart(id),
-            Fault::Partition(left, right) => {
-                for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (a, b))) {
-                    self.sim.partition(name(a), name(b));
+            Fault::Stop(id) => {
+                *self.host(id).excused.borrow_mut() = true;
+                self.host(id).stop.notify_one();
+            }
+            Fault::Cut(pairs) => self.cut(&pairs),
+            Fault::CutLeader => {
+                if let Some(leader) = self.ledger.leader() {
+                    let others = (1..=self.hosts.len() as u64).filter(|id| *id != leader);
+                    self.cut(&others.flat_map(|id| [(leader, id), (id, leader)]).collect::<Vec<_>>());
                 }
             }
-            Fault::OneWay(from, to) => self.sim.partition_oneway(name(&from), name(&to)),
-            Fault::Heal => {
-                for (a, b) in (1..=NODES).flat_map(|a| (1..=NODES).map(move |b| (a, b))).filter(|(a, b)| a < b) {
-                    self.sim.repair(name(&a), name(&b));
+            Fault::Mend => {
+                let ids = 1..=self.hosts.len() as u64;
+                for (a, b) in ids.clone().flat_map(|a| ids.clone().map(move |b| (a, b))).filter(|(a, b)| a < b) {
+                    self.sim.repair(name(a), name(b));
                 }
             }
             Fault::Delay(most) => self.sim.set_max_message_latency(most),
-            Fault::DieAt(id, operation) => self.disk(id).fail_at(operation),
+            Fault::SlowLink(a, b, most) => self.sim.set_link_max_message_latency(name(a), name(b), most),
+            Fault::Lose(per_million) => self.sim.set_fail_rate(f64::from(per_million) / 1e6),
+            Fault::DieAt(id, operation) => {
+                self.excuse(id);
+                self.host(id).disk.fail_at(operation);
+            }
+            Fault::FailSync(id) => {
+                self.excuse(id);
+                self.host(id).disk.fail_next_sync();
+            }
+            Fault::Fill(id, left) => {
+                self.excuse(id);
+                self.host(id).disk.fill_up(left);
+            }
+            Fault::SlowDisk(id, step) => self.host(id).knobs.set_disk_step(step),
+            Fault::Clock(id, ahead_ms) => self.host(id).knobs.set_clock(ahead_ms),
         }
     }
 
-    fn crash(&mut self, id: u64, loss: super::support::sim_disk::Loss) {
-        let index = usize::try_from(id - 1).unwrap();
-        if std::mem::replace(&mut self.running[index], false) {
+    fn cut(&mut self, pairs: &[(u64, u64)]) {
+        for (from, to) in pairs {
+            self.sim.partition_oneway(format!("n{from}"), format!("n{to}"));
+        }
+    }
+
+    fn excuse(&mut self, id: u64) {
+        *self.host(id).excused.borrow_mut() = true;
+    }
+
+    fn crash(&mut self, id: u64, loss: Loss) {
+        if std::mem::replace(&mut self.host(id).running, false) {
             self.sim.crash(format!("n{id}"));
-            self.disk(id).set_loss(loss);
-            self.disk(id).crash();
+            self.host(id).disk.set_loss(loss);
+            self.host(id).disk.crash();
         }
     }
 
     fn restart(&mut self, id: u64) {
-        let index = usize::try_from(id - 1).unwrap();
-        // A node whose disk died under it has stopped of itself; its machine loses the rest.
-        if self.running[index] && self.disk(id).is_dead() {
-            self.crash(id, super::support::sim_disk::Loss::Torn);
+        // A node that may have stopped of itself is ended for good first; a disk that was full or broken, or was going to
+        // be, is made sound.
+        if *self.host(id).excused.borrow() {
+            self.crash(id, Loss::Torn);
         }
-        if !std::mem::replace(&mut self.running[index], true) {
+        let host = self.host(id);
+        if !host.running {
+            host.disk.crash();
+        }
+        host.disk.set_capacity(None);
+        // What it was told in its last life.
+        let _ = host.stop.notified().now_or_never();
+        *host.excused.borrow_mut() = false;
+        if !std::mem::replace(&mut host.running, true) {
             self.sim.bounce(format!("n{id}"));
         }
     }
 
     fn heal_all(&mut self) {
-        self.inflict(Fault::Heal);
-        self.inflict(Fault::Delay(Duration::from_millis(2)));
-        for id in 1..=NODES {
+        self.inflict(Fault::Mend);
+        self.inflict(Fault::Delay(faults::DELAY));
+        self.inflict(Fault::Lose(0));
+        for id in 1..=self.hosts.len() as u64 {
+            self.inflict(Fault::SlowDisk(id, faults::DISK_STEP));
             self.inflict(Fault::Restart(id));
         }
     }
 
-    fn disk(&self, id: u64) -> &SimDisk {
-        &self.disks[usize::try_from(id - 1).unwrap()]
+    fn host(&mut self, id: u64) -> &mut Host {
+        &mut self.hosts[usize::try_from(id - 1).unwrap()]
+    }
+
+    fn report(self, plan: &Plan, faults: usize) -> Report {
+        let of = |workload: &Arc<dyn Workload>| (workload.name(), workload.verdict());
+        Report {
+            nodes: self.hosts.len(),
+            faults,
+            verdicts: plan.workloads.iter().map(of).collect(),
+            answered: plan.workloads.iter().map(|workload| workload.answered()).sum(),
+            lines: plan.workloads.iter().map(|workload| (workload.name(), workload.lines())).collect(),
+            logs: (1..).zip(&self.hosts).map(|(id, host)| (id, stored_log(&host.disk.fork()))).collect(),
+            simulated: self.sim.elapsed(),
+            ledger: self.ledger,
+        }
     }
 }
 
-async fn node(id: u64, disk: SimDisk, ledger: Ledger, seed: u64) -> turmoil::Result {
-    let config = config(id);
-    // Another life, other choices; the same life, the same.
-    let life = seed ^ turmoil::sim_elapsed().unwrap_or_default().as_nanos() as u64;
-    let environment = environment::environment(&disk, life);
-    let observer = Some(ledger.observer(id));
-    let runtime = tokio::runtime::Handle::current();
-    let ended = server::serve(environment, config, observer, runtime, std::future::pending()).await;
-    let reason = ended.err().map_or_else(|| "it was told to".to_string(), |fault| fault.to_string());
-    // A disk that dies is a fault of the plan; anything else is one of ours.
-    if !disk.is_dead() {
-        return Err(format!("node {id} stopped: {reason}").into());
-    }
-    ledger.record(Event::Stopped { node: id, reason });
-    std::future::pending().await
+/// What stands in the log on a disk, read as a start would read it.
+fn stored_log(disk: &SimDisk) -> StoredLog {
+    let environment = environment::offline(disk);
+    let (log, _writer, _signal) =
+        Log::open(&environment, Path::new("/data/node/mesh_consensus_log"), log::Options::default()).unwrap();
+    let last = log.last().map_or(0, |last| last.index);
+    let entries = log.entries(log.first_index()..last + 1, usize::MAX).unwrap();
+    let entries = entries.into_iter().map(|mut entry| {
+        let at = entry.log_id();
+        (at.index, (Position::from(at).term, entry.sealed()))
+    });
+    StoredLog { entries: entries.collect(), committed: log.committed().map_or(0, |committed| committed.index) }
 }
 
-fn config(id: u64) -> Config {
-    let mut text = String::from(
-        "[cluster]\nname = \"simulation\"\n[storage]\nengine = \"memory\"\nflush_mib = 1\nflush_after_s = 2\n",
-    );
-    for node in 1..=NODES {
+/// A node from one start to its end.
+struct Life {
+    id: u64,
+    settings: Settings,
+    disk: SimDisk,
+    knobs: Arc<Knobs>,
+    stop: Arc<Notify>,
+    seed: u64,
+}
+
+impl Life {
+    async fn run(self, ledger: Ledger, excused: Rc<RefCell<bool>>) -> turmoil::Result {
+        let id = self.id;
+        ledger.record(Event::Started { node: id });
+        let config = config(id, self.settings);
+        // Another life, other choices; the same life, the same.
+        let life = self.seed ^ turmoil::sim_elapsed().unwrap_or_default().as_nanos() as u64;
+        let environment = environment::environment(&self.disk, &self.knobs, life);
+        let observer = Some(ledger.observer(id));
+        let runtime = tokio::runtime::Handle::current();
+        let ended = server::serve(environment, config, observer, runtime, self.stop.notified()).await;
+        let reason = ended.err().map_or_else(|| "it was told to".to_string(), |fault| fault.to_string());
+        // A disk that breaks is a fault of the plan; anything else is one of ours.
+        if !*excused.borrow() {
+            return Err(format!("node {id} stopped: {reason}").into());
+        }
+        ledger.record(Event::Stopped { node: id, reason });
+        std::future::pending().await
+    }
+}
+
+fn config(id: u64, settings: Settings) -> Config {
+    let mut text = String::from("[cluster]\nname = \"simulation\"\n[storage]\nengine = \"memory\"\n");
+    for node in 1..=settings.nodes {
         text.push_str(&format!(
             "[[node]]\nid = {node}\nclient = \"n{node}:7401\"\npeer = \"n{node}:7501\"\nhttp = \"n{node}:7601\"\n"
         ));
     }
     let flags = Flags { node: Some(id), data_dir: Some("/data/node".into()), insecure: true, ..Flags::default() };
-    Config::parse(&text, Path::new("simulation.toml"), &flags).unwrap()
+    let mut config = Config::parse(&text, Path::new("simulation.toml"), &flags).unwrap();
+    // Smaller than the file could say, so that flushes, snapshots and purges come often.
+    config.cluster.storage.flush_bytes = settings.flush_bytes;
+    config.cluster.storage.flush_after = settings.flush_after;
+    config.cluster.raft.keep_entries = settings.keep_entries;
+    config.cluster.raft.segment_bytes = SEGMENT_BYTES;
+    config
 }

@@ -153,6 +153,12 @@ impl SimDisk {
         self.inner().capacity = bytes;
     }
 
+    /// So many bytes are left from now on.
+    pub fn fill_up(&self, left: u64) {
+        let mut inner = self.inner();
+        inner.capacity = Some(inner.used() + left);
+    }
+
     /// The next `sync` of a file fails, and as on Linux the pages that it should have written count as clean: a
     /// later `sync` succeeds without having written them.
     pub fn fail_next_sync(&self) {

@@ -1,18 +1,22 @@
 //! The invariants, one a file. Each says what is broken.
 
 mod applied_alike;
-mod applied_once;
+mod applied_in_order;
 mod equal_hashes;
+mod histories;
+mod logs_match;
 mod nothing_lost;
-mod right_reads;
+mod one_leader;
 
 use super::world::Report;
 
 /// All invariants.
 pub fn check(report: &Report) -> Result<(), String> {
-    nothing_lost::check(report)?;
-    applied_once::check(report)?;
+    one_leader::check(report)?;
+    logs_match::check(report)?;
+    applied_in_order::check(report)?;
     applied_alike::check(report)?;
+    nothing_lost::check(report)?;
     equal_hashes::check(report)?;
-    right_reads::check(report)
+    histories::check(report)
 }

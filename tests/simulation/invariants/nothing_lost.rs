@@ -1,29 +1,25 @@
-//! Whatever a client was told is in is on every node at the end.
+//! What any node has ever applied, and so whatever was acknowledged, every node has in the end.
 
 use super::Report;
 use crate::ledger::Event;
 
 pub fn check(report: &Report) -> Result<(), String> {
     let events = report.ledger.events();
-    let held: Vec<_> = events
-        .iter()
-        .filter_map(|(_, event)| match event {
-            Event::Held { node, messages } => Some((node, messages)),
-            _ => None,
-        })
-        .collect();
-    if held.len() != report.nodes {
-        return Err(format!("{} of {} nodes told what they hold at the end", held.len(), report.nodes));
+    let (mut index, mut revision) = (0, 0);
+    for (_, event) in &events {
+        if let Event::Applied { position, commits, .. } = event {
+            index = index.max(position.index);
+            revision = commits.iter().map(|commit| commit.revision).fold(revision, u64::max);
+        }
     }
-    for (at, event) in &events {
-        if let Event::Acknowledged { client, id, revision } = event {
-            for (node, messages) in &held {
-                if !messages.contains_key(id) {
-                    return Err(format!(
-                        "{id}, acknowledged to client {client} at {at:?} with revision {revision}, is lost on node {node}"
-                    ));
-                }
-            }
+    for (_, event) in events {
+        if let Event::Final { node, applied_index, revision: last, .. } = event
+            && (applied_index < index || last < revision)
+        {
+            return Err(format!(
+                "node {node} ends at index {applied_index}, revision {last}; index {index}, revision {revision} had been \
+                 applied"
+            ));
         }
     }
     Ok(())

@@ -1,0 +1,115 @@
+//! The simulated clients: workloads in their seats, and the conclusion when all is healed.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use meshstore::Client;
+use rand::{SeedableRng, rngs::StdRng};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{
+    environment,
+    ledger::{Event, Ledger},
+    support::workloads::{Seat, Stage, Workload},
+};
+
+/// What a client is told about the run.
+#[derive(Clone)]
+pub struct Plan {
+    pub ledger: Ledger,
+    pub stage: Arc<Stage>,
+    pub workloads: Vec<Arc<dyn Workload>>,
+    /// Workloads that have what must be there before their clients begin.
+    pub prepared: Arc<AtomicUsize>,
+    /// Clients that still work.
+    pub working: Arc<AtomicUsize>,
+    /// Set by the world when all faults are undone.
+    pub healed: Arc<Mutex<bool>>,
+}
+
+pub type Ended = Result<(), Box<dyn std::error::Error>>;
+
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub fn now_ns() -> u64 {
+    u64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_nanos()).unwrap()
+}
+
+/// A connection to a node's client listener.
+pub fn channel(endpoint: &str) -> Channel {
+    environment::channel(Endpoint::from_shared(format!("http://{endpoint}")).unwrap())
+}
+
+impl Plan {
+    fn client(&self, seed: u64) -> meshstore::Result<Client> {
+        Client::builder()
+            .endpoints(self.stage.endpoints.clone())
+            .deadline(Duration::from_secs(5))
+            .seed(seed)
+            .connector(environment::channel)
+            .connect_lazy()
+    }
+
+    fn seat(&self, process: u64, seed: u64) -> meshstore::Result<Seat> {
+        let rng = StdRng::seed_from_u64(seed);
+        Ok(Seat { client: self.client(seed)?, process, rng, stage: self.stage.clone() })
+    }
+}
+
+/// One client of a workload.
+pub async fn work(plan: Plan, workload: usize, process: u64, seed: u64) -> Ended {
+    while plan.prepared.load(Ordering::SeqCst) < plan.workloads.len() {
+        tokio::time::sleep(PAUSE).await;
+    }
+    plan.workloads[workload].clone().work(plan.seat(process, seed)?).await;
+    plan.working.fetch_sub(1, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Prepares all workloads.
+pub async fn prepare(plan: Plan, seed: u64) -> Ended {
+    for workload in &plan.workloads {
+        while workload.clone().prepare(plan.client(seed)?).await.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        plan.prepared.fetch_add(1, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// When all is healed: the last reads, until the nodes agree, and what each of them says of itself.
+pub async fn conclude(plan: Plan, seed: u64) -> Ended {
+    while !*plan.healed.lock().unwrap() || plan.working.load(Ordering::SeqCst) > 0 {
+        tokio::time::sleep(PAUSE).await;
+    }
+    for workload in &plan.workloads {
+        workload.clone().conclude(plan.seat(0, seed)?).await?;
+    }
+    let client = plan.client(seed)?;
+    let statuses = loop {
+        let answers = client.cluster().status_of_all(true).await;
+        let statuses: Vec<_> = answers.into_iter().filter_map(|(_, status)| status.ok()).collect();
+        let led = statuses.iter().any(|status| status.leader_id != 0);
+        let level = statuses.windows(2).all(|pair| pair[0].applied_index == pair[1].applied_index);
+        let whole = statuses.iter().all(|status| status.applied_index == status.last_log_index);
+        if statuses.len() == plan.stage.endpoints.len() && led && level && whole {
+            break statuses;
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    for status in statuses {
+        plan.ledger.record(Event::Final {
+            node: status.node_id,
+            applied_index: status.applied_index,
+            revision: status.revision,
+            state_hash: status.state_hash,
+        });
+    }
+    Ok(())
+}

@@ -10,6 +10,8 @@ pub const KEY_BYTES: usize = 1024;
 pub const ID_BYTES: usize = 255;
 /// Largest encoded transaction, in bytes.
 pub const TRANSACTION_BYTES: usize = 4 << 20;
+/// Most changes in one transaction of a client.
+pub const CHANGES: usize = 1_024;
 /// Most operations in one branch of a transaction from a layer.
 pub const LAYER_OPERATIONS: usize = 20_000;
 /// Most compares in one transaction.
@@ -50,6 +52,7 @@ pub const SESSION_TTL_MIN_MS: u64 = 1_000;
 pub const SESSION_TTL_MAX_MS: u64 = 86_400_000;
 
 const _: () = assert!(VALUE_BYTES < TRANSACTION_BYTES);
+const _: () = assert!(CHANGES <= LAYER_OPERATIONS);
 const _: () = assert!(TRANSACTION_BYTES * 2 <= PEER_DECODE_BYTES);
 const _: () = assert!(APPEND_BYTES + TRANSACTION_BYTES <= PEER_DECODE_BYTES);
 const _: () = assert!(ENTRY_BYTES <= APPEND_BYTES);

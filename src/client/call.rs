@@ -15,15 +15,11 @@ use std::{error::Error as _, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Client,
+    Client, Written,
     endpoints::{Endpoint, Preference},
     rpc::{Read, Rpc, Write},
 };
-use crate::{
-    Error, Result, limits,
-    model::ReadMode,
-    proto::{error_from_status, v1},
-};
+use crate::{Error, Result, limits, model::ReadMode, proto::error_from_status};
 
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 const LONGEST_FIRST_ATTEMPT: Duration = Duration::from_secs(5);
@@ -223,13 +219,18 @@ impl Client {
     }
 
     /// A write: executed once, however many attempts it takes.
-    pub(super) async fn write<R: Write>(&self, mut request: R) -> Result<super::Written> {
+    pub(super) async fn write<R: Write>(&self, request: R) -> Result<Written> {
+        self.execute(request).await.map(|reply| R::written(&reply))
+    }
+
+    /// The same, with all that was answered.
+    pub(super) async fn execute<R: Write>(&self, mut request: R) -> Result<R::Reply> {
         let mut call = Call::new(self, R::NAME, Preference::Leader);
         if !self.shared.exactly_once {
             call.repeatable = false;
             loop {
                 match call.attempt(request.clone()).await {
-                    Ok(reply) => return Ok(self.written(reply)),
+                    Ok(reply) => return Ok(self.noted::<R>(reply)),
                     Err(error) => call.again(error).await?,
                 }
             }
@@ -241,7 +242,7 @@ impl Client {
                 match call.attempt(request.clone()).await {
                     Ok(reply) => {
                         place.answered();
-                        return Ok(self.written(reply));
+                        return Ok(self.noted::<R>(reply));
                     }
                     Err(Error::SessionExpired { .. }) => break place.session(),
                     Err(error) => call.again(error).await?,
@@ -255,11 +256,12 @@ impl Client {
         Err(Error::Unavailable { reason: "every new session was gone at once".into(), leader: None })
     }
 
-    fn written(&self, reply: v1::WriteResponse) -> super::Written {
-        self.shared.seen(reply.revision);
-        if !self.shared.endpoints.leader_is(reply.leader_id) && reply.leader_id != 0 {
+    fn noted<R: Write>(&self, reply: R::Reply) -> R::Reply {
+        let Written { revision, leader_id } = R::written(&reply);
+        self.shared.seen(revision);
+        if !self.shared.endpoints.leader_is(leader_id) && leader_id != 0 {
             self.shared.learn_later();
         }
-        super::Written { revision: reply.revision, leader_id: reply.leader_id }
+        reply
     }
 }

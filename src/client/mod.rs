@@ -67,11 +67,11 @@ pub use self::{
     builder::Builder, cluster::Cluster, config::Config, json::Json, messages::Messages, node_state::NodeStates,
     routes::Routes, state::State,
 };
-use crate::{Result, limits};
+use crate::{Result, limits, proto::v1};
 pub use crate::{
     model::{
         ReadMode,
-        mesh::{Message, MessageFilter, Page, PageRequest, Stored},
+        mesh::{Change, Condition, Message, MessageFilter, Page, PageRequest, RecordId, Stored, Transaction},
     },
     proto::v1::{KeyspaceStatus, Member, StatusResponse as Status},
 };
@@ -93,6 +93,18 @@ pub struct Written {
     pub revision: u64,
     /// The node that led when it was applied.
     pub leader_id: u64,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a transaction whose preconditions did not hold has changed nothing"]
+pub struct Transacted {
+    /// The revision of the store with the changes in; if nothing was changed, the one at which that was decided.
+    pub revision: u64,
+    /// The node that led when it was applied.
+    pub leader_id: u64,
+    /// Whether all preconditions held. If not, nothing was changed.
+    pub succeeded: bool,
 }
 
 /// What all clones of a client share.
@@ -123,6 +135,32 @@ impl Client {
     fn of(shared: Arc<Shared>) -> Self {
         let (mode, deadline) = (shared.mode, shared.deadline);
         Self { shared, mode, deadline, pin: None }
+    }
+
+    /// Makes changes of any kind together: all at one revision if all preconditions hold, else none. Together with
+    /// reads of [`Stored::mod_revision`] this is compare-and-set of as many records as one likes.
+    ///
+    /// ```no_run
+    /// use meshstore::client::{Client, Condition, RecordId, Transaction};
+    ///
+    /// # async fn example(client: Client) -> meshstore::Result<()> {
+    /// let read = client.state().get("leader").await?;
+    /// let take_over = Transaction::default()
+    ///     .require(RecordId::State("leader".into()), Condition::ModRevision(read.mod_revision))
+    ///     .put_state("leader", "node-2")
+    ///     .put_state("leader/before", read.value);
+    /// if !client.transact(take_over).await?.succeeded {
+    ///     println!("somebody else was faster");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Errors: `InvalidArgument` if there are no changes or too many, or two of one record.
+    pub async fn transact(&self, transaction: Transaction) -> Result<Transacted> {
+        let v1::TransactResponse { revision, leader_id, succeeded } =
+            self.execute(v1::TransactRequest::from(transaction)).await?;
+        Ok(Transacted { revision, leader_id, succeeded })
     }
 
     /// This client with another read mode.

@@ -5,6 +5,7 @@
 
 use tonic::{Request, Response, Status, transport::Channel};
 
+use super::Written;
 use crate::{
     limits,
     model::{ReadMode, session::Attempt},
@@ -27,9 +28,11 @@ pub(super) trait Rpc: prost::Message + Clone + 'static {
 }
 
 /// A request that changes the store, and so has a place in the session.
-pub(super) trait Write: Rpc<Reply = v1::WriteResponse> {
+pub(super) trait Write: Rpc {
     /// Says which attempt of which call this is.
     fn set_attempt(&mut self, attempt: Attempt);
+    /// What became of it.
+    fn written(reply: &Self::Reply) -> Written;
 }
 
 /// A request that reads.
@@ -55,12 +58,16 @@ macro_rules! rpc {
 }
 
 macro_rules! writes {
-    ($($method:ident($request:ident);)*) => {$(
-        rpc!(MeshClient.$method($request) -> WriteResponse, changes: true);
+    ($($method:ident($request:ident) -> $reply:ident;)*) => {$(
+        rpc!(MeshClient.$method($request) -> $reply, changes: true);
 
         impl Write for v1::$request {
             fn set_attempt(&mut self, attempt: Attempt) {
                 self.attempt = Some(attempt.into());
+            }
+
+            fn written(reply: &v1::$reply) -> Written {
+                Written { revision: reply.revision, leader_id: reply.leader_id }
             }
         }
     )*};
@@ -83,16 +90,17 @@ macro_rules! reads {
 }
 
 writes! {
-    store_message(StoreMessageRequest);
-    delete_message(DeleteMessageRequest);
-    put_state(PutStateRequest);
-    delete_state(DeleteStateRequest);
-    save_node_state(SaveNodeStateRequest);
-    delete_node_state(DeleteNodeStateRequest);
-    save_route(SaveRouteRequest);
-    delete_route(DeleteRouteRequest);
-    save_config(SaveConfigRequest);
-    delete_config(DeleteConfigRequest);
+    store_message(StoreMessageRequest) -> WriteResponse;
+    delete_message(DeleteMessageRequest) -> WriteResponse;
+    put_state(PutStateRequest) -> WriteResponse;
+    delete_state(DeleteStateRequest) -> WriteResponse;
+    save_node_state(SaveNodeStateRequest) -> WriteResponse;
+    delete_node_state(DeleteNodeStateRequest) -> WriteResponse;
+    save_route(SaveRouteRequest) -> WriteResponse;
+    delete_route(DeleteRouteRequest) -> WriteResponse;
+    save_config(SaveConfigRequest) -> WriteResponse;
+    delete_config(DeleteConfigRequest) -> WriteResponse;
+    transact(TransactRequest) -> TransactResponse;
 }
 
 reads! {

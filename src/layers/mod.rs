@@ -31,7 +31,7 @@ pub struct Write {
 /// What the outcome of a transaction means to the caller who asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meaning {
-    /// The answer if a compare did not hold. `None`: nothing was compared.
+    /// The error if a compare did not hold. `None`: none, the answer says so.
     unmet: Option<Error>,
 }
 
@@ -39,6 +39,12 @@ impl Write {
     /// These operations, whatever is there.
     pub fn always(operations: Vec<Operation>) -> Self {
         Self { transaction: Transaction::blind(operations), meaning: Meaning { unmet: None } }
+    }
+
+    /// These operations if all compares hold; the answer says whether they did.
+    pub fn compared(compares: Vec<Compare>, operations: Vec<Operation>) -> Self {
+        let transaction = Transaction { compares, then: operations, otherwise: vec![] };
+        Self { transaction, meaning: Meaning { unmet: None } }
     }
 
     /// These operations if the key has a record; otherwise nothing happens and the answer is `missing`.
@@ -49,17 +55,26 @@ impl Write {
     }
 }
 
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The revision with the change in.
+    pub revision: u64,
+    /// Whether what was compared held.
+    pub succeeded: bool,
+}
+
 impl Meaning {
-    /// The revision with the change in. `session` is the one in which the call was made, if any.
+    /// What became of the write. `session` is the one in which the call was made, if any.
     ///
     /// Errors: what the layer said for unmet compares; `Conflict`, `Refused` or `SessionExpired` as the
     /// store answered. None of them changed anything.
-    pub fn of(self, outcome: Outcome, session: Option<u64>) -> Result<u64> {
+    pub fn of(self, outcome: Outcome, session: Option<u64>) -> Result<Decided> {
         match outcome {
             Outcome::Applied { revision, succeeded, .. } | Outcome::AppliedEarlier { revision, succeeded } => {
                 match self.unmet {
                     Some(unmet) if !succeeded => Err(unmet),
-                    _ => Ok(revision),
+                    _ => Ok(Decided { revision, succeeded }),
                 }
             }
             Outcome::Raced => Err(Error::Conflict("what the change relied on".into())),
@@ -74,7 +89,7 @@ mod tests {
     use super::*;
     use crate::model::{ScopeId, outcome::Refusal};
 
-    fn meaning(outcome: Outcome) -> Result<u64> {
+    fn meaning(outcome: Outcome) -> Result<Decided> {
         let key = ScopeId::new(0x11, 0).key(b"k");
         let missing = Error::NotFound { kind: "state", name: "k".into() };
         Write::if_exists(key, vec![], missing).meaning.of(outcome, Some(7))
@@ -84,14 +99,17 @@ mod tests {
     fn every_outcome_has_its_meaning() {
         let applied = |succeeded| Outcome::Applied { revision: 3, succeeded, results: vec![] };
         let missing = Error::NotFound { kind: "state", name: "k".into() };
-        assert_eq!(meaning(applied(true)), Ok(3));
+        let done = Ok(Decided { revision: 3, succeeded: true });
+        assert_eq!(meaning(applied(true)), done);
         assert_eq!(meaning(applied(false)), Err(missing.clone()));
-        assert_eq!(meaning(Outcome::AppliedEarlier { revision: 3, succeeded: true }), Ok(3));
+        assert_eq!(meaning(Outcome::AppliedEarlier { revision: 3, succeeded: true }), done);
         assert_eq!(meaning(Outcome::AppliedEarlier { revision: 3, succeeded: false }), Err(missing));
         assert!(matches!(meaning(Outcome::Raced), Err(Error::Conflict(_))));
         let refused = Outcome::Refused { revision: 3, refusal: Refusal::Layer("no".into()) };
         assert_eq!(meaning(refused), Err(Error::Refused("no".into())));
         assert_eq!(meaning(Outcome::SessionExpired), Err(Error::SessionExpired { session: 7 }));
-        assert_eq!(Write::always(vec![]).meaning.of(applied(true), None), Ok(3));
+        assert_eq!(Write::always(vec![]).meaning.of(applied(true), None), done);
+        let compared = Write::compared(vec![], vec![]).meaning;
+        assert_eq!(compared.of(applied(false), None), Ok(Decided { revision: 3, succeeded: false }));
     }
 }

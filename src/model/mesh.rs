@@ -66,3 +66,106 @@ pub struct Page<T> {
     /// The one revision that all pages of this list show.
     pub revision: u64,
 }
+
+/// A record of mesh storage: what it is, and its id or key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordId {
+    /// A message, by id.
+    Message(String),
+    /// A state value, by key.
+    State(String),
+    /// The runtime state of a node, by node id.
+    NodeState(String),
+    /// A route, by destination.
+    Route(String),
+    /// A configuration value, by key.
+    Config(String),
+}
+
+/// What must be true of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It exists.
+    Exists,
+    /// It does not exist.
+    Missing,
+    /// It has this version; 0 stands for none.
+    Version(u64),
+    /// It was last written at this revision; 0 stands for never.
+    ModRevision(u64),
+}
+
+/// One change of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Stores a message.
+    StoreMessage(Message),
+    /// Creates or overwrites a state value.
+    PutState {
+        /// Its key.
+        key: String,
+        /// Its value.
+        value: Bytes,
+    },
+    /// Creates or overwrites the runtime state of a node.
+    SaveNodeState {
+        /// The node.
+        node_id: String,
+        /// Its state.
+        state_json: String,
+    },
+    /// Creates or overwrites a route.
+    SaveRoute {
+        /// Its destination.
+        destination: String,
+        /// The route.
+        route_json: String,
+    },
+    /// Creates or overwrites a configuration value.
+    SaveConfig {
+        /// Its key.
+        key: String,
+        /// Its value.
+        value_json: String,
+    },
+    /// Deletes a record, if there is one.
+    Delete(RecordId),
+}
+
+/// Changes that are made together or not at all: if all preconditions hold, at one revision. Each change is of
+/// another record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// What must be true before any change.
+    pub preconditions: Vec<(RecordId, Condition)>,
+    /// The changes.
+    pub changes: Vec<Change>,
+}
+
+impl Transaction {
+    /// Adds a precondition.
+    #[must_use]
+    pub fn require(mut self, record: RecordId, condition: Condition) -> Self {
+        self.preconditions.push((record, condition));
+        self
+    }
+
+    /// Adds a change.
+    #[must_use]
+    pub fn change(mut self, change: Change) -> Self {
+        self.changes.push(change);
+        self
+    }
+
+    /// Adds a write of a state value.
+    #[must_use]
+    pub fn put_state(self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        self.change(Change::PutState { key: key.into(), value: value.into() })
+    }
+
+    /// Adds a deletion.
+    #[must_use]
+    pub fn delete(self, record: RecordId) -> Self {
+        self.change(Change::Delete(record))
+    }
+}

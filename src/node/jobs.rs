@@ -93,24 +93,15 @@ pub(super) async fn expire(shared: Arc<Shared>) {
     }
 }
 
-/// Stops a node whose data directory is another cluster's. Once there is a leader it is known not to be.
+/// Stops a node whose data directory is another cluster's. A leader that was voted for in an earlier life is no sign that
+/// it is not; one that leads or is heard now is.
 pub(super) async fn recognise(shared: Arc<Shared>, nodes: BTreeMap<NodeId, Address>) {
-    let mut watch = shared.consensus.watch();
-    let led = async {
-        while matches!(shared.consensus.leadership(), Leadership::Unknown) {
-            if shared.consensus.changed(&mut watch).await.is_err() {
-                return;
-            }
-        }
+    let in_place = || {
+        let leads = matches!(shared.consensus.leadership(), Leadership::Me { .. });
+        leads || shared.network.freshness().has_heard()
     };
-    tokio::select! {
-        biased;
-        () = led => {}
-        recognised = identity::recognise(&shared.directory, &shared.environment.net, &nodes) => {
-            if let Err(fault) = recognised {
-                shared.faults.report(fault);
-            }
-        }
+    if let Err(fault) = identity::recognise(&shared.directory, &shared.environment.net, &nodes, in_place).await {
+        shared.faults.report(fault);
     }
 }
 

@@ -81,6 +81,12 @@ impl Freshness {
         heard.pending.push_back((at, commit_index));
     }
 
+    /// Whether a leader was heard in this life of the node.
+    pub fn has_heard(&self) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.covered.is_some() || !heard.pending.is_empty()
+    }
+
     /// The age of what is applied up to `applied_index`, in milliseconds; `u64::MAX` if nothing is known.
     pub fn age_ms(&self, applied_index: u64) -> u64 {
         let now = self.clock.monotonic();

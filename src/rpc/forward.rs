@@ -55,7 +55,7 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-meshstore-forwarded");
 const FRAME_BYTES: usize = 5;
 
 /// The methods that only a leader can serve.
-const WRITES: [&str; 13] = [
+const WRITES: [&str; 14] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     "/meshstore.v1.Mesh/PutState",
@@ -66,6 +66,7 @@ const WRITES: [&str; 13] = [
     "/meshstore.v1.Mesh/DeleteRoute",
     "/meshstore.v1.Mesh/SaveConfig",
     "/meshstore.v1.Mesh/DeleteConfig",
+    "/meshstore.v1.Mesh/Transact",
     "/meshstore.v1.Session/OpenSession",
     "/meshstore.v1.Session/KeepSession",
     "/meshstore.v1.Session/CloseSession",

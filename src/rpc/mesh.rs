@@ -6,7 +6,10 @@ use tonic::{Request, Response, Status};
 
 use super::Call;
 use crate::{
-    layers::mesh::{config, message, node_state, route, state},
+    layers::{
+        Decided,
+        mesh::{config, message, node_state, route, state, transaction},
+    },
     model::mesh::MessageFilter,
     node::Node,
     proto::{convert::required, v1, v1::mesh_server},
@@ -138,5 +141,13 @@ impl mesh_server::Mesh for Mesh {
         let (call, v1::ListConfigKeysRequest { read, prefix, page }) = Call::open(request)?;
         let list = config::list_keys(&prefix, &page.into())?;
         call.list(&self.node, read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn transact(&self, request: Request<v1::TransactRequest>) -> Answer<v1::TransactResponse> {
+        let (call, mut request) = Call::open(request)?;
+        let attempt = request.attempt.take();
+        let write = transaction::write(request.try_into()?)?;
+        let Decided { revision, succeeded } = call.decide(&self.node, attempt, write).await?;
+        Ok(Response::new(v1::TransactResponse { revision, leader_id: self.node.id(), succeeded }))
     }
 }

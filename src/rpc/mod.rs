@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, service::Routes};
 use self::forward::{AcceptForwarded, Forwarded};
 use crate::{
     Error, Result,
-    layers::Write,
+    layers::{Decided, Write},
     limits,
     model::{ReadMode, mesh::Page, proposal::Guards, session::Attempt},
     node::{self, Node},
@@ -134,13 +134,18 @@ impl Call {
         attempt: Option<v1::Attempt>,
         write: Write,
     ) -> Result<Response<v1::WriteResponse>, Status> {
+        let Decided { revision, .. } = self.decide(node, attempt, write).await?;
+        Ok(Response::new(v1::WriteResponse { revision, leader_id: node.id() }))
+    }
+
+    /// Makes a change, and answers what became of it. Only a leader's proposal is answered, so the node that answers
+    /// is the one that led.
+    async fn decide(self, node: &Node, attempt: Option<v1::Attempt>, write: Write) -> Result<Decided> {
         let attempt = attempt.map(Attempt::try_from).transpose()?;
         let Write { transaction, meaning } = write;
         let request = node::Request { principal: self.principal, attempt, guards: Guards::default(), transaction };
         let outcome = node.propose(request, self.deadline).await?;
-        let revision = meaning.of(outcome, attempt.map(|attempt| attempt.session))?;
-        // Only a leader's proposal is answered, so the node that answers is the one that led.
-        Ok(Response::new(v1::WriteResponse { revision, leader_id: node.id() }))
+        meaning.of(outcome, attempt.map(|attempt| attempt.session))
     }
 
     /// Reads, and answers with a header. `revision`: the one of the pages before.

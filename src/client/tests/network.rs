@@ -222,6 +222,7 @@ mesh! {
     save_config(SaveConfigRequest) -> WriteResponse;
     get_config(GetConfigRequest) -> GetConfigResponse;
     delete_config(DeleteConfigRequest) -> WriteResponse;
+    transact(TransactRequest) -> TransactResponse;
 }
 
 #[tonic::async_trait]

@@ -9,7 +9,7 @@ use crate::{
     layers::Write,
     limits,
     model::{
-        keyspace, kind,
+        Key, keyspace, kind,
         mesh::{PageRequest, Stored},
         transaction::Put,
     },
@@ -28,6 +28,11 @@ pub fn save(key: &str, value_json: String) -> Result<Write> {
 /// Reads a configuration value. Errors: `InvalidArgument`, `NotFound`.
 pub fn get(view: &View, key: &str) -> Result<Stored<String>> {
     table::stored_json(view, TABLE.get(view, key)?)
+}
+
+/// The key of a record. Errors: `InvalidArgument`.
+pub(super) fn key(key: &str) -> Result<Key> {
+    TABLE.key(key)
 }
 
 /// Deletes a configuration value; `NotFound` if there is none. Errors: `InvalidArgument`.

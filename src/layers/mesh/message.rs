@@ -65,6 +65,11 @@ pub fn get(view: &View, id: &str) -> Result<Stored<Message>> {
     open(view, &key, &TABLE.get(view, id)?)
 }
 
+/// The key of a record. Errors: `InvalidArgument`.
+pub(super) fn key(id: &str) -> Result<Key> {
+    TABLE.key(id)
+}
+
 /// Deletes a message; `NotFound` if there is none. Errors: `InvalidArgument`.
 pub fn delete(id: &str) -> Result<Write> {
     TABLE.delete(id)

@@ -6,7 +6,8 @@
 //! * reading or deleting what is not there is `NotFound`, naming kind and name;
 //! * ids, keys and destinations are not empty and not longer than their limit;
 //! * JSON is checked, then kept byte for byte ([`json`]), so that no number loses a digit;
-//! * lists are ordered, come in pages, and all pages of one list show one revision ([`list`]).
+//! * lists are ordered, come in pages, and all pages of one list show one revision ([`list`]);
+//! * a transaction makes changes of any of them together, by the same rules ([`transaction`]).
 
 pub mod config;
 pub mod json;
@@ -16,6 +17,7 @@ pub mod node_state;
 pub mod route;
 pub mod state;
 mod table;
+pub mod transaction;
 
 use crate::{Error, Result, limits, model::Record, model::mesh::Stored};
 

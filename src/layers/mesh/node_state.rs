@@ -9,7 +9,7 @@ use crate::{
     layers::Write,
     limits,
     model::{
-        keyspace, kind,
+        Key, keyspace, kind,
         mesh::{PageRequest, Stored},
         transaction::Put,
     },
@@ -28,6 +28,11 @@ pub fn save(node_id: &str, state_json: String) -> Result<Write> {
 /// Reads the state of a node. Errors: `InvalidArgument`, `NotFound`.
 pub fn get(view: &View, node_id: &str) -> Result<Stored<String>> {
     table::stored_json(view, TABLE.get(view, node_id)?)
+}
+
+/// The key of a record. Errors: `InvalidArgument`.
+pub(super) fn key(node_id: &str) -> Result<Key> {
+    TABLE.key(node_id)
 }
 
 /// Deletes the state of a node; `NotFound` if there is none. Errors: `InvalidArgument`.

@@ -9,7 +9,7 @@ use crate::{
     layers::Write,
     limits,
     model::{
-        keyspace, kind,
+        Key, keyspace, kind,
         mesh::{PageRequest, Stored},
         transaction::Put,
     },
@@ -32,6 +32,11 @@ pub fn save(destination: &str, route_json: String) -> Result<Write> {
 /// Reads the route to a destination. Errors: `InvalidArgument`, `NotFound`.
 pub fn get(view: &View, destination: &str) -> Result<Stored<String>> {
     table::stored_json(view, TABLE.get(view, destination)?)
+}
+
+/// The key of a record. Errors: `InvalidArgument`.
+pub(super) fn key(destination: &str) -> Result<Key> {
+    TABLE.key(destination)
 }
 
 /// Deletes the route to a destination; `NotFound` if there is none. Errors: `InvalidArgument`.

@@ -11,7 +11,7 @@ use crate::{
     layers::Write,
     limits,
     model::{
-        keyspace, kind,
+        Key, keyspace, kind,
         mesh::{PageRequest, Stored},
         transaction::Put,
     },
@@ -30,6 +30,11 @@ pub fn put(key: &str, value: Bytes) -> Result<Write> {
 /// Reads a value. Errors: `InvalidArgument`, `NotFound`.
 pub fn get(view: &View, key: &str) -> Result<Stored<Bytes>> {
     TABLE.get(view, key).map(|record| stored(&record, record.value.clone()))
+}
+
+/// The key of a record. Errors: `InvalidArgument`.
+pub(super) fn key(key: &str) -> Result<Key> {
+    TABLE.key(key)
 }
 
 /// Deletes a value; `NotFound` if there is none. Errors: `InvalidArgument`.

@@ -335,7 +335,7 @@ fn the_table_has_every_write_of_the_protos() {
         let mut words = line.split_whitespace();
         let (Some("rpc"), Some(signature)) = (words.next(), words.next()) else { continue };
         let method = signature.split('(').next().unwrap();
-        if line.contains("returns (WriteResponse)") {
+        if line.contains("returns (WriteResponse)") || line.contains("returns (TransactResponse)") {
             writes.push(format!("/meshstore.v1.Mesh/{method}"));
         } else if method.ends_with("Session") {
             writes.push(format!("/meshstore.v1.Session/{method}"));

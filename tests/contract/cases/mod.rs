@@ -8,6 +8,7 @@ mod reads;
 mod sessions;
 mod status;
 mod tables;
+mod transactions;
 
 use std::{
     fmt::Debug,
@@ -81,6 +82,10 @@ pub fn all() -> Vec<(&'static str, Case)> {
         sessions::a_malformed_request_is_explained,
         status::a_node_tells_of_itself,
         status::keyspaces_count_their_records,
+        transactions::a_transaction_changes_all_kinds_at_one_revision,
+        transactions::a_precondition_that_does_not_hold_changes_nothing,
+        transactions::one_of_many_wins,
+        transactions::bad_changes_are_refused_with_their_place,
         tables::one_name_is_another_record_in_each_table,
         tables::a_cursor_of_another_table_is_refused,
     ];

@@ -1,0 +1,151 @@
+//! Changes of any kind, made together.
+//!
+//! A transaction is what its changes are one by one, under one revision; so each is made by the file of its table,
+//! and only put together here.
+
+use std::collections::BTreeSet;
+
+use super::{config, message, node_state, route, state};
+use crate::{
+    Error, Result,
+    layers::Write,
+    limits,
+    model::{
+        Key,
+        mesh::{Change, Condition, RecordId, Transaction},
+        transaction::{Compare, NumberField, Operation, Relation},
+    },
+};
+
+/// All changes, if all preconditions hold. Errors: `InvalidArgument` naming the precondition or change.
+pub fn write(transaction: Transaction) -> Result<Write> {
+    let Transaction { preconditions, changes } = transaction;
+    at_most("preconditions", preconditions.len(), limits::COMPARES)?;
+    at_most("changes", changes.len(), limits::CHANGES)?;
+    if changes.is_empty() {
+        return Err(Error::invalid("changes", "", "there must be at least one"));
+    }
+    let compare = |(index, (record, condition)): (usize, (RecordId, Condition))| {
+        compare(&record, condition).map_err(|error| within("preconditions", index, error))
+    };
+    let compares = preconditions.into_iter().enumerate().map(compare).collect::<Result<_>>()?;
+    let mut written = BTreeSet::new();
+    let mut operations = Vec::with_capacity(changes.len());
+    for (index, change) in changes.into_iter().enumerate() {
+        for operation in operations_of(change).map_err(|error| within("changes", index, error))? {
+            if let Operation::Put { key, .. } | Operation::Delete { key } = &operation
+                && !written.insert(key.clone())
+            {
+                let rule = "must be of another record than the changes before it";
+                return Err(Error::invalid(format!("changes[{index}]"), "", rule));
+            }
+            operations.push(operation);
+        }
+    }
+    Ok(Write::compared(compares, operations))
+}
+
+fn key(record: &RecordId) -> Result<Key> {
+    match record {
+        RecordId::Message(id) => message::key(id),
+        RecordId::State(key) => state::key(key),
+        RecordId::NodeState(node_id) => node_state::key(node_id),
+        RecordId::Route(destination) => route::key(destination),
+        RecordId::Config(key) => config::key(key),
+    }
+}
+
+fn compare(record: &RecordId, condition: Condition) -> Result<Compare> {
+    let key = key(record)?;
+    let number = |key, field, to| Compare::Number { key, field, relation: Relation::Equal, to };
+    Ok(match condition {
+        Condition::Exists => Compare::Exists { key, exists: true },
+        Condition::Missing => Compare::Exists { key, exists: false },
+        Condition::Version(version) => number(key, NumberField::Version, version),
+        Condition::ModRevision(revision) => number(key, NumberField::ModRevision, revision),
+    })
+}
+
+fn operations_of(change: Change) -> Result<Vec<Operation>> {
+    let write = match change {
+        Change::StoreMessage(message) => message::store(message)?,
+        Change::PutState { key, value } => state::put(&key, value)?,
+        Change::SaveNodeState { node_id, state_json } => node_state::save(&node_id, state_json)?,
+        Change::SaveRoute { destination, route_json } => route::save(&destination, route_json)?,
+        Change::SaveConfig { key, value_json } => config::save(&key, value_json)?,
+        Change::Delete(record) => Write::always(vec![Operation::Delete { key: key(&record)? }]),
+    };
+    Ok(write.transaction.then)
+}
+
+/// The same error, saying in which item it is.
+fn within(list: &str, index: usize, error: Error) -> Error {
+    match error {
+        Error::InvalidArgument { field, value, rule } => {
+            Error::InvalidArgument { field: format!("{list}[{index}].{field}"), value, rule }
+        }
+        other => other,
+    }
+}
+
+fn at_most(field: &str, count: usize, most: usize) -> Result<()> {
+    if count <= most { Ok(()) } else { Err(Error::invalid(field, format!("{count} items"), format!("at most {most}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(transaction: Transaction) -> (String, String) {
+        match write(transaction) {
+            Err(Error::InvalidArgument { field, rule, .. }) => (field, rule),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_what_its_changes_are_one_by_one() {
+        let state = |key: &str| RecordId::State(key.into());
+        let made = write(
+            Transaction::default()
+                .require(state("a"), Condition::Version(3))
+                .require(RecordId::Route("r".into()), Condition::Missing)
+                .put_state("a", "1")
+                .delete(state("b"))
+                .change(Change::SaveRoute { destination: "r".into(), route_json: "{}".into() }),
+        )
+        .unwrap();
+        let mut expected = state::put("a", "1".into()).unwrap().transaction.then;
+        expected.push(Operation::Delete { key: state::key("b").unwrap() });
+        expected.extend(route::save("r", "{}".into()).unwrap().transaction.then);
+        assert_eq!(made.transaction.then, expected);
+        assert_eq!(made.transaction.otherwise, []);
+        assert_eq!(
+            made.transaction.compares,
+            [
+                Compare::Number {
+                    key: state::key("a").unwrap(),
+                    field: NumberField::Version,
+                    relation: Relation::Equal,
+                    to: 3
+                },
+                Compare::Exists { key: route::key("r").unwrap(), exists: false },
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let one = || Transaction::default().put_state("a", "1");
+        assert_eq!(refused(Transaction::default()).0, "changes");
+        assert_eq!(refused(one().put_state("", "")).0, "changes[1].key");
+        assert_eq!(
+            refused(one().require(RecordId::NodeState(String::new()), Condition::Exists)).0,
+            "preconditions[0].node_id"
+        );
+        let (field, rule) = refused(one().delete(RecordId::State("a".into())));
+        assert_eq!((field.as_str(), rule.starts_with("must be of another record")), ("changes[1]", true));
+        let many = (0..=limits::CHANGES).fold(Transaction::default(), |many, n| many.put_state(n.to_string(), ""));
+        assert_eq!(refused(many).0, "changes");
+    }
+}

@@ -1,0 +1,168 @@
+//! Transactions as wire messages, and back.
+
+use super::{convert::required, v1};
+use crate::{
+    Error, Result,
+    model::mesh::{Change, Condition, RecordId, Transaction},
+};
+
+impl From<Transaction> for v1::TransactRequest {
+    fn from(transaction: Transaction) -> Self {
+        let Transaction { preconditions, changes } = transaction;
+        Self {
+            attempt: None,
+            preconditions: preconditions.into_iter().map(Into::into).collect(),
+            changes: changes.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::TransactRequest> for Transaction {
+    type Error = Error;
+
+    fn try_from(request: v1::TransactRequest) -> Result<Self> {
+        let v1::TransactRequest { attempt: _, preconditions, changes } = request;
+        let preconditions = preconditions.into_iter().enumerate().map(|(index, precondition)| {
+            let at = |part: &str| format!("preconditions[{index}].{part}");
+            let record = record(at("record"), precondition.record)?;
+            Ok((record, required(&at("condition"), precondition.condition)?.into()))
+        });
+        let changes = changes.into_iter().enumerate().map(|(index, change)| {
+            let at = format!("changes[{index}]");
+            change_of(&at, required(&at, change.change)?)
+        });
+        Ok(Self { preconditions: preconditions.collect::<Result<_>>()?, changes: changes.collect::<Result<_>>()? })
+    }
+}
+
+impl From<RecordId> for v1::RecordId {
+    fn from(record: RecordId) -> Self {
+        use v1::record_id::Record;
+        let record = match record {
+            RecordId::Message(id) => Record::Message(id),
+            RecordId::State(key) => Record::State(key),
+            RecordId::NodeState(node_id) => Record::NodeState(node_id),
+            RecordId::Route(destination) => Record::Route(destination),
+            RecordId::Config(key) => Record::Config(key),
+        };
+        Self { record: Some(record) }
+    }
+}
+
+fn record(field: String, record: Option<v1::RecordId>) -> Result<RecordId> {
+    use v1::record_id::Record;
+    Ok(match required(&field, record.and_then(|record| record.record))? {
+        Record::Message(id) => RecordId::Message(id),
+        Record::State(key) => RecordId::State(key),
+        Record::NodeState(node_id) => RecordId::NodeState(node_id),
+        Record::Route(destination) => RecordId::Route(destination),
+        Record::Config(key) => RecordId::Config(key),
+    })
+}
+
+impl From<(RecordId, Condition)> for v1::Precondition {
+    fn from((record, condition): (RecordId, Condition)) -> Self {
+        use v1::precondition::Condition as Wire;
+        let condition = match condition {
+            Condition::Exists => Wire::Exists(true),
+            Condition::Missing => Wire::Exists(false),
+            Condition::Version(version) => Wire::Version(version),
+            Condition::ModRevision(revision) => Wire::ModRevision(revision),
+        };
+        Self { record: Some(record.into()), condition: Some(condition) }
+    }
+}
+
+impl From<v1::precondition::Condition> for Condition {
+    fn from(condition: v1::precondition::Condition) -> Self {
+        use v1::precondition::Condition as Wire;
+        match condition {
+            Wire::Exists(true) => Self::Exists,
+            Wire::Exists(false) => Self::Missing,
+            Wire::Version(version) => Self::Version(version),
+            Wire::ModRevision(revision) => Self::ModRevision(revision),
+        }
+    }
+}
+
+impl From<Change> for v1::Change {
+    fn from(change: Change) -> Self {
+        use v1::change::Change as Wire;
+        let json = |key, json| v1::JsonValue { key, json };
+        let change = match change {
+            Change::StoreMessage(message) => Wire::StoreMessage(message.into()),
+            Change::PutState { key, value } => Wire::PutState(v1::StateValue { key, value }),
+            Change::SaveNodeState { node_id, state_json } => Wire::SaveNodeState(json(node_id, state_json)),
+            Change::SaveRoute { destination, route_json } => Wire::SaveRoute(json(destination, route_json)),
+            Change::SaveConfig { key, value_json } => Wire::SaveConfig(json(key, value_json)),
+            Change::Delete(record) => Wire::Delete(record.into()),
+        };
+        Self { change: Some(change) }
+    }
+}
+
+fn change_of(at: &str, change: v1::change::Change) -> Result<Change> {
+    use v1::change::Change as Wire;
+    Ok(match change {
+        Wire::StoreMessage(message) => Change::StoreMessage(message.into()),
+        Wire::PutState(v1::StateValue { key, value }) => Change::PutState { key, value },
+        Wire::SaveNodeState(v1::JsonValue { key, json }) => Change::SaveNodeState { node_id: key, state_json: json },
+        Wire::SaveRoute(v1::JsonValue { key, json }) => Change::SaveRoute { destination: key, route_json: json },
+        Wire::SaveConfig(v1::JsonValue { key, json }) => Change::SaveConfig { key, value_json: json },
+        Wire::Delete(deleted) => Change::Delete(record(format!("{at}.delete"), Some(deleted))?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::mesh::Message;
+
+    #[test]
+    fn a_transaction_round_trips() {
+        let name = || "name".to_owned();
+        let records = [
+            RecordId::Message(name()),
+            RecordId::State(name()),
+            RecordId::NodeState(name()),
+            RecordId::Route(name()),
+            RecordId::Config(name()),
+        ];
+        let conditions = [
+            Condition::Exists,
+            Condition::Missing,
+            Condition::Version(0),
+            Condition::ModRevision(7),
+            Condition::Exists,
+        ];
+        let message = Message { id: name(), from: "f".into(), to: "t".into(), content: "c".into(), timestamp: -1 };
+        let mut transaction = Transaction {
+            preconditions: records.iter().cloned().zip(conditions).collect(),
+            changes: vec![
+                Change::StoreMessage(message),
+                Change::PutState { key: name(), value: "v".into() },
+                Change::SaveNodeState { node_id: name(), state_json: "1".into() },
+                Change::SaveRoute { destination: name(), route_json: "2".into() },
+                Change::SaveConfig { key: name(), value_json: "3".into() },
+            ],
+        };
+        transaction.changes.extend(records.map(Change::Delete));
+        assert_eq!(Transaction::try_from(v1::TransactRequest::from(transaction.clone())), Ok(transaction));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let field = |request| match Transaction::try_from(request) {
+            Err(Error::InvalidArgument { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        let delete = |record| v1::Change { change: Some(v1::change::Change::Delete(v1::RecordId { record })) };
+        let state = Some(v1::RecordId { record: Some(v1::record_id::Record::State("a".into())) });
+        let request = |preconditions, changes| v1::TransactRequest { attempt: None, preconditions, changes };
+        assert_eq!(field(request(vec![], vec![v1::Change::default()])), "changes[0]");
+        assert_eq!(field(request(vec![], vec![delete(None)])), "changes[0].delete");
+        assert_eq!(field(request(vec![v1::Precondition::default()], vec![])), "preconditions[0].record");
+        let unconditional = v1::Precondition { record: state, condition: None };
+        assert_eq!(field(request(vec![unconditional], vec![])), "preconditions[0].condition");
+    }
+}

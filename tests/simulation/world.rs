@@ -10,13 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use meshstore::{
     config::{Config, Flags},
     model::Position,
     raft::log::{self, Log},
     server,
 };
-use futures_util::FutureExt;
 use openraft::entry::RaftEntry;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::sync::Notify;

@@ -9,6 +9,8 @@
 //!
 //! `/data` exists from the start and survives; every other directory is made by the code under test.
 
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, ErrorKind},

@@ -9,6 +9,7 @@ use super::{
     identity::{self, Address},
 };
 use crate::{
+    environment::sabotage::{self, Sabotage},
     error::Fault,
     model::proposal::Action,
     raft::{consensus::Leadership, state_machine::Observer, types::NodeId},
@@ -46,6 +47,11 @@ pub(super) async fn advance_snapshot(shared: Arc<Shared>) {
     loop {
         let position = *flushed.borrow_and_update();
         if let Some(position) = position {
+            if sabotage::on(Sabotage::PurgeEarly) {
+                let applied = shared.machine.progress().borrow().position;
+                shared.log.set_purge_floor(applied);
+                let _ = shared.log.purge(applied).await;
+            }
             shared.log.set_purge_floor(position);
             shared.consensus.snapshot_advanced().await;
         }

@@ -33,7 +33,10 @@ use self::{
     read::{NodeView, ReadIndex},
 };
 use crate::{
-    environment::Environment,
+    environment::{
+        Environment,
+        sabotage::{self, Sabotage},
+    },
     error::{Error, Result},
     limits,
     model::{
@@ -145,6 +148,7 @@ impl Node {
         let budget = deadline.saturating_duration_since(Instant::now());
         let mut progress = shared.machine.progress();
         let age_ms = match mode {
+            ReadMode::Linearizable if sabotage::on(Sabotage::StaleRead) => 0,
             ReadMode::Linearizable => {
                 let index = tokio::time::timeout_at(deadline, shared.read_index.get()).await;
                 let index = index.map_err(|_| read_deadline(budget))??;

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::fault::Faults;
 use crate::{
+    environment::sabotage::{self, Sabotage},
     error::{Error, Fault, Result},
     raft::{
         consensus::{Consensus, Leadership},
@@ -69,6 +70,7 @@ impl ReadIndex {
 
     async fn round(consensus: &Consensus, ask: &dyn AskLeader) -> Result<u64> {
         match consensus.leadership() {
+            Leadership::Me { .. } if sabotage::on(Sabotage::NoReadIndex) => Ok(0),
             Leadership::Me { .. } => consensus.read_index().await,
             Leadership::Other { id, member } => ask.read_index(id, member).await,
             Leadership::Unknown => Err(unavailable("no leader is known; an election may be under way")),

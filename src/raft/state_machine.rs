@@ -26,10 +26,13 @@ use super::types::{
     TypeConfig, membership_at_from_stored, membership_at_to_stored,
 };
 use crate::{
-    environment::{Environment, executor},
+    environment::{
+        Environment, executor,
+        sabotage::{self, Sabotage},
+    },
     error::Fault,
     model::{Position, proposal::Batch},
-    state::{Base, Commit, Meta, State},
+    state::{self, Base, Commit, Meta, State},
     storage::{
         self, Checkpoint, Store,
         codec::{self, Kind},
@@ -196,7 +199,7 @@ impl Machine {
             EntryPayload::Normal(Command(sealed)) => {
                 let batch: Batch = codec::decode(Kind::Batch, sealed)
                     .map_err(|error| Fault::new(format!("log entry {} cannot be applied: {error}", log_id.index)))?;
-                let applied = core.state.apply(&mut base, &batch)?;
+                let applied = apply(&mut core.state, &mut base, batch, log_id.index)?;
                 self.forget_dropped(&applied.commits);
                 if let Some(observer) = &self.inner.observer {
                     observer.committed(log_id.into(), &applied.commits);
@@ -252,6 +255,19 @@ impl Machine {
         (self.inner.fault)(fault);
         error
     }
+}
+
+/// Applies a batch. (As it should be: the rest is what tests must find.)
+fn apply(state: &mut State, base: &mut Latest<'_>, mut batch: Batch, index: u64) -> Result<state::Applied, Fault> {
+    if sabotage::on(Sabotage::SessionSkipped) {
+        batch.proposals.iter_mut().for_each(|proposal| proposal.call = None);
+    }
+    let applied = state.apply(base, &batch)?;
+    if sabotage::on(Sabotage::ApplyTwice) && index.is_multiple_of(50) {
+        batch.proposals.iter_mut().for_each(|proposal| proposal.call = None);
+        state.apply(base, &batch)?;
+    }
+    Ok(applied)
 }
 
 impl Core {

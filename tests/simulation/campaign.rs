@@ -1,7 +1,8 @@
 //! Many seeds, side by side, with a progress bar; for `scripts/simulate`.
 //!
 //! `SIMULATION_SEEDS`: how many; `SIMULATION_SEED`: the first; `SIMULATION_SECONDS`: simulated time of faults in each;
-//! `SIMULATION_TWICE`: every so-manieth is run twice, and must give the same trace; `SIMULATION_VERBOSE`: node logs.
+//! `SIMULATION_TWICE`: every so-manieth is run twice, and must give the same trace; `SIMULATION_VERBOSE`: node logs;
+//! `SIMULATION_STOP`: no more after the first that fails.
 
 use std::{
     fmt::Write as _,
@@ -34,6 +35,7 @@ pub fn run() {
     let seeds = number("SIMULATION_SEEDS").unwrap_or(100);
     let length = Duration::from_secs(number("SIMULATION_SECONDS").unwrap_or(120));
     let twice = number("SIMULATION_TWICE").unwrap_or(50).max(1);
+    let stop = number("SIMULATION_STOP").is_some();
     if number("SIMULATION_VERBOSE").is_some() {
         tracing_subscriber::fmt().with_env_filter("info,turmoil=warn,openraft=warn").init();
     }
@@ -50,7 +52,7 @@ pub fn run() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::SeqCst);
-                    if seed >= first + seeds {
+                    if seed >= first + seeds || (stop && !totals.failed.lock().unwrap().is_empty()) {
                         return;
                     }
                     thread::scope(|scope| drop(scope.spawn(|| one(seed, length, seed % twice == 0, &totals)).join()));

@@ -42,7 +42,10 @@ use self::{
     state::{Done, State, Written},
 };
 use crate::{
-    environment::{Environment, Signal, Worker},
+    environment::{
+        Environment, Signal, Worker,
+        sabotage::{self, Sabotage},
+    },
     error::Fault,
     model::Position,
     raft::types::{LogEntry, StoredVote},
@@ -219,6 +222,11 @@ impl Log {
         entries: Vec<LogEntry>,
         done: impl FnOnce(Result<(), Fault>) + Send + 'static,
     ) -> Result<(), Fault> {
+        if sabotage::on(Sabotage::AckBeforeSync) {
+            self.change(|state| state.append(entries, Box::new(|_| ())))?;
+            done(Ok(()));
+            return Ok(());
+        }
         self.change(|state| state.append(entries, Box::new(done)))
     }
 
@@ -231,6 +239,9 @@ impl Log {
             state.save_vote(vote, done);
             Ok(())
         })?;
+        if sabotage::on(Sabotage::VoteNotSynced) {
+            return Ok(());
+        }
         saved.await.unwrap_or_else(|_| Err(Fault::bug("the log forgot a vote")))
     }
 

@@ -85,8 +85,8 @@ pub enum Error {
         /// Whether the change may have been applied.
         may_have_applied: bool,
     },
-    /// Too much is queued. Certainly not applied; try again after the hint.
-    #[error("too busy: {reason}; try again in {retry_after_ms} ms")]
+    /// Too much is queued, or too little is free on the disks. Certainly not applied; try again after the hint.
+    #[error("no room: {reason}; try again in {retry_after_ms} ms")]
     ResourceExhausted {
         /// What is full.
         reason: String,

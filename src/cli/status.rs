@@ -10,7 +10,7 @@ use super::{
     options::Session,
     output::{self, table},
 };
-use crate::client::{Client, Status as NodeStatus};
+use crate::client::{Client, DiskSpace, Status as NodeStatus};
 
 /// How often nodes are asked for hashes of equal revisions, while writes go on.
 const HASH_ROUNDS: u32 = 10;
@@ -132,6 +132,7 @@ fn node_json((address, answer): &(String, crate::Result<NodeStatus>)) -> Value {
             json!({
                 "node_id": member.node_id, "client_address": member.client_address, "peer_address": member.peer_address,
                 "voter": member.voter, "leader": member.leader, "matched_index": member.matched_index,
+                "disk": member.disk.as_ref().map(disk_json),
             })
         })
         .collect();
@@ -151,13 +152,59 @@ fn node_json((address, answer): &(String, crate::Result<NodeStatus>)) -> Value {
         "committed_index": status.committed_index, "applied_index": status.applied_index,
         "flushed_index": status.flushed_index, "purged_index": status.purged_index,
         "log_time_ms": status.log_time_ms, "sessions": status.sessions, "state_hash": status.state_hash,
-        "members": members, "keyspaces": keyspaces,
+        "members": members, "keyspaces": keyspaces, "disk": status.disk.as_ref().map(disk_json),
+        "writes_refused": Some(&status.writes_refused).filter(|reason| !reason.is_empty()),
     })
 }
 
+fn disk_json(disk: &DiskSpace) -> Value {
+    json!({
+        "free_bytes": disk.free_bytes, "needed_bytes": disk.needed_bytes, "short": disk.short, "full": disk.full,
+    })
+}
+
+/// A disk for a table: what is free, and whether that is enough.
+fn disk_cell(disk: Option<&DiskSpace>) -> String {
+    let Some(disk) = disk else { return String::new() };
+    let free = format!("{} MiB free", disk.free_bytes >> 20);
+    match (disk.full, disk.short) {
+        (true, _) => format!("FULL, {free}"),
+        (false, true) => format!("SHORT, {free}"),
+        (false, false) => free,
+    }
+}
+
+/// What needs somebody: who is short of disk space, and whether writes are refused for it.
+fn alarms(answers: &Answers) -> Vec<String> {
+    let mut lines = Vec::new();
+    let alive = || answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+    for status in alive() {
+        let Some(disk) = status.disk.filter(|disk| disk.short) else { continue };
+        let (free, needed) = (disk.free_bytes >> 20, disk.needed_bytes.div_ceil(1 << 20));
+        let what = if disk.full { "the disk is full" } else { "short of disk space" };
+        lines.push(format!("ALARM node {}: {what}: {free} MiB free, {needed} MiB needed", status.node_id));
+    }
+    for status in alive().filter(|status| !status.writes_refused.is_empty()) {
+        let reason = output::visible(&status.writes_refused);
+        lines.push(format!("ALARM writes are refused: {reason}"));
+    }
+    lines
+}
+
 fn text(answers: &Answers, hash: Option<&Comparison>) -> String {
-    let mut columns =
-        vec!["endpoint", "node", "role", "term", "revision", "log", "committed", "applied", "flushed", "sessions"];
+    let mut columns = vec![
+        "endpoint",
+        "node",
+        "role",
+        "term",
+        "revision",
+        "log",
+        "committed",
+        "applied",
+        "flushed",
+        "sessions",
+        "disk",
+    ];
     columns.extend(hash.map(|_| "state hash"));
     let rows = answers.iter().map(|(address, answer)| match answer {
         Err(_) => vec![address.clone(), "?".into(), "unreachable".into()],
@@ -166,6 +213,7 @@ fn text(answers: &Answers, hash: Option<&Comparison>) -> String {
             let numbers = [status.term, status.revision, status.last_log_index, status.committed_index];
             row.extend(numbers.map(|number| number.to_string()));
             row.extend([status.applied_index, status.flushed_index, status.sessions].map(|number| number.to_string()));
+            row.push(disk_cell(status.disk.as_ref()));
             row.extend(hash.map(|_| status.state_hash.clone()));
             row
         }
@@ -176,6 +224,10 @@ fn text(answers: &Answers, hash: Option<&Comparison>) -> String {
     let unreachable: Vec<String> = unreachable.map(|line| output::visible(&line).into_owned()).collect();
     if !unreachable.is_empty() {
         parts.push(unreachable.join("\n"));
+    }
+    let alarms = alarms(answers);
+    if !alarms.is_empty() {
+        parts.push(alarms.join("\n"));
     }
     parts.extend(best(answers).map(cluster_text));
     parts.extend(hash.map(|comparison| match comparison {
@@ -200,7 +252,8 @@ fn cluster_text(status: &NodeStatus) -> String {
         let leader = if member.leader { "leader" } else { "" };
         let matched = member.matched_index.map(|index| index.to_string()).unwrap_or_default();
         let (client, peer) = (output::cell(&member.client_address), output::cell(&member.peer_address));
-        vec![member.node_id.to_string(), kind.into(), leader.into(), client, peer, matched]
+        let disk = disk_cell(member.disk.as_ref());
+        vec![member.node_id.to_string(), kind.into(), leader.into(), client, peer, matched, disk]
     });
     let mut parts = Vec::new();
     if status.cluster_id.is_empty() {
@@ -209,7 +262,7 @@ fn cluster_text(status: &NodeStatus) -> String {
         parts.push(format!("cluster {}, as node {} sees it", status.cluster_id, status.node_id));
     }
     if !status.members.is_empty() {
-        parts.push(table(&["member", "kind", "", "clients", "peers", "on disk up to"], members));
+        parts.push(table(&["member", "kind", "", "clients", "peers", "on disk up to", "disk"], members));
     }
     if !status.keyspaces.is_empty() {
         let rows = status.keyspaces.iter().map(|keyspace| {

@@ -142,7 +142,14 @@ impl<'a> Call<'a> {
             return Err(error);
         }
         let jitter = &self.client.shared.jitter;
+        let left = self.deadline.saturating_duration_since(Instant::now());
         let wait = match &error {
+            // A disk is full, say: nothing comes of waiting, and the reason is worth more than a deadline that passed.
+            Error::ResourceExhausted { retry_after_ms, .. }
+                if Duration::from_millis(*retry_after_ms) > left && !self.may_have_applied =>
+            {
+                return Err(error);
+            }
             Error::ResourceExhausted { retry_after_ms, .. } => jitter.spread(Duration::from_millis(*retry_after_ms)),
             // The first hint is worth following at once.
             Error::Unavailable { leader: Some(_), .. } if self.attempts == 1 => Duration::ZERO,

@@ -73,7 +73,7 @@ pub use crate::{
         ReadMode,
         mesh::{Change, Condition, Message, MessageFilter, Page, PageRequest, RecordId, Stored, Transaction},
     },
-    proto::v1::{KeyspaceStatus, Member, StatusResponse as Status},
+    proto::v1::{DiskSpace, KeyspaceStatus, Member, StatusResponse as Status},
 };
 
 /// A handle on a cluster. Clones share connections and the session; the last one to go ends the session's

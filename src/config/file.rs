@@ -41,6 +41,7 @@ struct StorageTable {
     cache_mib: Option<Spanned<u64>>,
     flush_mib: Option<Spanned<u64>>,
     flush_after_s: Option<Spanned<u64>>,
+    reserve_mib: Option<Spanned<u64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -123,11 +124,13 @@ fn storage(source: &Source<'_>, table: &StorageTable) -> Result<Storage, Invalid
     let cache_mib = source.number("cache_mib", table.cache_mib.as_ref(), 32, 1..1_048_577)?;
     let flush_mib = source.number("flush_mib", table.flush_mib.as_ref(), 32, 1..16_385)?;
     let flush_after_s = source.number("flush_after_s", table.flush_after_s.as_ref(), 30, 1..86_401)?;
+    let reserve_mib = source.number("reserve_mib", table.reserve_mib.as_ref(), 256, 16..1_048_577)?;
     Ok(Storage {
         engine,
         cache_bytes: cache_mib << 20,
         flush_bytes: flush_mib << 20,
         flush_after: Duration::from_secs(flush_after_s),
+        reserve_bytes: reserve_mib << 20,
     })
 }
 

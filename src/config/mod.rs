@@ -62,6 +62,8 @@ pub struct Storage {
     pub flush_bytes: u64,
     /// ... or when its oldest write is this old.
     pub flush_after: Duration,
+    /// What is to stay free on the disk beside all that is needed, in bytes.
+    pub reserve_bytes: u64,
 }
 
 /// The index over the runs on disk.

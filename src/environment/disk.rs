@@ -1,7 +1,11 @@
 //! Files, behind a trait with two implementations: the real disk, and the simulation's, which on a
 //! crash loses what was not synced, can tear a write, fill up, or flip a bit.
 
-use std::{fs, io, os::unix::fs::FileExt, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,11 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Free bytes on the file system of `path`.
     fn available_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Whether two paths are on one file system, and so share its free bytes.
+    fn same_file_system(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        let _ = (one, other);
+        Ok(true)
+    }
 }
 
 /// An open file.
@@ -112,6 +121,10 @@ impl Disk for RealDisk {
     fn available_bytes(&self, path: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn same_file_system(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        Ok(fs::metadata(one)?.dev() == fs::metadata(other)?.dev())
     }
 }
 

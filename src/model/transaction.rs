@@ -22,6 +22,11 @@ impl Transaction {
     pub fn blind(then: Vec<Operation>) -> Self {
         Self { then, ..Self::default() }
     }
+
+    /// Whether either branch can make the data larger. Deletions do not.
+    pub fn grows(&self) -> bool {
+        self.then.iter().chain(&self.otherwise).any(Operation::grows)
+    }
 }
 
 /// A question about the state before the transaction. Frozen: grows at the end only.
@@ -216,6 +221,24 @@ pub enum Operation {
         /// Most keys to answer.
         limit: u32,
     },
+}
+
+impl Operation {
+    fn grows(&self) -> bool {
+        match self {
+            Self::Put { .. }
+            | Self::PutStamped { .. }
+            | Self::Add { .. }
+            | Self::Reindex { .. }
+            | Self::SetScope { .. } => true,
+            Self::Delete { .. }
+            | Self::DeleteRange { .. }
+            | Self::DropScope { .. }
+            | Self::Get { .. }
+            | Self::Range { .. }
+            | Self::Referrers { .. } => false,
+        }
+    }
 }
 
 /// What a record becomes.

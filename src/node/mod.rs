@@ -12,14 +12,16 @@ mod pages;
 mod peers;
 mod propose;
 mod read;
+mod space;
 mod start;
 mod status;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use tokio::{task::JoinHandle, time::Instant};
 
 pub use fault::Faults;
@@ -82,6 +84,10 @@ struct Shared {
     network: Arc<Peers>,
     log_clock: Arc<LogClock>,
     faults: Faults,
+    places: space::Places,
+    /// On the leader: why there is no room for writes, because of the others.
+    refusing: ArcSwapOption<String>,
+    stopping: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -104,6 +110,7 @@ impl Shared {
     }
 
     async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome> {
+        self.check_room(&proposal)?;
         let budget = deadline.saturating_duration_since(Instant::now());
         let proposer = self.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let stopping = || Error::Unavailable { reason: "the node is stopping".into(), leader: None };
@@ -221,8 +228,8 @@ impl Node {
 
     /// Proposes a transaction; only a leader can. Answers once a quorum has it on disk and it is applied here.
     ///
-    /// Errors: `Unavailable` (certainly not applied; with the leader, if one is known), `ResourceExhausted`,
-    /// `Unknown`, `DeadlineExceeded`, `InvalidArgument` if it is too large.
+    /// Errors: `Unavailable` (certainly not applied; with the leader, if one is known), `ResourceExhausted`
+    /// (too much is queued, or there is no room on the disks), `Unknown`, `DeadlineExceeded`, `InvalidArgument` if it is too large.
     pub async fn propose(&self, request: Request, deadline: Instant) -> Result<Outcome> {
         let shared = &self.shared;
         let Request { principal, attempt, guards, transaction } = request;

@@ -18,6 +18,7 @@ use crate::{
         network::Peers,
         peer::{Group, IdentityLayer, PeerParts, PeerService, ReadIndexSource, Standing, Unformed},
         snapshot::Receiver,
+        space::Space,
         state_machine::Machine,
         types::{Member, NodeId},
     },
@@ -142,6 +143,7 @@ pub(super) fn unformed(
         directory: Arc::clone(directory) as _,
         reads: Arc::new(NoReads),
         freshness: Arc::clone(freshness),
+        space: Arc::new(Space::new(Arc::clone(&environment.clock), directory.path())),
     };
     let service = PeerService::new(environment, parts).into_server();
     (IdentityLayer::new(identity, standing), Routes::new(service))
@@ -172,6 +174,7 @@ pub(super) fn formed(shared: &Arc<Shared>, peers: &Arc<Peers>, calls: Routes) ->
         directory: Arc::clone(&shared.directory) as _,
         reads: Arc::new(LeaderReads { consensus: shared.consensus.clone(), read_index: shared.read_index.clone() }),
         freshness: Arc::clone(peers.freshness()),
+        space: Arc::clone(peers.space()),
     };
     let service = PeerService::new(&shared.environment, parts).into_server();
     let service = service.max_encoding_message_size(limits::PEER_DECODE_BYTES);

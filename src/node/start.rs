@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -24,10 +24,11 @@ use super::{
     peers::{self, AskOverPeers, PeerListener},
     propose::Proposer,
     read::ReadIndex,
+    space,
 };
 use crate::{
     config::{self, Config},
-    environment::Environment,
+    environment::{Environment, Signal},
     error::Fault,
     raft::{
         consensus::{Consensus, Leadership, Timing},
@@ -35,6 +36,7 @@ use crate::{
         log::{self, Log},
         log_store::LogStore,
         network::{PeerNetwork, Peers},
+        space::Space,
         state_machine::{Machine, Observer},
         types::NodeId,
     },
@@ -92,7 +94,8 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let report = faults.clone();
     let machine =
         Machine::open(environment.clone(), store, observer.clone(), Arc::new(move |fault| report.report(fault)))?;
-    let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness));
+    let room = Arc::new(Space::new(Arc::clone(&environment.clock), &config.data_dir));
+    let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness), room);
     let seed = random_seed(&environment);
     let consensus = Consensus::build(
         config.node.id,
@@ -107,6 +110,12 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     freshness.set_quorum_age(move || asked.quorum_age_ms());
 
     let log_clock = Arc::new(LogClock::default());
+    let places = space::Places {
+        storage: config.data_dir.join("storage"),
+        log: log_directory,
+        segment_bytes: log.segment_bytes(),
+        reserve: config.cluster.storage.reserve_bytes,
+    };
     let (proposer, packer) = Proposer::new(consensus.clone(), Arc::clone(&environment.clock), Arc::clone(&log_clock));
     let shared = Arc::new(Shared {
         node_id: config.node.id,
@@ -120,9 +129,16 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         network,
         log_clock,
         faults,
+        places,
+        refusing: Default::default(),
+        stopping: false.into(),
         tasks: Mutex::default(),
         environment,
     });
+    // Known before anybody can ask for room.
+    space::measure(&shared);
+    let gauge = Box::new(space::Gauge(Arc::downgrade(&shared)));
+    supervise(&shared.environment, &shared.faults, ("disk-space", gauge, Signal::default()));
     let node = Node { shared: Arc::clone(&shared) };
     let (gate, routes) = peers::formed(&shared, &shared.network, calls(&node));
     let address = config.node.peer.to_string();
@@ -206,6 +222,7 @@ fn open_store(
         cache_bytes: settings.cache_bytes,
         flush_bytes: usize::try_from(settings.flush_bytes).unwrap_or(usize::MAX),
         flush_after: settings.flush_after,
+        floor_bytes: settings.reserve_bytes / 2,
         ..storage::Options::new(config.data_dir.join("storage"), *cluster)
     };
     Store::open(environment, options, Arc::new(Accounts), log.durable_index())
@@ -225,6 +242,7 @@ fn start_jobs(shared: &Arc<Shared>, config: &Config, observer: Option<Arc<dyn Ob
     tasks.push(tokio::spawn(jobs::recognise(Arc::clone(shared), addresses(config))));
     tasks.push(tokio::spawn(jobs::watch_lead(Arc::clone(shared), observer)));
     tasks.push(tokio::spawn(jobs::watch_raft(Arc::clone(shared))));
+    tasks.push(tokio::spawn(space::keep_room(Arc::clone(shared))));
 }
 
 impl Running {
@@ -247,6 +265,7 @@ impl Running {
     /// Finishes what is in flight, then stops everything and closes the files with their clean marks.
     pub async fn stop(self) -> Result<(), Fault> {
         let shared = self.node.shared;
+        shared.stopping.store(true, Ordering::Release);
         // The packer ends when the last proposer is gone, after what is in flight.
         drop(shared.proposer.lock().unwrap_or_else(PoisonError::into_inner).take());
         if tokio::time::timeout(FINISH, self.packer).await.is_err() {

@@ -1,7 +1,10 @@
 //! What a node knows of itself and of its cluster.
 
 use super::Node;
-use crate::{model::keyspace, raft::consensus::RaftStatus};
+use crate::{
+    model::keyspace,
+    raft::{consensus::RaftStatus, space::Room},
+};
 
 /// What a node knows of itself and the cluster.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,10 @@ pub struct Status {
     pub state_hash: Option<u128>,
     /// The members.
     pub members: Vec<MemberStatus>,
+    /// The room on this node's disk.
+    pub disk: Option<Room>,
+    /// On the leader: why nothing is taken that grows the data.
+    pub writes_refused: Option<String>,
     /// Keyspace number, records, bytes; those that hold records only.
     pub keyspaces: Vec<(u8, u64, u64)>,
 }
@@ -55,6 +62,8 @@ pub struct MemberStatus {
     pub leader: bool,
     /// On the leader: the last log index known to be on its disk.
     pub matched_index: Option<u64>,
+    /// On the leader: the room on its disk, as it told lately.
+    pub disk: Option<Room>,
 }
 
 impl Node {
@@ -82,6 +91,8 @@ impl Node {
                 let hash = with_hash.then(|| meta.state_hash());
                 (position, meta.revision, meta.log_time_ms, meta.sessions.len() as u64, hash, keyspaces)
             });
+        let (space, leads) = (shared.network.space(), raft.role == "leader");
+        let (disk, others) = (space.own(), if leads { space.others() } else { Default::default() });
         let members = raft.members.iter().map(|(id, member, voter)| MemberStatus {
             node_id: *id,
             client_address: member.client_address.clone(),
@@ -89,6 +100,7 @@ impl Node {
             voter: *voter,
             leader: raft.leader_id == Some(*id),
             matched_index: raft.matched.get(id).copied(),
+            disk: if *id == shared.node_id { disk } else { others.get(id).copied() },
         });
         Status {
             node_id: shared.node_id,
@@ -106,6 +118,8 @@ impl Node {
             sessions,
             state_hash,
             members: members.collect(),
+            disk,
+            writes_refused: shared.writes_refused(),
             keyspaces,
         }
     }

@@ -7,6 +7,7 @@ pub mod log_store;
 pub mod network;
 pub mod peer;
 pub mod snapshot;
+pub mod space;
 pub mod state_machine;
 pub mod types;
 pub mod wire;

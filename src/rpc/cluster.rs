@@ -49,6 +49,8 @@ impl From<node::Status> for StatusResponse {
             sessions: status.sessions,
             state_hash: hex(status.state_hash),
             members: status.members.into_iter().map(Into::into).collect(),
+            disk: status.disk.map(Into::into),
+            writes_refused: status.writes_refused.unwrap_or_default(),
             keyspaces: status.keyspaces.into_iter().map(keyspace_status).collect(),
         }
     }
@@ -56,8 +58,8 @@ impl From<node::Status> for StatusResponse {
 
 impl From<MemberStatus> for Member {
     fn from(member: MemberStatus) -> Self {
-        let MemberStatus { node_id, client_address, peer_address, voter, leader, matched_index } = member;
-        Self { node_id, client_address, peer_address, voter, leader, matched_index }
+        let MemberStatus { node_id, client_address, peer_address, voter, leader, matched_index, disk } = member;
+        Self { node_id, client_address, peer_address, voter, leader, matched_index, disk: disk.map(Into::into) }
     }
 }
 

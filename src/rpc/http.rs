@@ -104,7 +104,16 @@ impl Text {
 
     fn of(mut self, node: &Node) -> String {
         let (status, storage, log) = (node.status(false), node.storage_status(), node.log_statistics());
+        let disk = status.disk.unwrap_or_default();
         let gauges = [
+            ("disk_free_bytes", "Free bytes on the file system of the data.", disk.free),
+            ("disk_needed_bytes", "Bytes that should be free.", disk.needed),
+            ("disk_alarm", "1 while this node is short of disk space, 2 while its disk is full.", disk.level as u64),
+            (
+                "writes_refused",
+                "Whether this leader refuses what grows the data.",
+                u64::from(status.writes_refused.is_some()),
+            ),
             ("is_leader", "Whether this node leads.", u64::from(status.role == "leader")),
             ("leader_id", "The leader, 0 if none is known.", status.leader_id.unwrap_or(0)),
             ("term", "Raft term.", status.term),

@@ -5,7 +5,11 @@
 //! small, only the newest are joined, as many as keep each file larger than all that are newer: a store that is
 //! flushed often and changes little does not rewrite its base again and again.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -24,6 +28,9 @@ use crate::{
 
 /// Bytes of pairs that one step copies, about.
 const STEP_BYTES: usize = 1 << 20;
+
+/// How soon to look again whether there is room for a compaction. Nothing tells when space is freed.
+const ROOM_CHECK: Duration = Duration::from_secs(1);
 
 /// What to join.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,12 +96,29 @@ impl Compactor {
         let lengths: Vec<u64> = runs.iter().map(|run| run.bytes).collect();
         let options = &self.shared.options;
         let base = set.base.as_ref().map_or(0, |base| base.bytes);
-        let Plan { runs: range, with_base } = plan(base, &lengths, options.compact_bytes, options.compact_runs)?;
+        let planned = plan(base, &lengths, options.compact_bytes, options.compact_runs);
+        let Plan { runs: range, with_base } = planned.or_else(|| self.make_room(lengths.len()))?;
         let mut inputs: Vec<_> = runs.get(range)?.iter().rev().cloned().collect();
         if with_base {
             inputs.extend(set.base.clone());
         }
         Some((inputs, if with_base { FileKind::Base } else { FileKind::Run }))
+    }
+
+    /// What to do while the disk is short of space: deletions give back what they deleted only when all is joined.
+    fn make_room(&self, runs: usize) -> Option<Plan> {
+        let Shared { short_of_space, deletions, .. } = &*self.shared;
+        let helps = runs > 0 && short_of_space.load(Ordering::Acquire) && deletions.load(Ordering::Acquire);
+        helps.then_some(Plan { runs: 0..runs, with_base: true })
+    }
+
+    /// Whether the disk has room for a copy of these files. One that is begun without would fail, and stop the node.
+    fn fits(&self, inputs: &[Arc<StoredFile>]) -> Result<bool, Fault> {
+        let files = &self.shared.files;
+        let free = files.disk.available_bytes(&files.directory);
+        let free = free.map_err(|error| Fault::io("measuring the free space of", &files.directory, &error))?;
+        let bytes: u64 = inputs.iter().map(|file| file.bytes).sum();
+        Ok(free >= bytes.saturating_add(self.shared.options.floor_bytes))
     }
 
     fn begin(&mut self) -> Result<Step, Fault> {
@@ -103,6 +127,12 @@ impl Compactor {
         let index = files.index();
         let set = files.set();
         let Some((inputs, kind)) = self.inputs(&set) else { return Ok(Step::Wait) };
+        if !self.fits(&inputs)? {
+            return Ok(Step::WaitFor(ROOM_CHECK));
+        }
+        if kind == FileKind::Base {
+            self.shared.deletions.store(false, Ordering::Release);
+        }
         let readers = inputs.iter().map(|file| files.read(file)).collect::<Result<Vec<_>, _>>()?;
         let Some(newest) = readers.first() else { return Ok(Step::Wait) };
         let checkpoint = newest.header().checkpoint.clone();
@@ -164,9 +194,11 @@ impl Worker for Compactor {
         let clock = &*self.shared.environment.clock;
         let pace = Pace::begin(clock);
         if joining.advance()? {
+            self.shared.compacting_bytes.store(joining.writer.written(), Ordering::Release);
             self.joining = Some(joining);
         } else {
             self.finish(joining)?;
+            self.shared.compacting_bytes.store(0, Ordering::Release);
         }
         Ok(pace.next(clock, false))
     }

@@ -45,6 +45,7 @@ struct Writing {
     number: u64,
     writer: Writer,
     last_key: Option<Bytes>,
+    deletes: bool,
     began: Duration,
 }
 
@@ -71,13 +72,14 @@ impl Flusher {
             number,
             writer,
             last_key: None,
+            deletes: false,
             began: self.shared.environment.clock.monotonic(),
         });
         Ok(Step::Again)
     }
 
     fn finish(&mut self, writing: Writing) -> Result<(), Fault> {
-        let Writing { frozen, index, number, writer, began, .. } = writing;
+        let Writing { frozen, index, number, writer, began, deletes, .. } = writing;
         let (bytes, place) = writer.finish()?;
         let file = StoredFile { number, bytes, indexed: false, place: Arc::new(place) };
         let file = Arc::new(file);
@@ -88,6 +90,9 @@ impl Flusher {
         })?;
         if !committed {
             return Ok(());
+        }
+        if deletes {
+            self.shared.deletions.store(true, Ordering::Release);
         }
         if frozen.run.set(number).is_err() {
             return Err(Fault::bug("a memtable was flushed twice"));
@@ -115,6 +120,7 @@ impl Worker for Flusher {
         let mut last_key = None;
         for (key, value) in writing.frozen.table.scan(start, None, u64::MAX) {
             writing.writer.push(&key, value.as_deref())?;
+            writing.deletes |= value.is_none();
             bytes += key.len() + value.map_or(0, |value| value.len());
             last_key = Some(key);
             if bytes >= STEP_BYTES {

@@ -20,6 +20,9 @@ use crate::{
     error::Fault,
 };
 
+/// Bytes after which the room on the disk is looked at.
+const ROOM_EVERY: u64 = 8 << 20;
+
 /// Why a snapshot was not received.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReceiveError {
@@ -61,10 +64,25 @@ impl Incoming {
     }
 
     /// Adds the next bytes. Writes a file: not for an async task.
+    ///
+    /// Errors: also if the disk would be left without room, so that it is the snapshot that fails, and not the log.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        if self.length / ROOM_EVERY != (self.length + bytes.len() as u64) / ROOM_EVERY {
+            self.check_room()?;
+        }
         let written = self.file.write_all_at(bytes, self.length);
         written.map_err(|error| Fault::io("writing", self.place.path(), &error))?;
         self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn check_room(&self) -> Result<(), Fault> {
+        let (files, path) = (&self.shared.files, self.place.path());
+        let free = files.disk.available_bytes(&files.directory);
+        let free = free.map_err(|error| Fault::io("measuring the free space of", &files.directory, &error))?;
+        if free < self.shared.options.floor_bytes.saturating_add(ROOM_EVERY) {
+            return Err(Fault::new(format!("there is no room for {}: {} MiB are free", path.display(), free >> 20)));
+        }
         Ok(())
     }
 

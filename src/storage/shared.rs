@@ -35,6 +35,12 @@ pub(super) struct Shared {
     pub(super) requested: AtomicBool,
     /// When the active memtable became active, and when it was first written to, on the monotonic clock.
     pub(super) ages: Mutex<Ages>,
+    /// See [`super::Store::set_short_of_space`].
+    pub(super) short_of_space: AtomicBool,
+    /// Whether the runs may hold deletions that no compaction has seen.
+    pub(super) deletions: AtomicBool,
+    /// What the compaction that is under way has written, in bytes.
+    pub(super) compacting_bytes: AtomicU64,
     pub(super) flusher: Signal,
     pub(super) merger: Signal,
     pub(super) compactor: Signal,
@@ -74,6 +80,9 @@ impl Shared {
             reclaim: Mutex::new(reclaim),
             requested: AtomicBool::new(false),
             ages: Mutex::new(Ages { active_since, written_since: None }),
+            short_of_space: AtomicBool::new(false),
+            deletions: AtomicBool::new(true),
+            compacting_bytes: AtomicU64::new(0),
             flusher: Signal::default(),
             merger: Signal::default(),
             compactor: Signal::default(),

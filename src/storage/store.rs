@@ -68,6 +68,8 @@ pub struct Options {
     pub compact_bytes: u64,
     /// More runs than this are joined in any case.
     pub compact_runs: usize,
+    /// What a compaction, or a snapshot that is received, leaves free on the disk, in bytes.
+    pub floor_bytes: u64,
 }
 
 impl Options {
@@ -84,6 +86,7 @@ impl Options {
             merge_pairs: 256,
             compact_bytes: 64 << 20,
             compact_runs: 8,
+            floor_bytes: 0,
         }
     }
 }
@@ -105,6 +108,8 @@ pub struct StoreStatus {
     pub run_bytes: u64,
     /// Bytes of the base.
     pub base_bytes: u64,
+    /// What a compaction that is under way has written, in bytes.
+    pub compacting_bytes: u64,
     /// Bytes that are kept for open views only.
     pub undo_bytes: usize,
     /// Open views.
@@ -162,6 +167,7 @@ impl Store {
             runs: set.runs.len(),
             run_bytes: set.runs.iter().map(|run| run.bytes).sum(),
             base_bytes: set.base.as_ref().map_or(0, |base| base.bytes),
+            compacting_bytes: self.0.compacting_bytes.load(Ordering::Acquire),
             undo_bytes: tables.held_for_views(),
             open_views: views.count(),
             oldest_revision: views.oldest(),
@@ -258,6 +264,7 @@ impl Store {
     /// more. Its pairs (all keys with this prefix) are removed bit by bit, once no view is older.
     pub fn forget_scope(&self, prefix: [u8; PREFIX_BYTES], dropped_at: u64) {
         self.0.reclaim.lock().unwrap_or_else(PoisonError::into_inner).add(prefix, dropped_at);
+        self.0.deletions.store(true, Ordering::Release);
         self.0.merger.raise();
     }
 
@@ -290,6 +297,14 @@ impl Store {
     /// Has [`Store::freeze_due`] say yes.
     pub fn request_flush(&self) {
         self.0.requested.store(true, Ordering::Release);
+    }
+
+    /// Whether the disk is short of space: then deletions are compacted away at once, and not only when they have
+    /// outgrown the base.
+    pub fn set_short_of_space(&self, short: bool) {
+        if self.0.short_of_space.swap(short, Ordering::AcqRel) != short {
+            self.0.compactor.raise();
+        }
     }
 
     /// The position of the newest file: everything up to it is on disk, synced, without the log.

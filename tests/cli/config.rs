@@ -53,9 +53,9 @@ fn the_shipped_file_is_valid_for_each_node_and_shows_the_defaults() {
 #[test]
 fn broken_toml_is_named_by_line() {
     refused(7, "engine = ", "7: string values must be quoted, expected literal string");
-    refused(12, "[raft", "12: unclosed table, expected `]`");
-    refused(13, "heartbeat_ms = \"fast\"", "13: invalid type: string \"fast\", expected u64");
-    refused(13, "heartbeat_ms = -1", "13: invalid value: integer `-1`, expected u64");
+    refused(13, "[raft", "13: unclosed table, expected `]`");
+    refused(14, "heartbeat_ms = \"fast\"", "14: invalid type: string \"fast\", expected u64");
+    refused(14, "heartbeat_ms = -1", "14: invalid value: integer `-1`, expected u64");
     refused(8, "engine = \"sled\"", "8: duplicate key");
 }
 
@@ -64,20 +64,20 @@ fn unknown_and_missing_keys_are_named_by_line() {
     refused(
         8,
         "cache_mb = 64",
-        "8: unknown field `cache_mb`, expected one of `engine`, `cache_mib`, `flush_mib`, `flush_after_s`",
+        "8: unknown field `cache_mb`, expected one of `engine`, `cache_mib`, `flush_mib`, `flush_after_s`, `reserve_mib`",
     );
-    refused(12, "[rafts]", "12: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `node`");
-    refused(19, "", "18: missing field `id`");
-    refused(21, "", "18: missing field `peer`");
+    refused(13, "[rafts]", "13: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `node`");
+    refused(20, "", "19: missing field `id`");
+    refused(22, "", "19: missing field `peer`");
     refused(4, "", "3: missing field `name`");
 }
 
 #[test]
 fn ids_and_addresses_must_be_sound() {
-    refused(19, "id = 0", "19: a node id must be at least 1");
-    refused(25, "id = 1", "25: node id 1 stands here and in line 19");
-    refused(26, "client = \"127.0.0.1:7601\"", "26: address 127.0.0.1:7601 stands here and in line 22");
-    refused(22, "http = \"127.0.0.1:7501\"", "22: address 127.0.0.1:7501 stands here and in line 21");
+    refused(20, "id = 0", "20: a node id must be at least 1");
+    refused(26, "id = 1", "26: node id 1 stands here and in line 20");
+    refused(27, "client = \"127.0.0.1:7601\"", "27: address 127.0.0.1:7601 stands here and in line 23");
+    refused(23, "http = \"127.0.0.1:7501\"", "23: address 127.0.0.1:7501 stands here and in line 22");
     for (address, why) in [
         ("127.0.0.1", "it has no port"),
         ("127.0.0.1:", "its port is not a number from 1 to 65535"),
@@ -91,9 +91,9 @@ fn ids_and_addresses_must_be_sound() {
         ("0.0.0.0:7401", "others cannot connect to an unspecified address"),
     ] {
         refused(
-            20,
+            21,
             &format!("client = \"{address}\""),
-            &format!("20: \"{address}\" is no address: {why}; write it like 127.0.0.1:7401"),
+            &format!("21: \"{address}\" is no address: {why}; write it like 127.0.0.1:7401"),
         );
     }
 }
@@ -104,19 +104,20 @@ fn values_must_be_in_range() {
     refused(8, "cache_mib = 0", "8: cache_mib must be from 1 to 1048576 (given: 0)");
     refused(9, "flush_mib = 99999", "9: flush_mib must be from 1 to 16384 (given: 99999)");
     refused(10, "flush_after_s = 0", "10: flush_after_s must be from 1 to 86400 (given: 0)");
-    refused(13, "heartbeat_ms = 1", "13: heartbeat_ms must be from 10 to 10000 (given: 1)");
-    refused(
-        14,
-        "election_min_ms = 200",
-        "14: election_min_ms (200) must be more than twice heartbeat_ms (100), else one lost heartbeat deposes a leader",
-    );
+    refused(11, "reserve_mib = 15", "11: reserve_mib must be from 16 to 1048576 (given: 15)");
+    refused(14, "heartbeat_ms = 1", "14: heartbeat_ms must be from 10 to 10000 (given: 1)");
     refused(
         15,
-        "election_max_ms = 400",
-        "15: election_max_ms (400) must be more than election_min_ms (400): nodes draw their patience from between the two",
+        "election_min_ms = 200",
+        "15: election_min_ms (200) must be more than twice heartbeat_ms (100), else one lost heartbeat deposes a leader",
     );
-    refused(16, "keep_entries = 10000001", "16: keep_entries must be from 0 to 10000000 (given: 10000001)");
-    refused(17, "segment_mib = 0", "17: segment_mib must be from 1 to 1024 (given: 0)");
+    refused(
+        16,
+        "election_max_ms = 400",
+        "16: election_max_ms (400) must be more than election_min_ms (400): nodes draw their patience from between the two",
+    );
+    refused(17, "keep_entries = 10000001", "17: keep_entries must be from 0 to 10000000 (given: 10000001)");
+    refused(18, "segment_mib = 0", "18: segment_mib must be from 1 to 1024 (given: 0)");
     refused(4, "name = \"\"", "4: the cluster's name must have 1 to 64 printable characters");
 }
 
@@ -124,7 +125,7 @@ fn values_must_be_in_range() {
 fn a_rule_that_a_default_breaks_blames_the_line_that_is_there() {
     let text = FILE.lines().filter(|line| !line.starts_with("election")).collect::<Vec<_>>().join("\n");
     let error = parse(&text.replace("heartbeat_ms = 100", "heartbeat_ms = 300"), &flags()).unwrap_err();
-    assert!(error.starts_with("some/cluster.toml:13: election_min_ms (400) must be more than twice"), "{error}");
+    assert!(error.starts_with("some/cluster.toml:14: election_min_ms (400) must be more than twice"), "{error}");
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn the_data_directory_comes_from_the_flag_or_the_file() {
     let twice = with.replace("id = 2\n", "id = 2\ndata_dir = \"one\"\n");
     assert_eq!(
         parse(&twice, &flags()).unwrap_err(),
-        "some/cluster.toml:27: data_dir one on 127.0.0.1 stands here and in line 20"
+        "some/cluster.toml:28: data_dir one on 127.0.0.1 stands here and in line 21"
     );
     let empty = parse(FILE, &Flags { data_dir: Some("".into()), ..flags() }).unwrap_err();
     assert_eq!(empty, "the data directory must not be an empty path");
@@ -167,7 +168,7 @@ fn the_data_directory_comes_from_the_flag_or_the_file() {
 fn a_node_without_tls_stays_on_loopback_unless_told_otherwise() {
     let open = FILE.replace("127.0.0.1:7501", "10.0.0.1:7501");
     let error = parse(&open, &flags()).unwrap_err();
-    assert!(error.starts_with("some/cluster.toml:21: 10.0.0.1:7501 can be reached by other machines"), "{error}");
+    assert!(error.starts_with("some/cluster.toml:22: 10.0.0.1:7501 can be reached by other machines"), "{error}");
     assert!(parse(&open, &Flags { insecure: true, ..flags() }).is_ok());
     assert!(parse(&open, &Flags { node: Some(2), ..flags() }).is_ok(), "another node's address is not this one's risk");
     for loopback in ["localhost:7501", "[::1]:7501", "127.9.9.9:7501"] {

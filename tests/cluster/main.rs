@@ -2,7 +2,7 @@
 //!
 //! `harness` runs the processes, `load` writes and remembers what it was told, `proof` compares that with what each node
 //! holds. `faults` and `restarts` are about losing nothing, `refusals` and `damage` about starts that must not be, `garbage`
-//! about what a network may send.
+//! about what a network may send, `disk` about disks that fill.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,7 @@
 )]
 
 mod damage;
+mod disk;
 mod faults;
 mod garbage;
 mod harness;

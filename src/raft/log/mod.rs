@@ -309,6 +309,11 @@ impl Log {
         self.0.durable.subscribe()
     }
 
+    /// The size of new segments, in bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.0.options.segment_bytes
+    }
+
     /// What the log has done since it was opened.
     pub fn statistics(&self) -> Statistics {
         let (segments, tail_bytes) = {

@@ -135,6 +135,9 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         let limit = append_limit(option.soft_ttl(), bytes);
         let answer = self.answer(RPCTypes::AppendEntries, limit, client.append(request)).await?;
         self.pulse = answer.pulse;
+        if let Some(disk) = answer.disk {
+            self.peers.space().reported(self.node, disk.into());
+        }
         wire::open_appended(&answer.envelope).map_err(malformed)
     }
 

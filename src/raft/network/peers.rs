@@ -20,6 +20,7 @@ use crate::{
     proto::v1::{ReadIndexRequest, peer_client::PeerClient},
     raft::{
         freshness::Freshness,
+        space::Space,
         types::{Member, NodeId},
     },
 };
@@ -45,6 +46,7 @@ pub struct Peers {
     net: Arc<dyn Net>,
     identity: Identity,
     freshness: Arc<Freshness>,
+    space: Arc<Space>,
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
     /// Why a node last refused this one.
     refusals: Mutex<BTreeMap<NodeId, String>>,
@@ -52,8 +54,8 @@ pub struct Peers {
 
 impl Peers {
     /// No connections yet.
-    pub fn new(net: Arc<dyn Net>, identity: Identity, freshness: Arc<Freshness>) -> Arc<Self> {
-        Arc::new(Self { net, identity, freshness, channels: Mutex::default(), refusals: Mutex::default() })
+    pub fn new(net: Arc<dyn Net>, identity: Identity, freshness: Arc<Freshness>, space: Arc<Space>) -> Arc<Self> {
+        Arc::new(Self { net, identity, freshness, space, channels: Mutex::default(), refusals: Mutex::default() })
     }
 
     /// Who this node is.
@@ -64,6 +66,11 @@ impl Peers {
     /// How old this node's data is.
     pub fn freshness(&self) -> &Arc<Freshness> {
         &self.freshness
+    }
+
+    /// Who has room on its disk.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     /// The connection to a node.

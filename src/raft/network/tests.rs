@@ -18,7 +18,10 @@ use super::{
     snapshot::{SnapshotReader, SnapshotSource},
     *,
 };
-use crate::{environment::clock::RealClock, raft::freshness::Freshness};
+use crate::{
+    environment::clock::RealClock,
+    raft::{freshness::Freshness, space::Space},
+};
 use crate::{
     environment::{Environment, net::RealNet},
     error::Fault,
@@ -76,7 +79,12 @@ fn factory(identity: Identity) -> PeerNetwork<Scripted> {
     let environment = Environment { net: Arc::new(RealNet), ..Environment::real() };
     PeerNetwork::new(
         &environment,
-        Peers::new(environment.net.clone(), identity, Arc::new(Freshness::new(environment.clock.clone()))),
+        Peers::new(
+            environment.net.clone(),
+            identity,
+            Arc::new(Freshness::new(environment.clock.clone())),
+            Arc::new(Space::new(environment.clock.clone(), "data".as_ref())),
+        ),
     )
 }
 
@@ -138,7 +146,12 @@ async fn a_full_append_of_the_largest_entries_fits() {
 #[tokio::test]
 async fn the_read_index_comes_from_the_leader_or_not_at_all() {
     let node = FakeNode::second().await;
-    let peers = Peers::new(Arc::new(RealNet), first(), Arc::new(Freshness::new(Arc::new(RealClock))));
+    let peers = Peers::new(
+        Arc::new(RealNet),
+        first(),
+        Arc::new(Freshness::new(Arc::new(RealClock))),
+        Arc::new(Space::new(Arc::new(RealClock), "data".as_ref())),
+    );
     let timeout = Duration::from_secs(20);
     let error = peers.read_index(2, &node.member(), timeout).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("not the leader"), "{error}");

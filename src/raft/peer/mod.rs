@@ -26,6 +26,7 @@ pub use unformed::Unformed;
 use super::{
     freshness::Freshness,
     network::identity::{Identity, from_hex, hex},
+    space::{Level, Space},
     types::{NodeId, TypeConfig, Vote},
     wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, SnapshotMeta, Transfer, Transferred},
 };
@@ -173,6 +174,8 @@ pub struct PeerParts<C> {
     pub reads: Arc<dyn ReadIndexSource>,
     /// How old this node's data is.
     pub freshness: Arc<Freshness>,
+    /// The room on its disk.
+    pub space: Arc<Space>,
 }
 
 impl<C: Consensus> PeerService<C> {
@@ -185,6 +188,18 @@ impl<C: Consensus> PeerService<C> {
     /// For a listener that has an [`IdentityLayer`].
     pub fn into_server(self) -> PeerServer<Self> {
         PeerServer::new(self).max_decoding_message_size(limits::PEER_DECODE_BYTES)
+    }
+
+    /// A node whose disk is all but full takes no entries: it lags, and goes on when there is room, instead of being
+    /// stopped by a write that fails. It hears heartbeats all the same, and answers reads as old as they then are.
+    fn has_room(&self, request: &Append) -> Result<(), Status> {
+        let PeerParts { space, identity, .. } = &*self.parts;
+        let full = !request.entries.is_empty() && space.level() == Level::Full;
+        if !full {
+            return Ok(());
+        }
+        let (node, path, room) = (identity.node(), space.path().display(), space.own().unwrap_or_default());
+        Err(Status::unavailable(format!("the disk of node {node} is full ({path}: {room}): it takes no entries")))
     }
 
     fn stopped(&self, fatal: &Fatal<TypeConfig>) -> Status {
@@ -231,6 +246,7 @@ impl<C: Consensus> Peer for PeerService<C> {
         let request = request.into_inner();
         let (echo, quorum_age_ms) = (request.echo, request.quorum_age_ms);
         let request = wire::open_append(request).map_err(malformed)?;
+        self.has_room(&request)?;
         let committed = request.leader_commit.map_or(0, |committed| committed.index);
         let answer = self.parts.consensus.append(request).await.map_err(|fatal| self.stopped(&fatal))?;
         // Only what was accepted comes from the leader of this term.
@@ -238,7 +254,8 @@ impl<C: Consensus> Peer for PeerService<C> {
         if matches!(answer, Appended::Success | Appended::PartialSuccess(_)) {
             freshness.heard(echo, quorum_age_ms, committed);
         }
-        Ok(Response::new(AppendResponse { envelope: wire::appended(&answer), pulse: Some(freshness.pulse()) }))
+        let disk = self.parts.space.own().map(Into::into);
+        Ok(Response::new(AppendResponse { envelope: wire::appended(&answer), pulse: Some(freshness.pulse()), disk }))
     }
 
     async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {

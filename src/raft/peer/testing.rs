@@ -232,6 +232,7 @@ impl FakeNode {
         let raft = Fake::default();
         let parts = PeerParts {
             freshness: Arc::new(crate::raft::freshness::Freshness::new(Environment::real().clock)),
+            space: Arc::new(crate::raft::space::Space::new(Environment::real().clock, "data".as_ref())),
             identity: identity.clone(),
             consensus: raft.clone(),
             standing: standing.clone(),

@@ -7,7 +7,10 @@ use tokio::sync::Notify;
 use tonic::{Code, metadata::MetadataMap, transport::Server};
 
 use super::*;
-use crate::{environment::clock::RealClock, raft::freshness::Freshness};
+use crate::{
+    environment::clock::RealClock,
+    raft::{freshness::Freshness, space::Space},
+};
 use crate::{
     environment::net::{ChannelOptions, Net, RealNet, channel},
     proto::v1::{
@@ -63,6 +66,10 @@ impl Session for Service {
         self.stuck.notify_one();
         std::future::pending().await
     }
+}
+
+fn room() -> Arc<Space> {
+    Arc::new(Space::new(Arc::new(RealClock), "data".as_ref()))
 }
 
 struct NoMembers;
@@ -131,7 +138,7 @@ async fn follower(view: LeaderView) -> Follower {
     let service = Service { name: 1, ..Service::default() };
     let layer = ForwardLayer::new(Forward {
         leadership: leadership.clone(),
-        peers: Peers::new(net.clone(), identity(1), Arc::new(Freshness::new(Arc::new(RealClock)))),
+        peers: Peers::new(net.clone(), identity(1), Arc::new(Freshness::new(Arc::new(RealClock))), room()),
         status,
         principal: |_| "billing".into(),
     });
@@ -245,7 +252,7 @@ async fn the_callers_deadline_holds_on_the_way_to_the_leader() {
         .unwrap();
     let service = ForwardLayer::new(Forward {
         leadership: follower.leadership.clone(),
-        peers: Peers::new(Arc::new(RealNet), identity(1), Arc::new(Freshness::new(Arc::new(RealClock)))),
+        peers: Peers::new(Arc::new(RealNet), identity(1), Arc::new(Freshness::new(Arc::new(RealClock))), room()),
         status,
         principal: |_| String::new(),
     })

@@ -128,6 +128,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Bytes in the file so far.
+    pub fn written(&self) -> u64 {
+        self.offset
+    }
+
     /// Ends the file and makes its bytes and its name durable: its length in bytes, and the guard that
     /// removes it if it is dropped before it is kept.
     pub fn finish(mut self) -> Result<(u64, Disposable), Fault> {

@@ -229,3 +229,55 @@ async fn a_store_whose_workers_are_gone_closes() {
     drop(workers);
     store.close().await;
 }
+
+#[test]
+fn deletions_give_their_room_back_while_the_disk_is_short() {
+    let disk = SimDisk::new(1);
+    let mut bench = open(&disk, Options { compact_bytes: 1, ..memory() });
+    for number in 0..200 {
+        bench.put(number, format!("{number} {}", "x".repeat(200)));
+    }
+    bench.flush().unwrap();
+    let base = bench.store.status().base_bytes;
+    assert!(base > 0);
+    bench.write((0..190).map(|number| (key(number), None)));
+    bench.flush().unwrap();
+    let status = bench.store.status();
+    assert_eq!((status.base_bytes, status.runs), (base, 1), "the run has not outgrown the base");
+    bench.store.set_short_of_space(true);
+    bench.settle().unwrap();
+    let status = bench.store.status();
+    assert!(status.base_bytes < base / 2 && status.runs == 0, "{status:?}");
+    bench.check_latest();
+    // What deletes nothing is not joined again and again.
+    bench.put(7, "again");
+    bench.flush().unwrap();
+    assert_eq!(bench.store.status().runs, 1);
+    assert_eq!(bench.store.status().compacting_bytes, 0);
+}
+
+#[test]
+fn a_compaction_waits_for_the_room_that_it_needs() {
+    let disk = SimDisk::new(1);
+    let mut bench = open(&disk, Options { compact_bytes: 1, floor_bytes: 10_000, ..memory() });
+    bench.put(1, "one");
+    disk.set_capacity(Some(10_100));
+    bench.flush().unwrap();
+    assert_eq!(bench.store.status().runs, 1, "10,000 bytes are to stay free");
+    disk.set_capacity(Some(12_000));
+    bench.settle().unwrap();
+    assert_eq!(bench.store.status().runs, 0);
+    assert!(bench.store.status().base_bytes > 0);
+}
+
+#[test]
+fn a_snapshot_is_not_received_into_the_last_room() {
+    let disk = SimDisk::new(1);
+    let bench = open(&disk, Options { floor_bytes: 1 << 20, ..memory() });
+    disk.set_capacity(Some(20 << 20));
+    let mut incoming = bench.store.receive().unwrap();
+    let refused = (0..20).find_map(|_| incoming.push(&vec![1; 1 << 20]).err()).unwrap().to_string();
+    assert!(refused.starts_with("there is no room for /data/store/"), "{refused}");
+    drop(incoming);
+    assert!(disk.available_bytes("/data".as_ref()).unwrap() > 19 << 20, "nothing is left behind");
+}

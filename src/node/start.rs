@@ -44,6 +44,8 @@ use crate::{
     storage::{self, EngineKind, NamedWorker, Store},
 };
 
+/// Where the log is, in the data directory.
+const LOG: &str = "mesh_consensus_log";
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER: Duration = Duration::from_secs(3);
 /// How long a node that stops waits for what is in flight.
@@ -76,10 +78,7 @@ pub struct Running {
 pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let Parts { environment, observer, faults, calls } = parts;
     let directory = Arc::new(Directory::open(&environment, &config.data_dir, config.node.id)?);
-    let log_options = log::Options { segment_bytes: config.cluster.raft.segment_bytes, ..log::Options::default() };
-    let log_directory = config.data_dir.join("mesh_consensus_log");
-    let (log, writer, signal) = Log::open(&environment, &log_directory, log_options)?;
-    supervise(&environment, &faults, ("log-writer", writer, signal));
+    let log = open_log(&environment, &config, &faults)?;
     let freshness = Arc::new(Freshness::new(Arc::clone(&environment.clock)));
     let formed = form(&environment, &config, &directory, &log, &freshness, &faults).await?;
 
@@ -112,7 +111,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let log_clock = Arc::new(LogClock::default());
     let places = space::Places {
         storage: config.data_dir.join("storage"),
-        log: log_directory,
+        log: config.data_dir.join(LOG),
         segment_bytes: log.segment_bytes(),
         reserve: config.cluster.storage.reserve_bytes,
     };
@@ -150,6 +149,14 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let packer = tokio::spawn(packer.run());
     start_jobs(&shared, &config, observer);
     Ok(Running { node, packer, listener })
+}
+
+fn open_log(environment: &Environment, config: &Config, faults: &Faults) -> Result<Log, Fault> {
+    let options = log::Options { segment_bytes: config.cluster.raft.segment_bytes, ..log::Options::default() };
+    let directory = config.data_dir.join(LOG);
+    let (log, writer, signal) = Log::open(environment, &directory, options)?;
+    supervise(environment, faults, ("log-writer", writer, signal));
+    Ok(log)
 }
 
 fn random_seed(environment: &Environment) -> u64 {

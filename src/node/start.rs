@@ -95,11 +95,10 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         Machine::open(environment.clone(), store, observer.clone(), Arc::new(move |fault| report.report(fault)))?;
     let room = Arc::new(Space::new(Arc::clone(&environment.clock), &config.data_dir));
     let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness), room);
-    let seed = random_seed(&environment);
     let consensus = Consensus::build(
         config.node.id,
         (&config.cluster.name, timing(&config.cluster.raft)),
-        seed,
+        random_seed(&environment),
         LogStore::new(log.clone()),
         machine.clone(),
         PeerNetwork::new(&environment, Arc::clone(&network)),

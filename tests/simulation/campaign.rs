@@ -5,6 +5,7 @@
 //! `SIMULATION_STOP`: no more after the first that fails.
 
 use std::{
+    cell::Cell,
     fmt::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -39,8 +40,13 @@ pub fn run() {
     if number("SIMULATION_VERBOSE").is_some() {
         tracing_subscriber::fmt().with_env_filter("info,turmoil=warn,openraft=warn").init();
     }
-    // What fails is told at the end, with its seed.
-    std::panic::set_hook(Box::new(|_| {}));
+    // What fails is told at once in short, since a panic may end the whole process; and at the end with all there is.
+    std::panic::set_hook(Box::new(|panic| {
+        let told = panic.payload_as_str().unwrap_or("a panic without words");
+        let line = told.lines().next().unwrap_or_default();
+        let at = panic.location().map_or(String::new(), |place| format!(" ({}:{})", place.file(), place.line()));
+        println!("seed {}: {line}{at}", SEED.get());
+    }));
     let style = "{prefix} [{bar:30}] {pos}/{len} seeds, {msg}, {eta} left";
     let bar = ProgressBar::new(seeds).with_prefix("simulating");
     bar.set_style(ProgressStyle::with_template(style).unwrap().progress_chars("=> "));
@@ -76,19 +82,25 @@ pub fn run() {
         count(&totals.answered),
         failed.len()
     );
-    for (_, why) in failed.iter().take(3) {
-        println!("\n{why}");
+    for (seed, why) in failed.iter().take(3) {
+        println!("\nseed {seed}: {why}");
     }
     let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
     assert!(seeds.is_empty(), "failed seeds: {seeds:?}");
 }
 
+thread_local! {
+    /// The seed that this thread runs.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
 fn one(seed: u64, length: Duration, twice: bool, totals: &Totals) {
+    SEED.set(seed);
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let report = super::run(seed, length);
         if twice {
             totals.twice.fetch_add(1, Ordering::SeqCst);
-            same_trace(seed, &report, &super::run(seed, length))?;
+            same_trace(&report, &super::run(seed, length))?;
         }
         Ok(report)
     }));
@@ -104,22 +116,22 @@ fn one(seed: u64, length: Duration, twice: bool, totals: &Totals) {
         Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
             (Some(text), _) => text.clone(),
             (None, Some(text)) => (*text).to_owned(),
-            (None, None) => format!("seed {seed}: a panic without words"),
+            (None, None) => "a panic without words".into(),
         },
     };
     totals.failed.lock().unwrap().push((seed, why));
 }
 
 /// Whether two runs of a seed were the same, event by event and call by call.
-pub fn same_trace(seed: u64, first: &Report, second: &Report) -> Result<(), String> {
+pub fn same_trace(first: &Report, second: &Report) -> Result<(), String> {
     let (a, b) = (first.ledger.events(), second.ledger.events());
     for (number, (a, b)) in a.iter().zip(&b).enumerate() {
         if a != b {
-            return Err(format!("seed {seed} is not deterministic: event {number} was\n{a:?}\nand then\n{b:?}"));
+            return Err(format!("not deterministic: event {number} was\n{a:?}\nand then\n{b:?}"));
         }
     }
     if a.len() != b.len() || first.lines != second.lines {
-        return Err(format!("seed {seed} is not deterministic: {} and {} events, or other calls", a.len(), b.len()));
+        return Err(format!("not deterministic: {} and {} events, or other calls", a.len(), b.len()));
     }
     Ok(())
 }

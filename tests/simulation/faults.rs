@@ -16,6 +16,8 @@ use super::support::sim_disk::Loss;
 pub enum Fault {
     /// The machine of a node loses power: what its disk had not synced is lost in this way.
     Crash(u64, Loss),
+    /// The same for whoever leads now.
+    CrashLeader(Loss),
     /// It is started again, with a sound disk.
     Restart(u64),
     /// It is told to stop, and started again when it has.
@@ -70,9 +72,10 @@ enum Kind {
     SlowLink,
     Lose,
     Clock,
+    Storm,
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     Kind::CrashOne,
     Kind::CrashSome,
     Kind::CrashAll,
@@ -91,6 +94,7 @@ const KINDS: [Kind; 18] = [
     Kind::SlowLink,
     Kind::Lose,
     Kind::Clock,
+    Kind::Storm,
 ];
 
 /// The plan of a seed, in order of time.
@@ -104,6 +108,12 @@ pub fn plan(rng: &mut StdRng, nodes: u64, length: Duration) -> Vec<(Duration, Fa
     while at < length {
         let lasts = Duration::from_millis(rng.random_range(50..4_000));
         let kind = *kinds.choose(rng).unwrap();
+        if kind == Kind::Storm {
+            let storm = storm(rng, nodes);
+            plan.extend(storm.into_iter().map(|(after, fault)| (at + after, fault)));
+            at += STORM + lasts;
+            continue;
+        }
         let (faults, ends) = episode(rng, kind, nodes);
         plan.extend(faults.into_iter().map(|fault| (at, fault)));
         plan.extend(ends.into_iter().map(|end| (at + lasts, end)));
@@ -112,6 +122,33 @@ pub fn plan(rng: &mut StdRng, nodes: u64, length: Duration) -> Vec<(Duration, Fa
     }
     plan.sort_by_key(|(at, _)| *at);
     plan
+}
+
+/// How long a storm lasts.
+const STORM: Duration = Duration::from_secs(4);
+
+/// Elections under crashes, on slow disks: leaders are cut off or lose power as soon as they are there, and so do those who
+/// have just voted, who come back at once.
+fn storm(rng: &mut StdRng, nodes: u64) -> Vec<(Duration, Fault)> {
+    let mut storm: Vec<(Duration, Fault)> = Vec::new();
+    let step = Duration::from_millis(rng.random_range(20..200));
+    storm.extend((1..=nodes).map(|node| (Duration::ZERO, Fault::SlowDisk(node, step))));
+    let mut at = Duration::ZERO;
+    while at < STORM {
+        let fault = match rng.random_range(0..10) {
+            0..3 => Fault::CrashLeader(Loss::Everything),
+            3..6 => Fault::Crash(rng.random_range(1..=nodes), Loss::Everything),
+            6..8 => Fault::CutLeader,
+            _ => Fault::Mend,
+        };
+        storm.push((at, fault));
+        let back = Duration::from_millis(rng.random_range(5..60));
+        storm.extend((1..=nodes).map(|node| (at + back, Fault::Restart(node))));
+        at += back + Duration::from_millis(rng.random_range(0..500));
+    }
+    storm.push((at, Fault::Mend));
+    storm.extend((1..=nodes).map(|node| (at, Fault::SlowDisk(node, DISK_STEP))));
+    storm
 }
 
 /// Both directions between each of the left and each of the right.
@@ -163,6 +200,7 @@ fn episode(rng: &mut StdRng, kind: Kind, nodes: u64) -> (Vec<Fault>, Vec<Fault>)
                 .map(|(a, b)| (all[a], all[b]))
                 .collect())
         }
+        Kind::Storm => (vec![], vec![]),
         Kind::CutOneWay => {
             let inward = rng.random_bool(0.5);
             cut(others.iter().map(|other| if inward { (*other, node) } else { (node, *other) }).collect())

@@ -132,11 +132,11 @@ pub fn run(seed: u64, length: Duration) -> Report {
             healed_at = Some(now);
         }
         let stuck = healed_at.is_some_and(|healed| now > healed + STUCK);
-        assert!(!stuck, "seed {seed}: not concluded after {now:?}\n{}", world.ledger.history());
+        assert!(!stuck, "not concluded after {now:?}\n{}", world.ledger.history());
         match world.sim.step() {
             Ok(false) => {}
             Ok(true) => break,
-            Err(error) => panic!("seed {seed}: {error}\n{}", world.ledger.history()),
+            Err(error) => panic!("{error}\n{}", world.ledger.history()),
         }
     }
     world.report(&plan, count)
@@ -191,6 +191,11 @@ impl World<'_> {
         let name = |id: u64| format!("n{id}");
         match fault {
             Fault::Crash(id, loss) => self.crash(id, loss),
+            Fault::CrashLeader(loss) => {
+                if let Some(leader) = self.ledger.leader() {
+                    self.crash(leader, loss);
+                }
+            }
             Fault::Restart(id) => self.restart(id),
             Fault::Stop(id) => {
                 *self.host(id).excused.borrow_mut() = true;

@@ -142,12 +142,31 @@ impl Error {
 
 /// A broken node: it stops, with this reason. Cheap to clone, so that all who wait can be told.
 #[derive(Clone, Debug)]
-pub struct Fault(Arc<str>);
+pub struct Fault {
+    reason: Arc<str>,
+    damage: bool,
+}
 
 impl Fault {
     /// A fault with its whole reason: what happened, to what, and what to do.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self(Arc::from(reason.into()))
+        Self { reason: Arc::from(reason.into()), damage: false }
+    }
+
+    /// Files that are not what was written, in words that name them.
+    pub fn damage(reason: impl Into<String>) -> Self {
+        Self { damage: true, ..Self::new(reason) }
+    }
+
+    /// Whether files are not what was written: then others that have the same may help.
+    pub fn is_damage(&self) -> bool {
+        self.damage
+    }
+
+    /// The same fault, with what to do about it.
+    #[must_use]
+    pub fn with_advice(&self, advice: impl fmt::Display) -> Self {
+        Self { reason: Arc::from(format!("{}; {advice}", self.reason)), damage: self.damage }
     }
 
     /// An I/O failure on a file or directory.
@@ -157,7 +176,7 @@ impl Fault {
 
     /// Bytes on disk that are not what was written.
     pub fn damaged(path: &Path, offset: u64, what: impl fmt::Display) -> Self {
-        Self::new(format!("{} is damaged at offset {offset}: {what}", path.display()))
+        Self::damage(format!("{} is damaged at offset {offset}: {what}", path.display()))
     }
 
     /// A broken promise of our own code.
@@ -168,7 +187,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 

@@ -12,6 +12,7 @@ mod pages;
 mod peers;
 mod propose;
 mod read;
+mod repair;
 mod space;
 mod start;
 mod status;

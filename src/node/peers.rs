@@ -11,21 +11,26 @@ use crate::{
     environment::{Environment, net},
     error::{Error, Fault, Result as Answer},
     limits,
+    model::Position,
     raft::{
         consensus::Consensus,
         freshness::Freshness,
         log::Log,
-        network::Peers,
-        peer::{Group, IdentityLayer, PeerParts, PeerService, ReadIndexSource, Standing, Unformed},
+        network::{Peers, snapshot::SnapshotReader},
+        peer::{Group, IdentityLayer, PeerParts, PeerService, ReadIndexSource, SnapshotStock, Standing, Unformed},
         snapshot::Receiver,
         space::Space,
         state_machine::Machine,
         types::{Member, NodeId},
+        wire::SnapshotMeta,
     },
 };
 
 /// A silent peer connection is probed this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long a flush may take that a peer waits for.
+const FLUSH: Duration = Duration::from_secs(30);
 
 /// A running peer listener.
 pub(super) struct PeerListener {
@@ -142,6 +147,7 @@ pub(super) fn unformed(
         standing: Arc::clone(&standing),
         directory: Arc::clone(directory) as _,
         reads: Arc::new(NoReads),
+        snapshots: Arc::new(NoReads),
         freshness: Arc::clone(freshness),
         space: Arc::new(Space::new(Arc::clone(&environment.clock), directory.path())),
     };
@@ -158,6 +164,34 @@ impl ReadIndexSource for NoReads {
     }
 }
 
+impl SnapshotStock for NoReads {
+    fn newest(&self, _: u64) -> BoxFuture<'_, Answer<(SnapshotMeta, Box<dyn SnapshotReader>), String>> {
+        Box::pin(async { Err("this node belongs to no cluster yet".into()) })
+    }
+}
+
+/// The newest files here, as a snapshot for a peer.
+struct OwnSnapshots(Machine);
+
+impl SnapshotStock for OwnSnapshots {
+    fn newest(&self, least_index: u64) -> BoxFuture<'_, Answer<(SnapshotMeta, Box<dyn SnapshotReader>), String>> {
+        Box::pin(async move {
+            let mut flushed = self.0.store().flushed();
+            let reaches = |position: &Option<Position>| position.is_some_and(|position| position.index >= least_index);
+            if !reaches(&flushed.borrow()) {
+                let applied = self.0.progress().borrow().position;
+                if applied.index < least_index {
+                    return Err(format!("has applied {applied} only"));
+                }
+                self.0.freeze_now();
+                let flushed = tokio::time::timeout(FLUSH, flushed.wait_for(reaches)).await;
+                flushed.map_err(|_| "is still flushing")?.map_err(|_| "is stopping")?;
+            }
+            self.0.own_snapshot().map_err(|fault| fault.to_string())
+        })
+    }
+}
+
 /// The gate and the service of a running node; `calls` are the client services, for the calls that other nodes
 /// pass on.
 pub(super) fn formed(shared: &Arc<Shared>, peers: &Arc<Peers>, calls: Routes) -> (IdentityLayer, Routes) {
@@ -167,11 +201,14 @@ pub(super) fn formed(shared: &Arc<Shared>, peers: &Arc<Peers>, calls: Routes) ->
         log: shared.log.clone(),
         machine: shared.machine.clone(),
     });
+    let faults = shared.faults.clone();
+    let receiver = Receiver::new(shared.machine.store().clone(), Arc::new(move |fault| faults.report(fault)));
     let parts = PeerParts {
         identity: identity.clone(),
-        consensus: Group::new(shared.consensus.raft().clone(), Receiver(shared.machine.store().clone())),
+        consensus: Group::new(shared.consensus.raft().clone(), receiver),
         standing: Arc::clone(&standing),
         directory: Arc::clone(&shared.directory) as _,
+        snapshots: Arc::new(OwnSnapshots(shared.machine.clone())),
         reads: Arc::new(LeaderReads { consensus: shared.consensus.clone(), read_index: shared.read_index.clone() }),
         freshness: Arc::clone(peers.freshness()),
         space: Arc::clone(peers.space()),

@@ -35,7 +35,7 @@ const JUDGE: Duration = Duration::from_millis(500);
 /// How long a leader that is short waits for another to take over, before it tries again.
 const HAND_OVER: Duration = Duration::from_secs(3);
 /// When a caller should come again, in milliseconds: a full disk is emptied by people.
-const RETRY_AFTER_MS: u64 = 30_000;
+const RETRY_AFTER_MS: u64 = 60_000;
 
 /// What a measurement needs to know of the node.
 #[derive(Clone, Debug)]

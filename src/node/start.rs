@@ -24,6 +24,7 @@ use super::{
     peers::{self, AskOverPeers, PeerListener},
     propose::Proposer,
     read::ReadIndex,
+    repair::{self, Repair},
     space,
 };
 use crate::{
@@ -77,16 +78,13 @@ pub struct Running {
 /// not know this directory.
 pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let Parts { environment, observer, faults, calls } = parts;
-    let directory = Arc::new(Directory::open(&environment, &config.data_dir, config.node.id)?);
+    let directory = Directory::open(&environment, &config.data_dir, config.node.id).map_err(cannot_come_back)?;
+    let directory = Arc::new(directory);
     let log = open_log(&environment, &config, &faults)?;
     let freshness = Arc::new(Freshness::new(Arc::clone(&environment.clock)));
     let formed = form(&environment, &config, &directory, &log, &freshness, &faults).await?;
 
-    let (store, workers) = open_store(&environment, &config, &formed, &log)?;
-    // Before Raft is recovered, which may have to purge what an installed snapshot has replaced.
-    if let Some(checkpoint) = store.checkpoint() {
-        log.set_purge_floor(checkpoint.position);
-    }
+    let (store, workers) = open_or_repair(&environment, &config, &directory, &formed, &log).await?;
     for worker in workers {
         supervise(&environment, &faults, worker);
     }
@@ -153,7 +151,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
 fn open_log(environment: &Environment, config: &Config, faults: &Faults) -> Result<Log, Fault> {
     let options = log::Options { segment_bytes: config.cluster.raft.segment_bytes, ..log::Options::default() };
     let directory = config.data_dir.join(LOG);
-    let (log, writer, signal) = Log::open(environment, &directory, options)?;
+    let (log, writer, signal) = Log::open(environment, &directory, options).map_err(cannot_come_back)?;
     supervise(environment, faults, ("log-writer", writer, signal));
     Ok(log)
 }
@@ -210,6 +208,54 @@ fn addresses(config: &Config) -> BTreeMap<NodeId, identity::Address> {
         (node.id, identity::Address { peer: node.peer.to_string(), client: node.client.to_string() })
     };
     config.cluster.nodes.iter().map(address).collect()
+}
+
+/// What a node says that has forgotten what it promised.
+fn cannot_come_back(fault: Fault) -> Fault {
+    if !fault.is_damage() {
+        return fault;
+    }
+    fault.with_advice(
+        "this holds what the node voted and acknowledged, so it is not repaired: restore the file, or bring the node back \
+         under a new id (`meshstore recover node --help`)",
+    )
+}
+
+/// Opens the storage. If it is damaged, or ends before the log begins, it is had from a peer first.
+async fn open_or_repair(
+    environment: &Environment,
+    config: &Config,
+    directory: &Arc<Directory>,
+    formed: &Formed,
+    log: &Log,
+) -> Result<(Store, Vec<NamedWorker>), Fault> {
+    let storage = config.data_dir.join("storage");
+    let fault = match open_store(environment, config, formed, log) {
+        Ok((store, workers)) if !repair::is_behind(log, store.checkpoint().as_ref()) => {
+            level(log, &store)?;
+            return Ok((store, workers));
+        }
+        Ok(_) => repair::lost(log, &storage),
+        Err(fault) if fault.is_damage() => fault,
+        Err(fault) => return Err(fault),
+    };
+    let (Formed::Initialise { cluster, .. } | Formed::Adopted { cluster }) = formed;
+    let nodes = addresses(config);
+    let repair = Repair { environment, directory, log, nodes: &nodes, storage, cluster: *cluster };
+    repair.run(fault).await?;
+    let (store, workers) = open_store(environment, config, formed, log)?;
+    level(log, &store)?;
+    Ok((store, workers))
+}
+
+/// Tells the log what storage has. Before Raft is recovered, which may have to purge what an installed snapshot has
+/// replaced.
+fn level(log: &Log, store: &Store) -> Result<(), Fault> {
+    if let Some(checkpoint) = store.checkpoint() {
+        repair::reconcile(log, &checkpoint)?;
+        log.set_purge_floor(checkpoint.position);
+    }
+    Ok(())
 }
 
 fn open_store(

@@ -1,5 +1,7 @@
 //! Snapshots on their way between nodes: storage's files behind the traits of the network.
 
+use std::sync::Arc;
+
 use super::{
     network::snapshot::{SnapshotReader, SnapshotSource},
     peer::{SnapshotReceiver, SnapshotSink},
@@ -31,29 +33,50 @@ impl SnapshotReader for Pieces {
 }
 
 /// Receives snapshots into a store.
-pub struct Receiver(pub Store);
+pub struct Receiver {
+    store: Store,
+    /// Told of a sync that failed, which stops the node.
+    fault: Arc<dyn Fn(Fault) + Send + Sync>,
+}
+
+impl Receiver {
+    /// Into this store.
+    pub fn new(store: Store, fault: Arc<dyn Fn(Fault) + Send + Sync>) -> Self {
+        Self { store, fault }
+    }
+}
 
 impl SnapshotReceiver for Receiver {
     type Data = SnapshotData;
     type Sink = Sink;
 
     fn receive(&self) -> Result<Sink, Fault> {
-        self.0.receive().map(Sink)
+        Ok(Sink { incoming: self.store.receive()?, fault: Arc::clone(&self.fault) })
     }
 }
 
 /// A snapshot that is being received into a store.
-pub struct Sink(Incoming);
+pub struct Sink {
+    incoming: Incoming,
+    fault: Arc<dyn Fn(Fault) + Send + Sync>,
+}
 
 impl SnapshotSink for Sink {
     type Data = SnapshotData;
 
     fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.0.push(bytes)
+        self.incoming.push(bytes)
     }
 
     fn finish(self, head: &SnapshotHead) -> Result<SnapshotData, Fault> {
-        let received = self.0.finish().map_err(|error| Fault::new(error.to_string()))?;
+        let received = self.incoming.finish().map_err(|error| match error {
+            storage::ReceiveError::Refused(_) => Fault::new(error.to_string()),
+            // The leader would send it again, to a disk that has failed.
+            storage::ReceiveError::Fault(fault) => {
+                (self.fault)(fault.clone());
+                fault
+            }
+        })?;
         let (announced, found) = (head.meta.last_log_id.map(Position::from), received.checkpoint().position);
         if announced != Some(found) {
             return Err(Fault::new(format!("the snapshot reaches {found}, but was announced as {announced:?}")));

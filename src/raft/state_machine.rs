@@ -21,6 +21,7 @@ use openraft::{
 };
 use tokio::sync::watch;
 
+use super::network::snapshot::{SnapshotReader, SnapshotSource};
 use super::types::{
     Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembership, StoredMembershipAt,
     TypeConfig, membership_at_from_stored, membership_at_to_stored,
@@ -238,6 +239,14 @@ impl Machine {
         let core = Core::at(files.checkpoint())?;
         let meta = SnapshotMeta { last_log_id: core.applied, last_membership: core.membership };
         Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(files) }))
+    }
+
+    /// The newest files as a snapshot, and its bytes.
+    ///
+    /// Errors: there are none yet, or they cannot be read.
+    pub fn own_snapshot(&self) -> Result<(SnapshotMeta, Box<dyn SnapshotReader>), Fault> {
+        let snapshot = self.current_snapshot()?.ok_or_else(|| Fault::new("nothing is flushed yet"))?;
+        Ok((snapshot.meta, snapshot.snapshot.reader()?))
     }
 
     fn install(&self, received: storage::Received) -> Result<(), Fault> {

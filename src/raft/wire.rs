@@ -232,6 +232,26 @@ pub fn open_snapshot(bytes: &[u8]) -> Result<SnapshotHead, DecodeError> {
     Ok(SnapshotHead { vote: vote.into(), transfer, meta })
 }
 
+/// The beginning of the stream of a snapshot that was asked for. It is sent by whoever has it, so no vote goes with it.
+pub fn fetched(transfer: u64, meta: &SnapshotMeta) -> Bytes {
+    seal(&Message::Snapshot {
+        vote: StoredVote { term: 0, node: 0, committed: false },
+        transfer,
+        last: meta.last_log_id.map(Into::into),
+        membership: membership_at_to_stored(&meta.last_membership),
+    })
+}
+
+/// The beginning of the stream of a snapshot that was asked for, from the wire.
+pub fn open_fetched(bytes: &[u8]) -> Result<SnapshotHead, DecodeError> {
+    let Message::Snapshot { vote, transfer, last, membership } = open(bytes)? else {
+        return Err(other("the head of a snapshot"));
+    };
+    let last_membership = membership_at_from_stored(membership)?;
+    let meta = SnapshotMeta { last_log_id: last.map(LogId::from), last_membership };
+    Ok(SnapshotHead { vote: vote.into(), transfer, meta })
+}
+
 /// The answer to a snapshot.
 pub fn installed(answer: &Installed) -> Bytes {
     seal(&Message::Installed { vote: answer.vote.into() })

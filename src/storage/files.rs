@@ -82,6 +82,8 @@ struct Committed {
     index: u64,
     clean: bool,
     set: Arc<FileSet>,
+    /// Why what is on disk is not known: after a failed sync a later one that succeeds proves nothing.
+    failed: Option<Fault>,
 }
 
 /// See the module's text.
@@ -106,7 +108,7 @@ impl Files {
             cluster: manifest.cluster,
             next_number: AtomicU64::new(manifest.next_number),
             published: ArcSwap::new(set.clone()),
-            committed: Mutex::new(Committed { index: manifest.index, clean: manifest.clean, set }),
+            committed: Mutex::new(Committed { index: manifest.index, clean: manifest.clean, set, failed: None }),
             flushed,
         }
     }
@@ -170,9 +172,12 @@ impl Files {
         if index.is_some_and(|index| index != committed.index) {
             return Ok(false);
         }
+        if let Some(fault) = &committed.failed {
+            return Err(fault.clone());
+        }
         let before = committed.set.clone();
         let mut set = FileSet::clone(&before);
-        let mut next = Committed { index: committed.index, clean: committed.clean, set: before.clone() };
+        let mut next = Committed { index: committed.index, clean: committed.clean, set: before.clone(), failed: None };
         change(&mut next, &mut set);
         let listed = |file: &Arc<StoredFile>| Listed { number: file.number, bytes: file.bytes, indexed: file.indexed };
         let manifest = Manifest {
@@ -183,7 +188,10 @@ impl Files {
             index: next.index,
             clean: next.clean,
         };
-        manifest.write(&self.disk, &self.directory)?;
+        if let Err(fault) = manifest.write(&self.disk, &self.directory) {
+            committed.failed = Some(fault.clone());
+            return Err(fault);
+        }
         for file in before.newest_first().filter(|file| !set.contains(file.number)) {
             file.place.dispose();
         }

@@ -63,6 +63,11 @@ impl Manifest {
         codec::decode(Kind::Manifest, &sealed).map(Some).map_err(|error| error.at(&path, 0))
     }
 
+    /// The fault of a directory that holds a file, but none.
+    pub(super) fn missing(directory: &Path, found: &Path) -> Fault {
+        Fault::damaged(&directory.join(NAME), 0, format!("it is missing, but {} is there", found.display()))
+    }
+
     /// Replaces it, durably.
     pub(super) fn write(&self, disk: &Arc<dyn Disk>, directory: &Path) -> Result<(), Fault> {
         let (path, temporary) = (directory.join(NAME), directory.join(TEMPORARY));

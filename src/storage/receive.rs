@@ -4,9 +4,13 @@
 //! the index is built. A crash before the switch leaves what was, one after it what was received, with an
 //! index that the next start builds.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
 
 use super::{
+    audit::Auditor,
     checkpoint::Checkpoint,
     disposable::Disposable,
     file::{FileKind, Reader},
@@ -16,7 +20,7 @@ use super::{
     tables::Tables,
 };
 use crate::{
-    environment::disk::{File, OpenMode},
+    environment::disk::{Disk, File, OpenMode},
     error::Fault,
 };
 
@@ -99,20 +103,26 @@ impl Incoming {
         file.sync().map_err(failed)?;
         shared.files.disk.sync_dir(&shared.files.directory).map_err(failed)?;
         drop(file);
-        let verified = verify(&shared, &place).map_err(|fault| ReceiveError::Refused(fault.to_string()))?;
+        let verified = verify(&shared.files.disk, place.path(), shared.files.cluster, &*shared.auditor);
+        let verified = verified.map_err(|fault| ReceiveError::Refused(fault.to_string()))?;
         let (checkpoint, pairs) = verified.map_err(ReceiveError::Refused)?;
         Ok(Received { place, number, length, checkpoint, pairs })
     }
 }
 
 /// Reads a received file wholly: its checkpoint and number of pairs, or how it differs from its own accounts.
-fn verify(shared: &Shared, place: &Disposable) -> Result<Result<(Checkpoint, u64), String>, Fault> {
-    let mut reader = Reader::open(&shared.files.disk, place.path(), shared.files.cluster)?;
+pub(super) fn verify(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    cluster: u128,
+    auditor: &dyn Auditor,
+) -> Result<Result<(Checkpoint, u64), String>, Fault> {
+    let mut reader = Reader::open(disk, path, cluster)?;
     if reader.header().kind != FileKind::Base {
         return Ok(Err("it is not a base".into()));
     }
     let checkpoint = reader.header().checkpoint.clone();
-    let mut audit = shared.auditor.begin(&checkpoint.meta)?;
+    let mut audit = auditor.begin(&checkpoint.meta)?;
     for pair in &mut reader {
         if let (key, Some(value)) = pair?
             && audit.is_live(&key)

@@ -83,9 +83,6 @@ impl Sled {
         let last_id = last.and_then(|(key, _)| key.first_chunk::<8>().map(|id| u64::from_be_bytes(*id)));
         let next_id = AtomicU64::new(last_id.map_or(0, |id| id.saturating_add(1)));
         let opened = Self { directory: directory.to_owned(), db, pairs, parts, next_id, scratch: Mutex::default() };
-        if let Some(parent) = directory.parent() {
-            sync_path(parent).map_err(|error| failed("syncing", &error))?;
-        }
         Ok(opened)
     }
 
@@ -211,7 +208,7 @@ impl Engine for Sled {
 
     fn sync(&self) -> Result<(), Fault> {
         self.db.flush().map_err(|error| self.fault(error))?;
-        sync_files(&self.directory).map_err(|error| Fault::io("syncing", &self.directory, &error))
+        sync_index(&self.directory)
     }
 
     fn close(self: Box<Self>) -> Result<bool, Fault> {
@@ -219,7 +216,7 @@ impl Engine for Sled {
         let Self { directory, db, pairs, parts, .. } = *self;
         // sled's threads write until the last handle is gone; only then is there something to sync for good.
         drop((pairs, parts, db));
-        sync_files(&directory).map_err(|error| Fault::io("syncing", &directory, &error))?;
+        sync_index(&directory)?;
         Ok(true)
     }
 }
@@ -243,20 +240,26 @@ fn parse_head(head: &[u8]) -> Option<(u64, u64)> {
     Some((u64::from_le_bytes(*id), u64::from_le_bytes(*length)))
 }
 
+/// Syncs all files of an index, and its name.
+fn sync_index(directory: &Path) -> Result<(), Fault> {
+    sync_files(directory)?;
+    directory.parent().map_or(Ok(()), sync_path)
+}
+
 /// Syncs all files of a directory, its directories, and itself.
-fn sync_files(directory: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let synced = if path.is_dir() { sync_files(&path) } else { sync_path(&path) };
-        match synced {
-            // sled's thread replaces its snapshot file whenever it likes, having synced the new one.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            synced => synced?,
-        }
+fn sync_files(directory: &Path) -> Result<(), Fault> {
+    let listed = |error: std::io::Error| Fault::io("listing", directory, &error);
+    for entry in fs::read_dir(directory).map_err(listed)? {
+        let path = entry.map_err(listed)?.path();
+        if path.is_dir() { sync_files(&path)? } else { sync_path(&path)? }
     }
     sync_path(directory)
 }
 
-fn sync_path(path: &Path) -> std::io::Result<()> {
-    fs::File::open(path)?.sync_all()
+fn sync_path(path: &Path) -> Result<(), Fault> {
+    match fs::File::open(path).and_then(|file| file.sync_all()) {
+        // sled's thread replaces its snapshot file whenever it likes, having synced the new one.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        synced => synced.map_err(|error| Fault::io("syncing", path, &error)),
+    }
 }

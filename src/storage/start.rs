@@ -94,7 +94,7 @@ fn open_files(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Files, bool), 
     let names = disk.list(directory).map_err(|error| failed("listing", error))?;
     let Some(manifest) = Manifest::read(disk, directory)? else {
         if let Some(name) = names.iter().find(|name| is_data(name)) {
-            return Err(Fault::new(format!("{} is there, but no manifest", directory.join(name).display())));
+            return Err(Manifest::missing(directory, &directory.join(name)));
         }
         let manifest = Manifest { cluster: options.cluster, next_number: 1, ..Manifest::default() };
         manifest.write(disk, directory)?;
@@ -183,15 +183,23 @@ impl Starting<'_> {
         if !exists()? {
             return Ok(Err(Reason::Unexpected(format!("{} does not exist", place.display()))));
         }
+        if !clean {
+            self.verify(set)?;
+        }
         // Outside of what may panic: dropping a broken sled while unwinding could panic again.
         let mut opened: Option<Box<dyn Engine>> = None;
+        let mut caught_up = false;
         let attempt = panic::catch_unwind(AssertUnwindSafe(|| {
             let engine = &*opened.insert(Box::new(Sled::open(&place, self.options.cache_bytes)?));
-            self.catch_up(&**engine, set)?;
+            caught_up = self.catch_up(&**engine, set)?;
             if clean { Ok(Ok(())) } else { self.scan(&**engine, checkpoint, reclaim) }
         }));
         let reason = match (attempt, opened) {
             (Ok(Ok(Ok(()))), Some(engine)) => {
+                // Not among what may be rebuilt: a disk that cannot sync is broken.
+                if caught_up {
+                    engine.sync()?;
+                }
                 if set.newest_first().any(|file| !file.indexed) {
                     self.files.commit(number, |set| set.mark_indexed(|_| true))?;
                 }
@@ -219,11 +227,22 @@ impl Starting<'_> {
         Index { engine, place }
     }
 
-    /// Merges the runs that the index may not hold.
-    fn catch_up(&self, engine: &dyn Engine, set: &FileSet) -> Result<(), Fault> {
+    /// Reads all files wholly. After an unclean stop, since damage that a compaction met would stop the node again and
+    /// again, and nobody would look for help.
+    fn verify(&self, set: &FileSet) -> Result<(), Fault> {
+        for file in set.newest_first() {
+            for pair in self.files.read(file)? {
+                pair?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges the runs that the index may not hold; whether there were any, and it is to be synced.
+    fn catch_up(&self, engine: &dyn Engine, set: &FileSet) -> Result<bool, Fault> {
         let missing: Vec<_> = set.newest_first().filter(|file| !file.indexed).collect();
         if missing.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let readers = missing.iter().map(|file| self.files.read(file)).collect::<Result<Vec<_>, _>>()?;
         let mut batch = Vec::with_capacity(BATCH_PAIRS);
@@ -235,7 +254,7 @@ impl Starting<'_> {
             }
         }
         engine.write(&batch)?;
-        engine.sync()
+        Ok(true)
     }
 
     /// Counts all that the index holds against the accounts of a checkpoint; answers what differs.
@@ -301,7 +320,7 @@ impl Starting<'_> {
         let built = build_from(&*index.engine, readers, &**self.auditor, checkpoint)?;
         let pairs = built.map_err(|difference| {
             let directory = self.options.directory.display();
-            Fault::new(format!("the files in {directory} contradict their accounts: {difference}"))
+            Fault::damage(format!("the files in {directory} contradict their accounts: {difference}"))
         })?;
         index.engine.sync()?;
         let took_ms = self.environment.clock.monotonic().saturating_sub(began).as_millis();

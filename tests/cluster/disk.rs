@@ -19,8 +19,8 @@ use crate::{
     proof::prove,
 };
 
-/// Little is needed: two segments of the log (128 MiB), and this.
-const SMALL: Settings = Settings { storage: "flush_mib = 1\nflush_after_s = 1\nreserve_mib = 16\n", raft: "" };
+/// Little is needed: two segments of the log (128 MiB), and the reserve. A node is full when half of that is gone.
+const SMALL: Settings = Settings { storage: "flush_mib = 1\nflush_after_s = 1\nreserve_mib = 64\n", raft: "" };
 const BYTES: usize = 500;
 const DISK_MIB: u64 = 384;
 
@@ -114,7 +114,7 @@ async fn a_leader_without_room_hands_over_and_writes_go_on() {
     mount.leave(100);
     let seen = status_where(&cluster, first, "the alarm", |status| short(status) && status.role == "follower").await;
     let disk = seen.disk.unwrap();
-    assert!(disk.free_bytes < disk.needed_bytes && disk.needed_bytes >= 144 << 20 && !disk.full, "{disk:?}");
+    assert!(disk.free_bytes < disk.needed_bytes && disk.needed_bytes >= 192 << 20 && !disk.full, "{disk:?}");
     load.more(300).await;
     let leader = cluster.leader().await;
     assert_ne!(leader, first);
@@ -183,7 +183,7 @@ async fn a_follower_whose_disk_is_full_lags_and_catches_up() {
     load.more(100).await;
     let follower = cluster.follower().await;
     let mount = &mounts[follower as usize - 1];
-    mount.leave(4);
+    mount.leave(28);
     let full = |status: &Status| status.disk.is_some_and(|disk| disk.full);
     let seen = status_where(&cluster, follower, "a full disk", full).await;
     load.more(2_000).await;
@@ -204,7 +204,7 @@ async fn a_single_node_refuses_all_writes_when_even_the_reserve_goes_and_survive
     let Some((mounts, mut cluster)) = cluster(1).await else { return };
     let client = cluster.client();
     client.state().put("key", content("key", BYTES)).await.unwrap();
-    mounts[0].leave(4);
+    mounts[0].leave(28);
     status_where(&cluster, 1, "a full disk", |status| status.disk.is_some_and(|disk| disk.full)).await;
     for error in [
         client.state().put("more", content("more", BYTES)).await.unwrap_err(),

@@ -229,6 +229,10 @@ impl Node {
         self.process.as_ref().unwrap_or_else(|| panic!("node {} does not run", self.id))
     }
 
+    pub fn process_id(&self) -> u32 {
+        self.child().id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child()), signal).unwrap();
     }

@@ -2,7 +2,8 @@
 //!
 //! `harness` runs the processes, `load` writes and remembers what it was told, `proof` compares that with what each node
 //! holds. `faults` and `restarts` are about losing nothing, `refusals` and `damage` about starts that must not be, `garbage`
-//! about what a network may send, `disk` about disks that fill.
+//! about what a network may send, `disk` about disks that fill, `repair` about storage
+//! that is had from a peer.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -22,4 +23,5 @@ mod harness;
 mod load;
 mod proof;
 mod refusals;
+mod repair;
 mod restarts;

@@ -1,5 +1,5 @@
 //! Log, storage and core together, as openraft drives them: its own suite, restarts after every kind of step, a kill at
-//! every change of the disk, and one state however it came about.
+//! every change of the disk, one state however it came about, and syncs that fail.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,3 +19,4 @@ mod replica;
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
+mod syncs;

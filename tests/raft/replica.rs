@@ -274,7 +274,7 @@ fn as_fault(error: std::io::Error) -> Fault {
 
 /// Takes a snapshot through bytes, as it goes between nodes.
 pub fn receive(store: &Store, meta: &SnapshotMeta, data: SnapshotData) -> Result<SnapshotData, Fault> {
-    let mut sink = Receiver(store.clone()).receive()?;
+    let mut sink = Receiver::new(store.clone(), Arc::new(drop)).receive()?;
     let mut reader = data.reader()?;
     while let Some(chunk) = reader.next_chunk()? {
         sink.push(&chunk)?;

@@ -362,6 +362,22 @@ pub(super) fn clients(
     nodes.iter().map(channel).collect()
 }
 
+/// Whether what a node of the cluster says of this one allows it to go on with the directory that it has.
+///
+/// Errors: the cluster knows another directory under this id.
+pub fn check_membership(directory: &Directory, answer: &IdentifyResponse) -> Result<(), Fault> {
+    let (node, own) = (directory.identity().node(), directory.identity().directory());
+    match answer.members.get(&node).and_then(|known| from_hex(known)) {
+        Some(known) if known != own => Err(Fault::new(format!(
+            "node {node}'s data directory was wiped or replaced (the cluster knows directory {}, this one is {}): {}",
+            hex(known),
+            hex(own),
+            start_anew(node)
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn start_anew(node: NodeId) -> String {
     format!(
         "start it as a new node: with an empty data directory and an id that the cluster has never had, add that to \

@@ -16,7 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use form::{Address, Formed, form_cluster, lost_log};
+pub use form::{Address, Formed, check_membership, form_cluster, lost_log};
 pub use recognise::recognise;
 
 use crate::{

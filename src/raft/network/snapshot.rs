@@ -161,6 +161,29 @@ impl Drop for Pulled {
     }
 }
 
+/// The messages of a snapshot that a peer has asked for. A failure ends the stream as one, never as its end.
+pub fn served(
+    head: Bytes,
+    reader: Box<dyn SnapshotReader>,
+    executor: &dyn Executor,
+) -> impl Stream<Item = Result<SnapshotChunk, tonic::Status>> + Send + 'static {
+    let (pieces, signal) = read_ahead(reader, executor);
+    let state = (Some(head), Bytes::new(), Some(Pulled { pieces, signal }));
+    futures_util::stream::unfold(state, |(head, mut rest, mut pulled)| async move {
+        if let Some(head) = head {
+            return Some((Ok(SnapshotChunk { part: Some(Part::Head(head)) }), (None, rest, pulled)));
+        }
+        while rest.is_empty() {
+            match pulled.as_mut()?.next().await {
+                Ok(bytes) => rest = bytes?,
+                Err(error) => return Some((Err(tonic::Status::internal(error.to_string())), (None, rest, None))),
+            }
+        }
+        let data = rest.split_to(rest.len().min(limits::SNAPSHOT_CHUNK_BYTES));
+        Some((Ok(SnapshotChunk { part: Some(Part::Data(data)) }), (None, rest, pulled)))
+    })
+}
+
 /// The messages of the stream. A failure is reported beside it and never ends it: an end would mean that
 /// the snapshot is complete.
 fn chunks(

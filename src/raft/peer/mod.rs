@@ -10,7 +10,7 @@ mod unformed;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc};
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
 use openraft::{
     Raft,
     errors::{Fatal, RaftError},
@@ -25,7 +25,10 @@ pub use unformed::Unformed;
 
 use super::{
     freshness::Freshness,
-    network::identity::{Identity, from_hex, hex},
+    network::{
+        identity::{Identity, from_hex, hex},
+        snapshot::{SnapshotReader, served},
+    },
     space::{Level, Space},
     types::{NodeId, TypeConfig, Vote},
     wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, SnapshotMeta, Transfer, Transferred},
@@ -35,12 +38,15 @@ use crate::{
     error::{Error, Fault},
     limits,
     proto::v1::{
-        AdoptRequest, AdoptResponse, AppendRequest, AppendResponse, Frame, IdentifyRequest, IdentifyResponse,
-        ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+        AdoptRequest, AdoptResponse, AppendRequest, AppendResponse, FetchSnapshotRequest, Frame, IdentifyRequest,
+        IdentifyResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
         peer_server::{Peer, PeerServer},
     },
     storage::codec::DecodeError,
 };
+
+/// Snapshots that may be sent at once to peers that ask.
+const FETCHES: usize = 2;
 
 /// What the service needs of Raft: openraft's, or a test's.
 pub trait Consensus: Send + Sync + 'static {
@@ -152,12 +158,25 @@ pub trait ReadIndexSource: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'_, Result<u64, Error>>;
 }
 
+/// A snapshot to be sent: what it is, and its bytes.
+pub type Newest = (SnapshotMeta, Box<dyn SnapshotReader>);
+
+/// Where a snapshot for a peer comes from that has lost its state.
+pub trait SnapshotStock: Send + Sync + 'static {
+    /// The newest snapshot here, what it holds and its bytes; one that reaches `least_index` if this node can make one.
+    ///
+    /// Errors: why there is none.
+    fn newest(&self, least_index: u64) -> BoxFuture<'_, Result<Newest, String>>;
+}
+
 /// The `Peer` service of one node. Cheap to clone.
 pub struct PeerService<C> {
     parts: Arc<PeerParts<C>>,
     executor: Arc<dyn Executor>,
     /// Held while a snapshot is received: by the one stream that may.
     receiving: Arc<Semaphore>,
+    /// Held while a snapshot is sent to a peer that asked for it.
+    fetching: Arc<Semaphore>,
 }
 
 /// What a [`PeerService`] is made of.
@@ -172,6 +191,8 @@ pub struct PeerParts<C> {
     pub directory: Arc<dyn Adopt>,
     /// The leader's read index.
     pub reads: Arc<dyn ReadIndexSource>,
+    /// Snapshots for peers that ask.
+    pub snapshots: Arc<dyn SnapshotStock>,
     /// How old this node's data is.
     pub freshness: Arc<Freshness>,
     /// The room on its disk.
@@ -182,7 +203,8 @@ impl<C: Consensus> PeerService<C> {
     /// The service of this node.
     pub fn new(environment: &Environment, parts: PeerParts<C>) -> Self {
         let receiving = Arc::new(Semaphore::new(1));
-        Self { parts: Arc::new(parts), executor: environment.executor.clone(), receiving }
+        let fetching = Arc::new(Semaphore::new(FETCHES));
+        Self { parts: Arc::new(parts), executor: environment.executor.clone(), receiving, fetching }
     }
 
     /// For a listener that has an [`IdentityLayer`].
@@ -284,6 +306,26 @@ impl<C: Consensus> Peer for PeerService<C> {
         let (head, data) = receive::receive(request, consensus.receiver(), self.executor.as_ref(), place).await?;
         let answer = consensus.install(head.vote, head.meta, data).await.map_err(|fatal| self.stopped(&fatal))?;
         Ok(Response::new(Frame { envelope: wire::installed(&answer) }))
+    }
+
+    type FetchSnapshotStream = BoxStream<'static, Result<SnapshotChunk, Status>>;
+
+    async fn fetch_snapshot(
+        &self,
+        request: Request<FetchSnapshotRequest>,
+    ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
+        let Ok(place) = self.fetching.clone().try_acquire_owned() else {
+            return Err(Status::unavailable("other nodes are fetching snapshots"));
+        };
+        let caller = request.extensions().get::<Caller>().map(|caller| caller.node);
+        let (meta, reader) =
+            self.parts.snapshots.newest(request.into_inner().least_index).await.map_err(Status::unavailable)?;
+        tracing::warn!(caller, %meta, "sending a snapshot to a peer that has lost its state");
+        let chunks = served(wire::fetched(0, &meta), reader, self.executor.as_ref());
+        Ok(Response::new(Box::pin(chunks.inspect(move |_| {
+            // Given back with the stream.
+            let _ = &place;
+        }))))
     }
 
     async fn read_index(&self, _: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {

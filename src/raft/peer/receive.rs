@@ -17,6 +17,7 @@ use crate::{
     error::Fault,
     proto::v1::{SnapshotChunk, snapshot_chunk::Part},
     raft::wire::{self, SnapshotHead},
+    storage::codec::DecodeError,
 };
 
 /// Where snapshots are received.
@@ -60,26 +61,55 @@ pub(super) async fn receive<R: SnapshotReceiver>(
     place: OwnedSemaphorePermit,
 ) -> Result<(SnapshotHead, R::Data), Status> {
     let mut stream = request.into_inner();
-    let Some(Part::Head(head)) = next(&mut stream).await? else {
-        return Err(Status::invalid_argument("the stream must begin with the head of the snapshot"));
-    };
-    let head = wire::open_snapshot(&head).map_err(malformed)?;
+    let head = head(&mut stream, wire::open_snapshot).await?;
     tracing::info!(transfer = head.transfer, from = %head.vote, meta = %head.meta, "receiving a snapshot");
-    let result = receive_data(&mut stream, &head, receiver, executor, place).await;
-    if let Err(status) = &result {
+    let received = match receiver.receive() {
+        Ok(sink) => receive_data(&mut stream, &head, sink, executor, Some(place)).await,
+        Err(fault) => Err(not_stored(fault)),
+    };
+    if let Err(status) = &received {
         tracing::warn!(transfer = head.transfer, %status, "the snapshot was not received");
     }
-    Ok((head, result?))
+    Ok((head, received?))
 }
 
-async fn receive_data<R: SnapshotReceiver>(
+/// Receives one snapshot that this node asked for.
+///
+/// Errors: what is wrong with it, or with the disk here.
+pub async fn into_sink<S: SnapshotSink>(
+    mut stream: Streaming<SnapshotChunk>,
+    open: fn(&[u8]) -> Result<SnapshotHead, DecodeError>,
+    sink: S,
+    executor: &dyn Executor,
+) -> Result<S::Data, Status>
+where
+    S::Data: Send + 'static,
+{
+    let head = head(&mut stream, open).await?;
+    tracing::info!(transfer = head.transfer, meta = %head.meta, "fetching a snapshot");
+    receive_data(&mut stream, &head, sink, executor, None).await
+}
+
+async fn head(
+    stream: &mut Streaming<SnapshotChunk>,
+    open: fn(&[u8]) -> Result<SnapshotHead, DecodeError>,
+) -> Result<SnapshotHead, Status> {
+    match next(stream).await? {
+        Some(Part::Head(head)) => open(&head).map_err(malformed),
+        _ => Err(Status::invalid_argument("the stream must begin with the head of the snapshot")),
+    }
+}
+
+async fn receive_data<S: SnapshotSink>(
     stream: &mut Streaming<SnapshotChunk>,
     head: &SnapshotHead,
-    receiver: &R,
+    sink: S,
     executor: &dyn Executor,
-    place: OwnedSemaphorePermit,
-) -> Result<R::Data, Status> {
-    let sink = receiver.receive().map_err(not_stored)?;
+    place: Option<OwnedSemaphorePermit>,
+) -> Result<S::Data, Status>
+where
+    S::Data: Send + 'static,
+{
     let (pushed, answer) = write_behind(sink, head.clone(), executor, place);
     while let Some(part) = next(stream).await? {
         let Part::Data(data) = part else {
@@ -147,7 +177,7 @@ fn write_behind<S: SnapshotSink>(
     sink: S,
     head: SnapshotHead,
     executor: &dyn Executor,
-    place: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
 ) -> (Pushed, oneshot::Receiver<Result<S::Data, Fault>>)
 where
     S::Data: Send + 'static,
@@ -166,7 +196,7 @@ struct WriteBehind<S: SnapshotSink> {
     open: Option<(S, Outcome<S>)>,
     head: SnapshotHead,
     pieces: mpsc::Receiver<Piece>,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<S: SnapshotSink> Worker for WriteBehind<S>

@@ -168,6 +168,18 @@ impl ReadIndexSource for FakeStanding {
     }
 }
 
+/// Nothing to fetch.
+pub(crate) struct NoSnapshots;
+
+impl super::SnapshotStock for NoSnapshots {
+    fn newest(
+        &self,
+        _: u64,
+    ) -> BoxFuture<'_, Result<(crate::raft::wire::SnapshotMeta, Box<dyn SnapshotReader>), String>> {
+        Box::pin(async { Err("there is no snapshot".into()) })
+    }
+}
+
 /// A data directory that forgets.
 pub(crate) struct NoDirectory(pub(crate) Identity);
 
@@ -238,6 +250,7 @@ impl FakeNode {
             standing: standing.clone(),
             directory,
             reads: standing.clone(),
+            snapshots: Arc::new(NoSnapshots),
         };
         let service = PeerService::new(&Environment::real(), parts).into_server();
         let gate = IdentityLayer::new(identity.clone(), standing.clone());

@@ -39,7 +39,10 @@ pub struct Reader {
 impl Reader {
     /// Opens a file of this cluster and reads its header.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path, cluster: u128) -> Result<Self, Fault> {
-        let failed = |error| Fault::io("opening", path, &error);
+        let failed = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => Fault::damaged(path, 0, "it is missing"),
+            _ => Fault::io("opening", path, &error),
+        };
         let file = disk.open(path, OpenMode::Read).map_err(failed)?;
         let length = file.len().map_err(failed)?;
         let sealed = read_envelope(&*file, path, 0, length)?;

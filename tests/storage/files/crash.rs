@@ -13,7 +13,10 @@ use super::{
     harness::{Bench, Model, key, latest, options, value},
     snapshot::{bytes_of, receive},
 };
-use crate::support::sim_disk::{Loss, SimDisk};
+use crate::support::{
+    failing_disk::FailingDisk,
+    sim_disk::{Loss, SimDisk},
+};
 
 fn small() -> Options {
     Options { compact_bytes: 300, compact_runs: 3, ..options("/data/store", EngineKind::Memory) }
@@ -112,6 +115,27 @@ fn a_failed_sync_is_a_fault() {
         disk.fail_next_sync();
         assert!(bench.flush().unwrap_err().to_string().contains("sync"));
         assert_eq!(*bench.store.flushed().borrow(), told);
+    }
+}
+
+#[test]
+fn a_failed_sync_is_named_and_never_tried_again() {
+    for (ends, skip) in [(".run", 0), (".base", 0), ("manifest.tmp", 1), ("manifest.tmp", 2), ("/data/store", 2)] {
+        let disk = FailingDisk::new(Arc::new(SimDisk::new(1)));
+        let mut bench = Bench::open(Arc::new(disk.clone()), small(), Model::default()).unwrap();
+        disk.fail_sync_of(ends, skip);
+        let mut fault = None;
+        for round in 0..20 {
+            bench.put(round, "x".repeat(100));
+            fault = fault.or(bench.flush().err());
+        }
+        let (fault, struck) = (fault.unwrap().to_string(), disk.struck().unwrap());
+        assert!(fault.contains(struck.with_extension("").to_str().unwrap()), "{ends}: {fault}");
+        // A node stops at the first; here its workers are driven on, and must not make of it a success.
+        if ends == "manifest.tmp" {
+            assert_eq!(disk.tried_again(), 0);
+            assert!(bench.flush().is_err());
+        }
     }
 }
 

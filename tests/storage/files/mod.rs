@@ -9,4 +9,5 @@ mod index;
 mod lifecycle;
 mod model;
 mod race;
+mod replace;
 mod snapshot;

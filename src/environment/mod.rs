@@ -9,6 +9,7 @@ pub mod clock;
 pub mod disk;
 pub mod executor;
 pub mod net;
+pub mod untouched;
 
 use std::sync::Arc;
 

@@ -32,7 +32,7 @@ pub(super) enum Command {
     },
     /// Make of one survivor the only node of a new cluster, which the old members can never join
     #[command(
-        after_help = "`meshstore recover plan` says which survivor, and what may be lost. The old files stay in DIR/old-epoch-N. The\nrevision leaps by 4,294,967,296 and sessions end, so clients notice that the history is another.\n\nExample:\n  meshstore recover apply --data /srv/node-2 --config new-cluster.toml --confirm 35596e1d1da95791add0934733817215"
+        after_help = "`meshstore recover plan` says which survivor, and what may be lost. The old files stay in DIR/old-epoch-N. The revision leaps by 4,294,967,296 and sessions end, so clients notice that the history is another.\n\nExample:\n  meshstore recover apply --data /srv/node-2 --config new-cluster.toml --confirm 35596e1d1da95791add0934733817215"
     )]
     Apply {
         /// The survivor's data directory
@@ -47,7 +47,7 @@ pub(super) enum Command {
     },
     /// Free the data directory of a node whose log, vote or identity is damaged or lost, to come back under a new id
     #[command(
-        after_help = "Without --confirm it says what it would do, and changes nothing. What was in DIR is moved to DIR/set-aside-N, and never\ndeleted.\n\nExample:\n  meshstore recover node --data /srv/node-3 --confirm"
+        after_help = "Without --confirm it says what it would do, and changes nothing. What was in DIR is moved to DIR/set-aside-N, and never deleted.\n\nExample:\n  meshstore recover node --data /srv/node-3 --confirm"
     )]
     Node {
         /// The node's data directory
@@ -106,7 +106,7 @@ fn survey_json(survey: &Survey) -> Value {
 
 fn survey_text(survey: &Survey) -> String {
     let rows = survey.survivors.iter().map(|survivor| {
-        let vote = survivor.vote.map_or_else(|| "-".into(), |vote| format!("{} in {}", vote.node, vote.term));
+        let vote = survivor.vote.map_or_else(|| "-".into(), |vote| format!("node {}, term {}", vote.node, vote.term));
         let state = if survivor.damage.is_some() { "DAMAGED" } else { "whole" };
         vec![
             survivor.path.display().to_string(),

@@ -87,7 +87,9 @@ async fn the_furthest_survivor_becomes_a_new_cluster_that_the_old_members_cannot
         (status.applied_index == status.last_log_index).then_some(status)
     })
     .await;
-    cluster.kill_all();
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
     let [ahead_data, behind_data] = [ahead, behind].map(|id| cluster.nodes[id as usize - 1].data.clone());
     let plan = json(&["plan", "--data", text(&behind_data), "--data", text(&ahead_data)]);
     assert_eq!(plan["chosen"], text(&ahead_data), "{plan}");
@@ -213,8 +215,15 @@ async fn bad_input_is_refused_and_changes_nothing() {
     let (code, _, error) = recover(&["plan", "--data", text(&data), "--data", text(&copied)]);
     assert!(code == 1 && error.contains("are copies of one data directory"), "{error}");
     let (toml, ..) = alone(&home, 9);
-    let (code, _, error) =
-        recover(&["apply", "--data", text(&data), "--config", text(&toml), "--confirm", "00000000000000000000000000000001"]);
+    let (code, _, error) = recover(&[
+        "apply",
+        "--data",
+        text(&data),
+        "--config",
+        text(&toml),
+        "--confirm",
+        "00000000000000000000000000000001",
+    ]);
     assert!(code == 2 && error.contains("has no such node"), "{error}");
     let (code, _, error) = recover(&["apply", "--data", text(&data), "--config", text(&toml), "--confirm", "yes"]);
     assert!(code == 2 && error.contains("32 hex digits"), "{error}");

@@ -14,6 +14,7 @@
 pub mod append;
 pub mod bank;
 pub mod counter;
+pub mod freshness;
 pub mod linearizable;
 pub mod messages;
 pub mod session;

@@ -45,7 +45,7 @@ impl Messages {
             timestamp: seat.rng.random_range(-50..50),
         };
         let stored = client::Message {
-            id: format!("m{}", message.id),
+            id: format!("m{:08}", message.id),
             from: format!("n{}", message.from),
             to: format!("n{}", message.to),
             content: text(message.id).into(),

@@ -67,7 +67,7 @@ impl Sessions {
 
     /// The writes of one session, each until at least one attempt was answered.
     async fn session(&self, seat: &mut Seat, session: u64) {
-        for sequence in 1..=seat.rng.random_range(1..30) {
+        for sequence in 1..=seat.rng.random_range(1..30u64) {
             // What was answered stays kept for a while, so that late attempts find it.
             let answered_below = sequence.saturating_sub(4).max(1);
             loop {

@@ -70,6 +70,7 @@ fn plan(seed: u64, nemeses: &[Nemesis], chosen: bool) -> Plan {
 
 /// Runs them one after the other; what failed is told at the end, with its seed.
 pub async fn run() {
+    super::tools::sweep();
     let wanted = names("CHAOS_NEMESIS");
     if let Some(unknown) = wanted.iter().find(|name| Nemesis::by_name(name).is_none()) {
         panic!("there is no nemesis {unknown}; there are:\n{}", report::list());

@@ -41,7 +41,7 @@ pub fn draw(calls: &[Call], faults: &[Fault], begin_ns: u64, end_ns: u64) -> Str
     count_panel(&mut svg, &slots, |slot| x(begin_ns + slot as u64 * SLOT_NS));
     let seconds = (end_ns - begin_ns).div_ceil(1_000_000_000);
     let step = [1, 2, 5, 10, 20, 60, 120, 600].into_iter().find(|step| seconds / step <= 15).unwrap_or(3_600);
-    for second in (0..=seconds).step_by(step as usize) {
+    for second in (0..seconds).step_by(step as usize) {
         let at = x(begin_ns + second * 1_000_000_000);
         let _ = writeln!(
             svg,
@@ -78,8 +78,12 @@ fn slots(calls: &[Call], begin_ns: u64, end_ns: u64) -> Vec<Slot> {
 
 fn bands(svg: &mut String, faults: &[Fault], x: &impl Fn(u64) -> f64) {
     let bottom = TOP + 2.0 * PANEL + GAP;
+    let mut free = 0.0;
     for fault in faults {
         let (from, until) = (x(fault.from_ns), x(fault.until_ns));
+        // Names of faults that come together stand side by side.
+        let name = f64::max(from + 4.0, free);
+        free = name + 13.0;
         let width = (until - from).max(1.5);
         let _ = writeln!(
             svg,
@@ -87,7 +91,7 @@ fn bands(svg: &mut String, faults: &[Fault], x: &impl Fn(u64) -> f64) {
              <line x1=\"{from:.1}\" y1=\"{TOP}\" x2=\"{from:.1}\" y2=\"{bottom:.1}\" stroke=\"#d33\" stroke-opacity=\"0.5\"/>\
              <text transform=\"translate({:.1},{:.1}) rotate(-55)\" fill=\"#a22\">{}</text>",
             bottom - TOP,
-            from + 4.0,
+            name,
             TOP - 4.0,
             fault.name
         );

@@ -21,6 +21,9 @@ use super::{
 /// What takes longer is a failure.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// How the directories of clusters begin; the number of the process follows.
+pub const DIRECTORY: &str = "meshstore-chaos-";
+
 /// Asks until there is an answer, or the time is over.
 pub async fn within<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
@@ -64,13 +67,14 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub network: Option<Network>,
     /// Where everything lies that goes with the cluster.
-    pub directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Cluster {
     /// Lays out a cluster; none of it runs yet. Logs go to this directory.
     pub fn new(settings: &Settings, logs: &Path) -> Self {
-        let directory = tempfile::Builder::new().prefix("meshstore-chaos-").tempdir().unwrap();
+        let prefix = format!("{DIRECTORY}{}-", std::process::id());
+        let directory = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
         let network = settings.network.then(|| Network::create(settings.nodes as usize, settings.seed));
         let toml = directory.path().join("cluster.toml");
         let mut text = format!(
@@ -83,7 +87,7 @@ impl Cluster {
                 Some(network) => [7_401, 7_402, 7_403].map(|port| format!("{}:{port}", network.address(id as usize))),
                 None => [(); 3].map(|()| format!("127.0.0.1:{}", free_port())),
             };
-            let [client, peer, http] = &addresses;
+            let [client, peer, http] = addresses;
             text += &format!("[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n");
             let volume = settings.volumes.map(|kind| Volume::create(directory.path(), &format!("node-{id}"), kind));
             let data = match &volume {
@@ -91,7 +95,7 @@ impl Cluster {
                 None => directory.path().join(format!("node-{id}")),
             };
             let log = logs.join(format!("node-{id}.log"));
-            let mut node = Node::new(id, addresses, toml.clone(), data, log);
+            let mut node = Node::new(id, [client, http], toml.clone(), data, log);
             node.volume = volume;
             node.enter = network.as_ref().map(|network| network.enter(id as usize)).unwrap_or_default();
             if settings.clocks {
@@ -102,7 +106,7 @@ impl Cluster {
             nodes.push(node);
         }
         fs::write(&toml, text).unwrap();
-        Self { nodes, network, directory }
+        Self { nodes, network, _directory: directory }
     }
 
     /// A cluster that runs and is ready.

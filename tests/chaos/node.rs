@@ -21,7 +21,6 @@ use super::{
 pub struct Node {
     pub id: u64,
     pub client: String,
-    pub peer: String,
     pub http: String,
     pub toml: PathBuf,
     pub data: PathBuf,
@@ -43,12 +42,11 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(id: u64, addresses: [String; 3], toml: PathBuf, data: PathBuf, log: PathBuf) -> Self {
-        let [client, peer, http] = addresses;
+    pub fn new(id: u64, addresses: [String; 2], toml: PathBuf, data: PathBuf, log: PathBuf) -> Self {
+        let [client, http] = addresses;
         Self {
             id,
             client,
-            peer,
             http,
             toml,
             data,

@@ -50,3 +50,32 @@ pub fn faketime() -> Option<&'static str> {
     ];
     places.into_iter().find(|place| std::path::Path::new(place).exists())
 }
+
+/// Takes away what test programs left behind that were killed themselves: namespaces with what runs in them, volumes,
+/// directories. Each of them has the number of its process in its name.
+pub fn sweep() {
+    let is_gone =
+        |number: &str| number.parse::<u32>().is_ok_and(|_| !std::path::Path::new("/proc").join(number).exists());
+    if is_root() && has("ip") {
+        for line in run("ip", &["netns", "list"]).unwrap_or_default().lines() {
+            let space = line.split(' ').next().unwrap_or_default();
+            let process = space.strip_prefix("meshstore-").and_then(|rest| rest.split('-').next());
+            if process.is_some_and(is_gone) {
+                for pid in run("ip", &["netns", "pids", space]).unwrap_or_default().lines() {
+                    let _ = run("kill", &["-KILL", pid]);
+                }
+                let _ = run("ip", &["netns", "delete", space]);
+            }
+        }
+    }
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let process = name.to_str().and_then(|name| name.strip_prefix(super::cluster::DIRECTORY)?.split('-').next());
+        if process.is_some_and(is_gone) {
+            for inside in std::fs::read_dir(&path).unwrap().flatten().filter(|inside| inside.path().is_dir()) {
+                let _ = run("umount", &["-l", inside.path().to_str().unwrap()]);
+            }
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}

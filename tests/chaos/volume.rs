@@ -53,10 +53,6 @@ impl Volume {
         &self.mount
     }
 
-    pub fn kind(&self) -> FileSystem {
-        self.kind
-    }
-
     fn text(&self) -> &str {
         self.mount.to_str().unwrap()
     }

@@ -115,7 +115,9 @@ pub async fn run(plan: &Plan) -> Report {
     let faults = torment(plan, &mut world, begin_ns).await;
     stage.close();
     while let Some(ended) = clients.join_next().await {
-        ended.unwrap();
+        if let Err(error) = ended {
+            world.violations.push(format!("a client met what it never wrote: {error}"));
+        }
     }
     for (number, workload) in chosen.iter().enumerate() {
         let client = world.cluster.client(Duration::from_secs(20));

@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -28,6 +29,8 @@ pub struct Volume {
 
 /// Sparse, so it costs only what is written.
 const MIB: u64 = 1_024;
+/// What is left of it by the ballast that costs nothing.
+const ROUGHLY_KIB: u64 = 16_384;
 
 impl Volume {
     /// Why there can be none; nothing if there can.
@@ -99,16 +102,29 @@ impl Volume {
 
     /// Fills it, but for so many KiB.
     pub fn fill(&self, leave_kib: u64) -> Result<(), String> {
-        let stat = rustix::fs::statvfs(&self.mount).map_err(|error| error.to_string())?;
-        let free_kib = stat.f_bavail * stat.f_frsize / 1_024;
-        let length = format!("{}KiB", free_kib.saturating_sub(leave_kib).max(1));
+        let free_kib = self.free_kib()?;
+        let length = format!("{}KiB", free_kib.saturating_sub(ROUGHLY_KIB).max(1));
         let ballast = self.ballast();
-        run("fallocate", &["-l", &length, ballast.to_str().unwrap()]).map(drop)
+        run("fallocate", &["-l", &length, ballast.to_str().unwrap()])?;
+        // The file system wants some for itself: the last of it is found by writing.
+        let mut rest = fs::File::create(self.mount.join("ballast-rest")).map_err(|error| error.to_string())?;
+        let page = [b'x'; 4_096];
+        let mut written = 0;
+        while rest.write_all(&page).is_ok() {
+            written += page.len() as u64;
+        }
+        rest.set_len(written.saturating_sub(leave_kib << 10)).map_err(|error| error.to_string())
+    }
+
+    fn free_kib(&self) -> Result<u64, String> {
+        let stat = rustix::fs::statvfs(&self.mount).map_err(|error| error.to_string())?;
+        Ok(stat.f_bavail * stat.f_frsize / 1_024)
     }
 
     /// Undoes [`fill`](Self::fill).
     pub fn relieve(&self) {
         let _ = fs::remove_file(self.ballast());
+        let _ = fs::remove_file(self.mount.join("ballast-rest"));
     }
 
     /// An error in the file system, whereupon it takes no more writes. ext4 only.

@@ -137,8 +137,11 @@ async fn forward(
     }
 }
 
+/// When a frame is due, its place among those that are due at once, for whom it is, and the frame.
+type Waiting = (Instant, u64, usize, Vec<u8>);
+
 async fn deliver_late(ports: Arc<Vec<AsyncDevice>>, mut queue: mpsc::UnboundedReceiver<Late>) {
-    let mut waiting: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>> = BinaryHeap::new();
+    let mut waiting: BinaryHeap<Reverse<Waiting>> = BinaryHeap::new();
     loop {
         let next = waiting.peek().map(|Reverse((at, ..))| *at);
         tokio::select! {

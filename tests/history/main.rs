@@ -10,6 +10,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::ptr_arg,
     missing_docs,
     unreachable_pub,
     reason = "a test"

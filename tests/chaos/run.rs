@@ -47,6 +47,8 @@ pub struct Fault {
 const CLIENTS: u64 = 6;
 /// How long clients wait at most for an answer. The impatient ones often do not know what became of their calls.
 const DEADLINES_MS: [u64; 3] = [3_000, 600, 1_500];
+/// The largest history of a valid run that is kept.
+const KEPT_BYTES: u64 = 16 << 20;
 /// Longest pause of a client between two calls.
 const PAUSE: Duration = Duration::from_millis(40);
 
@@ -208,9 +210,14 @@ fn conclude(
     };
     report.write();
     if report.is_valid() {
-        // The logs of nodes are worth their space only if something is to be found in them.
+        // The logs of nodes are worth their space only if something is to be found in them; so are large histories.
         for node in &world.cluster.nodes {
             let _ = std::fs::remove_file(&node.log);
+        }
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            if entry.metadata().is_ok_and(|metadata| metadata.len() > KEPT_BYTES) {
+                let _ = std::fs::remove_file(entry.path());
+            }
         }
     }
     report

@@ -51,8 +51,11 @@ pub struct Switch {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A frame that comes out later; the soonest is the least.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Late {
     at: Instant,
+    /// Frames of one moment keep their order.
     number: u64,
     port: usize,
     frame: Vec<u8>,
@@ -137,21 +140,18 @@ async fn forward(
     }
 }
 
-/// When a frame is due, its place among those that are due at once, for whom it is, and the frame.
-type Waiting = (Instant, u64, usize, Vec<u8>);
-
 async fn deliver_late(ports: Arc<Vec<AsyncDevice>>, mut queue: mpsc::UnboundedReceiver<Late>) {
-    let mut waiting: BinaryHeap<Reverse<Waiting>> = BinaryHeap::new();
+    let mut waiting: BinaryHeap<Reverse<Late>> = BinaryHeap::new();
     loop {
-        let next = waiting.peek().map(|Reverse((at, ..))| *at);
+        let next = waiting.peek().map(|Reverse(late)| late.at);
         tokio::select! {
             late = queue.recv() => {
-                let Some(Late { at, number, port, frame }) = late else { return };
-                waiting.push(Reverse((at, number, port, frame)));
+                let Some(late) = late else { return };
+                waiting.push(Reverse(late));
             }
             () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
-                if let Some(Reverse((_, _, port, frame))) = waiting.pop() {
-                    let _ = ports[port].send(&frame).await;
+                if let Some(Reverse(late)) = waiting.pop() {
+                    let _ = ports[late.port].send(&late.frame).await;
                 }
             }
         }

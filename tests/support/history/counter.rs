@@ -22,7 +22,7 @@ type Op = Operation<Call, Reply>;
 
 pub fn check(history: &[Op]) -> Verdict {
     let mut problems = Problems::default();
-    let (mut reads, mut sums): (Vec<(&Op, u64)>, Vec<(&Op, u64)>) = (Vec::new(), Vec::new());
+    let (mut reads, mut sums) = (Vec::<(&Op, u64)>::new(), Vec::<(&Op, u64)>::new());
     for operation in history {
         match (&operation.call, operation.reply()) {
             (_, Some(Reply::Read(value) | Reply::Added(Some(value)))) => reads.push((operation, *value)),

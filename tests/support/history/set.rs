@@ -38,9 +38,8 @@ pub fn check(history: &[Op]) -> Verdict {
     for operation in history {
         match (&operation.call, operation.reply()) {
             (Call::Add(element), _) => {
-                if adds.insert(*element, operation).is_some() {
-                    problems.add(|| format!("{element} was added twice: not a history of this kind"));
-                }
+                let other = adds.insert(*element, operation);
+                other.inspect(|_| problems.add(|| format!("{element} was added twice: not a history of this kind")));
             }
             (Call::Read, Some(Reply::Read(elements))) => {
                 let set: BTreeSet<u64> = elements.iter().copied().collect();

@@ -17,6 +17,8 @@ use crate::{
 /// How often the age of the memtable is looked at. A timer, because an idle node applies nothing that could
 /// remind it.
 const FREEZE_CHECK: Duration = Duration::from_secs(1);
+/// How often a node that has heard of no leader looks whether it has.
+const HEARD_CHECK: Duration = Duration::from_millis(500);
 /// How long a leader waits at most before it looks again whether something is due.
 const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 
@@ -93,12 +95,20 @@ pub(super) async fn expire(shared: Arc<Shared>) {
     }
 }
 
-/// Stops a node whose data directory is another cluster's. Once there is a leader it is known not to be.
+/// Stops a node whose data directory is another cluster's. Once a leader is heard it is known not to be; one that only
+/// the vote of an earlier run names says nothing.
 pub(super) async fn recognise(shared: Arc<Shared>, nodes: BTreeMap<NodeId, Address>) {
     let mut watch = shared.consensus.watch();
     let led = async {
-        while matches!(shared.consensus.leadership(), Leadership::Unknown) {
-            if shared.consensus.changed(&mut watch).await.is_err() {
+        let applied = || shared.machine.progress().borrow().position.index;
+        let heard = || match shared.consensus.leadership() {
+            Leadership::Me { .. } => true,
+            Leadership::Other { .. } => shared.network.freshness().age_ms(applied()) != u64::MAX,
+            Leadership::Unknown => false,
+        };
+        while !heard() {
+            // A heartbeat changes nothing that could be waited for.
+            if let Ok(Err(_)) = tokio::time::timeout(HEARD_CHECK, shared.consensus.changed(&mut watch)).await {
                 return;
             }
         }

@@ -97,7 +97,7 @@ fn all_invariants_hold_in_share_4() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in [7, 11] {
+    for seed in [3, 11] {
         campaign::same_trace(&run(seed, LENGTH), &run(seed, LENGTH)).unwrap();
     }
 }

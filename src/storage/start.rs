@@ -2,9 +2,9 @@
 //! shown to be whole, else it is rebuilt from the files.
 //!
 //! * Damage in the manifest, the base or a run is a fault that names file and offset: they are the truth.
-//! * Damage in the index costs time only. After an unclean stop the runs that it may not hold are merged
-//!   again (records are physical, so that is idempotent), then it is scanned wholly and counted against the accounts
-//!   of the newest checkpoint. On any difference, error or panic it is rebuilt in a new directory.
+//! * Damage in the index costs time only. The runs that it may not hold are merged again (records are physical, so
+//!   that is idempotent), then it is scanned wholly and counted against the accounts of the newest checkpoint, at every
+//!   start. On any difference, error or panic it is rebuilt in a new directory.
 //! * What no manifest names (work that a crash cut off) is removed.
 
 use std::{
@@ -192,7 +192,9 @@ impl Starting<'_> {
         let attempt = panic::catch_unwind(AssertUnwindSafe(|| {
             let engine = &*opened.insert(Box::new(Sled::open(&place, self.options.cache_bytes)?));
             caught_up = self.catch_up(&**engine, set)?;
-            if clean { Ok(Ok(())) } else { self.scan(&**engine, checkpoint, reclaim) }
+            // Also after an orderly stop: it has no checksums of its own that could be trusted, and a disk may flip a bit
+            // while nobody runs.
+            self.scan(&**engine, checkpoint, reclaim)
         }));
         let reason = match (attempt, opened) {
             (Ok(Ok(Ok(()))), Some(engine)) => {

@@ -64,19 +64,12 @@ fn kill(bench: Bench) -> Model {
 }
 
 #[test]
-fn closed_in_order_it_is_reused_as_it_is() {
+fn closed_in_order_it_is_counted_and_reused() {
     let place = Place::new();
     let model = place.filled().close().unwrap();
     let before = place.index();
-    // Not looked at, which shows by what it does not find.
-    place.tamper(|pairs| drop(pairs.insert(key(900), b"\0smuggled").unwrap()));
     let bench = place.open(model);
     assert_eq!(place.index(), before);
-    assert_eq!(bench.store.get_latest(&key(900)).unwrap(), Some(value("smuggled")));
-    // The next start after a kill looks, and finds it.
-    let model = kill(bench);
-    let bench = place.open(model);
-    assert_ne!(place.index(), before);
     bench.check_latest();
 }
 
@@ -128,9 +121,11 @@ fn whatever_is_wrong_with_it_it_is_rebuilt() {
             drop(pairs.insert(key(100), [&[1][..], &[9; 8], &[9, 0, 0, 0, 0, 0, 0, 0]].concat()).unwrap())
         }),
     ];
-    for (what, change) in tampering {
+    // A bit may flip also after an orderly stop: half of a transaction was lost by that, and nobody noticed.
+    for ((what, change), clean) in tampering.into_iter().flat_map(|case| [(case, false), (case, true)]) {
         let place = Place::new();
-        let model = kill(place.filled());
+        let bench = place.filled();
+        let model = if clean { bench.close().unwrap() } else { kill(bench) };
         let before = place.index();
         place.tamper(change);
         let bench = place.open(model);

@@ -32,3 +32,34 @@ impl Clock for RealClock {
         START.get_or_init(std::time::Instant::now).elapsed()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::{Clock, Duration};
+
+    /// Monotonic time that a test sets, in milliseconds.
+    #[derive(Default)]
+    pub(crate) struct Hand(AtomicU64);
+
+    impl Hand {
+        pub(crate) fn set_ms(&self, ms: u64) {
+            self.0.store(ms, Relaxed);
+        }
+    }
+
+    impl Clock for Hand {
+        fn wall_ms(&self) -> u64 {
+            0
+        }
+
+        fn random(&self) -> u128 {
+            0
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_millis(self.0.load(Relaxed))
+        }
+    }
+}

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use crate::error::Fault;
+
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -64,6 +66,18 @@ pub trait File: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Takes the exclusive lock of the file until it is dropped; false if another process has it.
     fn try_lock(&self) -> io::Result<bool>;
+}
+
+/// Makes the name of a file or directory durable.
+pub fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => {
+            disk.sync_dir(parent).map_err(|error| Fault::io("cannot sync", parent, &error))
+        }
+        // A relative path of one name: its parent is where the process runs.
+        Some(_) => disk.sync_dir(Path::new(".")).map_err(|error| Fault::io("cannot sync", Path::new("."), &error)),
+        None => Ok(()),
+    }
 }
 
 /// The real disk.

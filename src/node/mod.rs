@@ -72,6 +72,11 @@ pub struct Node {
     shared: Arc<Shared>,
 }
 
+/// Where the log is in a data directory.
+const LOG: &str = "mesh_consensus_log";
+/// Where base, runs and index are in a data directory.
+const STORAGE: &str = "storage";
+
 /// What the parts of a node share.
 struct Shared {
     environment: Environment,
@@ -231,7 +236,8 @@ impl Node {
     /// Proposes a transaction; only a leader can. Answers once a quorum has it on disk and it is applied here.
     ///
     /// Errors: `Unavailable` (certainly not applied; with the leader, if one is known), `ResourceExhausted`
-    /// (too much is queued, or there is no room on the disks), `Unknown`, `DeadlineExceeded`, `InvalidArgument` if it is too large.
+    /// (too much is queued, or there is no room on the disks), `Unknown`, `DeadlineExceeded`, `InvalidArgument` if it
+    /// is too large.
     pub async fn propose(&self, request: Request, deadline: Instant) -> Result<Outcome> {
         let shared = &self.shared;
         let Request { principal, attempt, guards, transaction } = request;

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tonic::transport::Channel;
 
-use super::identity::{Address, Directory, check_membership};
+use super::identity::{Address, Directory, PAUSE, check_membership, identify};
 use crate::{
     environment::{
         Environment,
@@ -26,7 +26,7 @@ use crate::{
     error::Fault,
     limits,
     model::Position,
-    proto::v1::{FetchSnapshotRequest, IdentifyRequest, peer_client::PeerClient},
+    proto::v1::{FetchSnapshotRequest, peer_client::PeerClient},
     raft::{
         log::Log,
         network::{
@@ -41,10 +41,6 @@ use crate::{
     storage::{Checkpoint, Prepared, ReceiveError, Replacement},
 };
 
-/// Between two rounds of questions. A real timer: nothing tells that another machine has started.
-const PAUSE: Duration = Duration::from_millis(500);
-/// How long one question may take.
-const QUESTION: Duration = Duration::from_secs(2);
 /// How long a peer may take to begin with a snapshot: it may have to flush first.
 const BEGIN: Duration = Duration::from_secs(60);
 
@@ -167,11 +163,9 @@ impl Repair<'_> {
 
     /// Who a peer is: its data directory, if it is of this cluster.
     async fn recognise(&self, node: NodeId, channel: Channel) -> Result<Result<u128, Problem>, Fault> {
-        let mut client = PeerClient::new(channel);
-        let answer = match tokio::time::timeout(QUESTION, client.identify(IdentifyRequest {})).await {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Ok(Err(Problem::NotNow(format!("answers {}", said(&status))))),
-            Err(_) => return Ok(Err(Problem::NotNow("does not answer".into()))),
+        let answer = match identify(channel).await {
+            Ok(answer) => answer,
+            Err(problem) => return Ok(Err(Problem::NotNow(problem))),
         };
         check_membership(self.directory, &answer)?;
         let cluster = from_hex(&answer.cluster);

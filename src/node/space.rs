@@ -32,8 +32,6 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// How often a leader looks at what the others told.
 const JUDGE: Duration = Duration::from_millis(500);
-/// How long a leader that is short waits for another to take over, before it tries again.
-const HAND_OVER: Duration = Duration::from_secs(3);
 /// When a caller should come again, in milliseconds: a full disk is emptied by people.
 const RETRY_AFTER_MS: u64 = 60_000;
 
@@ -145,8 +143,7 @@ pub(super) async fn keep_room(shared: Arc<Shared>) {
         shared.refusing.store(refusal.map(Arc::new));
         if let Some(to) = roomier(&status, own, space.level(), &others) {
             tracing::info!(to, "short of disk space: handing over the lead");
-            shared.consensus.transfer_to(to).await;
-            shared.consensus.wait_until_not_leader(HAND_OVER).await;
+            shared.consensus.hand_over(to).await;
         }
     }
 }
@@ -186,8 +183,7 @@ fn roomier(status: &RaftStatus, own: NodeId, level: Level, others: &BTreeMap<Nod
         return None;
     }
     let has_room = |id: &NodeId| others.get(id).is_some_and(|room| room.level == Level::Ample);
-    let voters = status.members.iter().filter(|(id, _, voter)| *voter && *id != own && has_room(id));
-    voters.map(|(id, ..)| *id).max_by_key(|id| status.matched.get(id).copied().unwrap_or(0))
+    status.furthest_voter(|id| id != own && has_room(&id))
 }
 
 impl Shared {

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use super::{
-    Node, Shared,
+    LOG, Node, STORAGE, Shared,
     clock::LogClock,
     fault::Faults,
     identity::{self, Directory, Formed, form_cluster},
@@ -45,10 +45,6 @@ use crate::{
     storage::{self, EngineKind, NamedWorker, Store},
 };
 
-/// Where the log is in the data directory.
-const LOG: &str = "mesh_consensus_log";
-/// How long a leader that stops waits for another to take over.
-const HAND_OVER: Duration = Duration::from_secs(3);
 /// How long a node that stops waits for what is in flight.
 const FINISH: Duration = Duration::from_secs(5);
 
@@ -150,7 +146,7 @@ fn open_log(environment: &Environment, config: &Config, faults: &Faults) -> Resu
 
 fn places(config: &Config, log: &Log) -> space::Places {
     space::Places {
-        storage: config.data_dir.join("storage"),
+        storage: config.data_dir.join(STORAGE),
         log: config.data_dir.join(LOG),
         segment_bytes: log.segment_bytes(),
         reserve: config.cluster.storage.reserve_bytes,
@@ -179,7 +175,8 @@ fn timing(raft: &config::Raft) -> Timing {
     }
 }
 
-fn supervise(environment: &Environment, faults: &Faults, (name, worker, signal): NamedWorker) {
+/// Starts a worker whose fault, or unexpected end, stops the node.
+pub(super) fn supervise(environment: &Environment, faults: &Faults, (name, worker, signal): NamedWorker) {
     let running = environment.executor.start(name, worker, signal);
     tokio::spawn(jobs::watch_worker(name, running, faults.clone()));
 }
@@ -195,7 +192,7 @@ async fn form(
     faults: &Faults,
 ) -> Result<Formed, Fault> {
     let empty = log.last().is_none() && log.purged().is_none() && log.vote().is_none();
-    if empty && storage::holds_data(environment, &config.data_dir.join("storage"))? {
+    if empty && storage::holds_data(environment, &config.data_dir.join(STORAGE))? {
         return Err(identity::lost_log(directory));
     }
     let nodes = addresses(config);
@@ -237,7 +234,7 @@ async fn open_or_repair(
     formed: &Formed,
     log: &Log,
 ) -> Result<(Store, Vec<NamedWorker>), Fault> {
-    let storage = config.data_dir.join("storage");
+    let storage = config.data_dir.join(STORAGE);
     let fault = match open_store(environment, config, formed, log) {
         Ok((store, workers)) if !repair::is_behind(log, store.checkpoint().as_ref()) => {
             level(log, &store)?;
@@ -275,17 +272,22 @@ fn open_store(
     let (Formed::Initialise { cluster, .. } | Formed::Adopted { cluster }) = formed;
     let settings = &config.cluster.storage;
     let options = storage::Options {
-        engine: match settings.engine {
-            config::Engine::Sled => EngineKind::Sled,
-            config::Engine::Memory => EngineKind::Memory,
-        },
+        engine: engine(settings.engine),
         cache_bytes: settings.cache_bytes,
         flush_bytes: usize::try_from(settings.flush_bytes).unwrap_or(usize::MAX),
         flush_after: settings.flush_after,
         floor_bytes: settings.reserve_bytes / 2,
-        ..storage::Options::new(config.data_dir.join("storage"), *cluster)
+        ..storage::Options::new(config.data_dir.join(STORAGE), *cluster)
     };
     Store::open(environment, options, Arc::new(Accounts), log.durable_index())
+}
+
+/// The engine that the configuration names.
+pub(super) fn engine(engine: config::Engine) -> EngineKind {
+    match engine {
+        config::Engine::Sled => EngineKind::Sled,
+        config::Engine::Memory => EngineKind::Memory,
+    }
 }
 
 fn start_jobs(shared: &Arc<Shared>, config: &Config, observer: Option<Arc<dyn Observer>>) {
@@ -313,12 +315,9 @@ impl Running {
         if !matches!(shared.consensus.leadership(), Leadership::Me { .. }) {
             return;
         }
-        let others = status.members.iter().filter(|(id, _, voter)| *voter && *id != shared.node_id);
-        let furthest = others.max_by_key(|(id, ..)| status.matched.get(id).copied().unwrap_or(0));
-        if let Some((id, ..)) = furthest {
-            tracing::info!(to = id, "handing over the lead");
-            shared.consensus.transfer_to(*id).await;
-            shared.consensus.wait_until_not_leader(HAND_OVER).await;
+        if let Some(to) = status.furthest_voter(|id| id != shared.node_id) {
+            tracing::info!(to, "handing over the lead");
+            shared.consensus.hand_over(to).await;
         }
     }
 

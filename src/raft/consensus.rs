@@ -44,6 +44,9 @@ pub struct Consensus {
     node_id: NodeId,
 }
 
+/// How long a leader that hands over waits for another to have taken the lead.
+const HAND_OVER: Duration = Duration::from_secs(3);
+
 /// Who leads, as this node knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leadership {
@@ -82,6 +85,14 @@ pub struct RaftStatus {
     pub members: Vec<(NodeId, Member, bool)>,
     /// On the leader: the last log index known to be on each member's disk.
     pub matched: BTreeMap<NodeId, u64>,
+}
+
+impl RaftStatus {
+    /// On the leader: of the voters that are eligible the one whose log is known to be furthest.
+    pub fn furthest_voter(&self, eligible: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let voters = self.members.iter().filter(|(id, _, voter)| *voter && eligible(*id));
+        voters.map(|(id, ..)| *id).max_by_key(|id| self.matched.get(id).copied().unwrap_or(0))
+    }
 }
 
 impl Consensus {
@@ -198,16 +209,12 @@ impl Consensus {
         let _ = self.raft.trigger().snapshot().await;
     }
 
-    /// Asks a member to take the lead.
-    pub async fn transfer_to(&self, id: NodeId) {
+    /// Asks a member to take the lead, and waits a while until this node no longer has it.
+    pub async fn hand_over(&self, to: NodeId) {
         // Best effort: if it fails the others elect after their timeout.
-        let _ = self.raft.trigger().transfer_leader(id).await;
-    }
-
-    /// Resolves when this node no longer leads, or after `limit`.
-    pub async fn wait_until_not_leader(&self, limit: Duration) {
+        let _ = self.raft.trigger().transfer_leader(to).await;
         let not_leading = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.state != ServerState::Leader;
-        let _ = self.raft.wait(Some(limit)).metrics(not_leading, "leadership handed over").await;
+        let _ = self.raft.wait(Some(HAND_OVER)).metrics(not_leading, "leadership handed over").await;
     }
 
     /// Resolves when anything that [`Consensus::status`] shows has changed; an error when Raft has stopped.

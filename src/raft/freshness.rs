@@ -102,31 +102,15 @@ impl Freshness {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
     use super::*;
-
-    #[derive(Default)]
-    struct Hand(AtomicU64);
-
-    impl Clock for Hand {
-        fn wall_ms(&self) -> u64 {
-            0
-        }
-        fn random(&self) -> u128 {
-            0
-        }
-        fn monotonic(&self) -> Duration {
-            Duration::from_millis(self.0.load(Relaxed))
-        }
-    }
+    use crate::environment::clock::testing::Hand;
 
     #[test]
     fn age_counts_from_the_answer_before_a_heartbeat_whose_commit_is_applied_here() {
         let hand = Arc::new(Hand::default());
         let freshness = Freshness::new(hand.clone());
         let at = |at_ms| {
-            hand.0.store(at_ms, Relaxed);
+            hand.set_ms(at_ms);
             Some(freshness.pulse())
         };
         freshness.heard(None, 0, 10);
@@ -135,11 +119,11 @@ mod tests {
         freshness.heard(at(1_000), 40, 10);
         freshness.heard(at(1_050), u64::MAX, 15);
         freshness.heard(at(1_100), 0, 20);
-        hand.0.store(1_200, Relaxed);
+        hand.set_ms(1_200);
         assert_eq!(freshness.age_ms(9), u64::MAX, "index 10 is not applied yet");
         assert_eq!(freshness.age_ms(10), 240, "the first heartbeat, and the leader's own age");
         assert_eq!(freshness.age_ms(25), 100);
-        hand.0.store(3_200, Relaxed);
+        hand.set_ms(3_200);
         assert_eq!(freshness.age_ms(25), 2_100);
     }
 
@@ -148,7 +132,7 @@ mod tests {
         let hand = Arc::new(Hand::default());
         let freshness = Freshness::new(hand.clone());
         for (beat, commit) in (1..=1_000).map(|beat| (beat, 5)).chain((1_001..=2_000).map(|beat| (beat, beat))) {
-            hand.0.store(beat * 100, Relaxed);
+            hand.set_ms(beat * 100);
             freshness.heard(Some(freshness.pulse()), 0, commit);
         }
         assert!(freshness.heard.lock().unwrap().pending.len() <= PENDING);

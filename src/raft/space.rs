@@ -127,24 +127,8 @@ impl Space {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
     use super::*;
-
-    #[derive(Default)]
-    struct Hand(AtomicU64);
-
-    impl Clock for Hand {
-        fn wall_ms(&self) -> u64 {
-            0
-        }
-        fn random(&self) -> u128 {
-            0
-        }
-        fn monotonic(&self) -> Duration {
-            Duration::from_millis(self.0.load(Relaxed))
-        }
-    }
+    use crate::environment::clock::testing::Hand;
 
     #[test]
     fn what_was_told_long_ago_says_nothing() {
@@ -152,10 +136,10 @@ mod tests {
         let space = Space::new(hand.clone(), Path::new("data"));
         let short = Room { free: 1, needed: 2, level: Level::Short };
         space.reported(2, short);
-        hand.0.store(2_000, Relaxed);
+        hand.set_ms(2_000);
         space.reported(3, Room::default());
         assert_eq!(space.others(), BTreeMap::from([(2, short), (3, Room::default())]));
-        hand.0.store(4_000, Relaxed);
+        hand.set_ms(4_000);
         assert_eq!(space.others(), BTreeMap::from([(3, Room::default())]));
         assert_eq!((space.own(), space.level()), (None, Level::Ample));
         space.measured(short);

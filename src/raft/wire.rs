@@ -208,25 +208,36 @@ pub fn open_transferred(bytes: &[u8]) -> Result<Transferred, DecodeError> {
 
 /// The beginning of a snapshot's stream.
 pub fn snapshot(head: &SnapshotHead) -> Bytes {
-    seal(&Message::Snapshot {
-        vote: head.vote.into(),
-        transfer: head.transfer,
-        last: head.meta.last_log_id.map(Into::into),
-        membership: membership_at_to_stored(&head.meta.last_membership),
-    })
+    seal_head(head.vote.into(), head.transfer, &head.meta)
+}
+
+fn seal_head(vote: StoredVote, transfer: u64, meta: &SnapshotMeta) -> Bytes {
+    let last = meta.last_log_id.map(Into::into);
+    seal(&Message::Snapshot { vote, transfer, last, membership: membership_at_to_stored(&meta.last_membership) })
 }
 
 /// The beginning of a snapshot's stream, from the wire.
 ///
 /// Errors: also if no leader can have sent it. openraft panics at such a snapshot, so it must not get there.
 pub fn open_snapshot(bytes: &[u8]) -> Result<SnapshotHead, DecodeError> {
+    open_head(bytes, |vote, last| {
+        of_a_leader(vote)?;
+        if last.is_some_and(|last| last.term > vote.term) {
+            return Err(DecodeError::Payload("the snapshot is of a later term than its sender's".into()));
+        }
+        Ok(())
+    })
+}
+
+/// `check` sees the vote and the last position before anything is made of the rest.
+fn open_head(
+    bytes: &[u8],
+    check: impl FnOnce(StoredVote, Option<Position>) -> Result<(), DecodeError>,
+) -> Result<SnapshotHead, DecodeError> {
     let Message::Snapshot { vote, transfer, last, membership } = open(bytes)? else {
         return Err(other("the head of a snapshot"));
     };
-    of_a_leader(vote)?;
-    if last.is_some_and(|last| last.term > vote.term) {
-        return Err(DecodeError::Payload("the snapshot is of a later term than its sender's".into()));
-    }
+    check(vote, last)?;
     let last_membership = membership_at_from_stored(membership)?;
     let meta = SnapshotMeta { last_log_id: last.map(LogId::from), last_membership };
     Ok(SnapshotHead { vote: vote.into(), transfer, meta })
@@ -234,22 +245,12 @@ pub fn open_snapshot(bytes: &[u8]) -> Result<SnapshotHead, DecodeError> {
 
 /// The beginning of the stream of a snapshot that was asked for. It is sent by whoever has it, so no vote goes with it.
 pub fn fetched(transfer: u64, meta: &SnapshotMeta) -> Bytes {
-    seal(&Message::Snapshot {
-        vote: StoredVote { term: 0, node: 0, committed: false },
-        transfer,
-        last: meta.last_log_id.map(Into::into),
-        membership: membership_at_to_stored(&meta.last_membership),
-    })
+    seal_head(StoredVote { term: 0, node: 0, committed: false }, transfer, meta)
 }
 
 /// The beginning of the stream of a snapshot that was asked for, from the wire.
 pub fn open_fetched(bytes: &[u8]) -> Result<SnapshotHead, DecodeError> {
-    let Message::Snapshot { vote, transfer, last, membership } = open(bytes)? else {
-        return Err(other("the head of a snapshot"));
-    };
-    let last_membership = membership_at_from_stored(membership)?;
-    let meta = SnapshotMeta { last_log_id: last.map(LogId::from), last_membership };
-    Ok(SnapshotHead { vote: vote.into(), transfer, meta })
+    open_head(bytes, |_, _| Ok(()))
 }
 
 /// The answer to a snapshot.

@@ -114,11 +114,8 @@ impl Compactor {
 
     /// Whether the disk has room for a copy of these files. One that is begun without would fail, and stop the node.
     fn fits(&self, inputs: &[Arc<StoredFile>]) -> Result<bool, Fault> {
-        let files = &self.shared.files;
-        let free = files.disk.available_bytes(&files.directory);
-        let free = free.map_err(|error| Fault::io("measuring the free space of", &files.directory, &error))?;
         let bytes: u64 = inputs.iter().map(|file| file.bytes).sum();
-        Ok(free >= bytes.saturating_add(self.shared.options.floor_bytes))
+        Ok(self.shared.files.free_bytes()? >= bytes.saturating_add(self.shared.options.floor_bytes))
     }
 
     fn begin(&mut self) -> Result<Step, Fault> {

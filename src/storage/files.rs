@@ -98,6 +98,12 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// Free bytes where the files are.
+    pub(super) fn free_bytes(&self) -> Result<u64, Fault> {
+        let free = self.disk.available_bytes(&self.directory);
+        free.map_err(|error| Fault::io("measuring the free space of", &self.directory, &error))
+    }
+
     /// The files that a manifest lists.
     pub(super) fn new(disk: Arc<dyn Disk>, directory: PathBuf, manifest: &Manifest, set: FileSet) -> Self {
         let set = Arc::new(set);

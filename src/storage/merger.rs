@@ -1,8 +1,8 @@
 //! The merger: brings the index up to the runs, in small steps beside the readers.
 //!
 //! One frozen table at a time, oldest first, once its run is on disk: plain writes of a few hundred pairs a
-//! step, unhurried while no other table waits, then one sync, then the manifest says that the index holds the run. While a view older than the
-//! table is open, what the index said of each key is kept first. With nothing to merge it lets go of what
+//! step, unhurried while no other table waits, then one sync, then the manifest says that the index holds the run. While
+//! a view older than the table is open, what the index said of each key is kept first. With nothing to merge it lets go of what
 //! no view needs any more and removes the pairs of dropped scopes. At the end it closes the index.
 
 use std::{
@@ -135,7 +135,7 @@ impl Merger {
         Ok(Step::Again)
     }
 
-    /// Closes the index. If it holds exactly what the manifest says, the next start is told that it need not look.
+    /// Closes the index. If it holds exactly what the manifest says, the next start is told that the stop was clean.
     fn close(&mut self) -> Result<Step, Fault> {
         // The last to end: what the others commit on their way out takes the clean mark away again.
         if *self.shared.ended.borrow() < 2 {

@@ -81,9 +81,7 @@ impl Incoming {
     }
 
     fn check_room(&self) -> Result<(), Fault> {
-        let (files, path) = (&self.shared.files, self.place.path());
-        let free = files.disk.available_bytes(&files.directory);
-        let free = free.map_err(|error| Fault::io("measuring the free space of", &files.directory, &error))?;
+        let (free, path) = (self.shared.files.free_bytes()?, self.place.path());
         if free < self.shared.options.floor_bytes.saturating_add(ROOM_EVERY) {
             return Err(Fault::new(format!("there is no room for {}: {} MiB are free", path.display(), free >> 20)));
         }

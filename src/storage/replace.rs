@@ -22,7 +22,7 @@ use super::{
 use crate::{
     environment::{
         Environment,
-        disk::{Disk, File, OpenMode},
+        disk::{Disk, File, OpenMode, sync_parent},
     },
     error::Fault,
 };
@@ -165,9 +165,4 @@ pub fn set_aside(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, F
         }
     }
     Err(Fault::new(format!("there is no name left to which {} could be set aside", directory.display())))
-}
-
-fn sync_parent(disk: &dyn Disk, directory: &Path) -> Result<(), Fault> {
-    let parent = directory.parent().unwrap_or(Path::new("/"));
-    disk.sync_dir(parent).map_err(|error| Fault::io("syncing", parent, &error))
 }

@@ -54,7 +54,7 @@ pub(super) fn start(
     auditor: &Arc<dyn Auditor>,
 ) -> Result<Started, Fault> {
     let (files, clean) = open_files(&environment.disk, options)?;
-    // Should this start be cut off, the next one must look at the index: whoever opens it may change it.
+    // Should this start be cut off, the next one must not take the stop before it for a clean one.
     if clean {
         files.commit_clean(false)?;
     }

@@ -11,11 +11,12 @@ use super::{StoredIdentity, lock, read, write};
 use crate::{
     environment::{Disk, Environment, disk::File},
     error::Fault,
+    node::{LOG, STORAGE},
     raft::types::NodeId,
 };
 
 /// The parts of a data directory; the identity is the last to be replaced.
-const PARTS: [&str; 3] = ["mesh_consensus_log", "storage", super::FILE];
+const PARTS: [&str; 3] = [LOG, STORAGE, super::FILE];
 const MAKING: &str = "new-epoch.tmp";
 pub(super) const MADE: &str = "new-epoch";
 const BEFORE: &str = "old-epoch-";

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 
 use super::Directory;
 use crate::{
@@ -62,7 +62,7 @@ pub enum Formed {
 
 /// Between two rounds of questions to nodes that do not answer as they should. A real timer: that another
 /// machine has started is told by nothing but asking it.
-pub(super) const PAUSE: Duration = Duration::from_millis(500);
+pub const PAUSE: Duration = Duration::from_millis(500);
 /// How long one question may take.
 const QUESTION: Duration = Duration::from_secs(2);
 /// What is waited for is logged when it changes, and so often.
@@ -128,7 +128,7 @@ struct Forming<'a> {
     identity: Identity,
     node: NodeId,
     nodes: &'a BTreeMap<NodeId, Address>,
-    clients: BTreeMap<NodeId, tonic::transport::Channel>,
+    clients: BTreeMap<NodeId, Channel>,
     waiting: Waiting,
 }
 
@@ -263,13 +263,7 @@ impl Forming<'_> {
     fn check_known(&self, node: NodeId, answer: &Answer) -> Result<(), Fault> {
         let own = self.identity.directory();
         match answer.of_us {
-            Some(known) if known != own => Err(Fault::new(format!(
-                "node {}'s data directory was wiped or replaced (the cluster knows directory {}, this one is {}): {}",
-                self.node,
-                hex(known),
-                hex(own),
-                start_anew(self.node)
-            ))),
+            Some(known) if known != own => Err(replaced(self.node, known, own)),
             Some(_) => Err(Fault::new(format!(
                 "{} knows this node and its data directory, but the log there is empty: it was lost, or an old copy \
                  was put back; {}",
@@ -335,26 +329,25 @@ impl Forming<'_> {
 
 /// Asks all who they are: what each answers, or what is wrong with it.
 pub(super) async fn identify_all(
-    clients: &BTreeMap<NodeId, tonic::transport::Channel>,
+    clients: &BTreeMap<NodeId, Channel>,
 ) -> Vec<(NodeId, Result<IdentifyResponse, String>)> {
-    let questions = clients.iter().map(|(node, channel)| {
-        let mut client = PeerClient::new(channel.clone());
-        async move {
-            let answer = match tokio::time::timeout(QUESTION, client.identify(IdentifyRequest {})).await {
-                Ok(Ok(answer)) => Ok(answer.into_inner()),
-                Ok(Err(status)) => Err(format!("answers {}", said(&status))),
-                Err(_) => Err("does not answer".into()),
-            };
-            (*node, answer)
-        }
-    });
+    let questions = clients.iter().map(|(node, channel)| async { (*node, identify(channel.clone()).await) });
     join_all(questions).await
+}
+
+/// Asks one who it is: what it answers, or what is wrong with it.
+pub async fn identify(channel: Channel) -> Result<IdentifyResponse, String> {
+    match tokio::time::timeout(QUESTION, PeerClient::new(channel).identify(IdentifyRequest {})).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(format!("answers {}", said(&status))),
+        Err(_) => Err("does not answer".into()),
+    }
 }
 
 pub(super) fn clients(
     net: &Arc<dyn Net>,
     nodes: &BTreeMap<NodeId, Address>,
-) -> Result<BTreeMap<NodeId, tonic::transport::Channel>, Fault> {
+) -> Result<BTreeMap<NodeId, Channel>, Fault> {
     let channel = |(node, address): (&NodeId, &Address)| {
         let channel = net::channel(net, &address.peer, &ChannelOptions::default());
         Ok((*node, channel.map_err(|error| Fault::new(format!("node {node} in cluster.toml: {error}")))?))
@@ -368,14 +361,19 @@ pub(super) fn clients(
 pub fn check_membership(directory: &Directory, answer: &IdentifyResponse) -> Result<(), Fault> {
     let (node, own) = (directory.identity().node(), directory.identity().directory());
     match answer.members.get(&node).and_then(|known| from_hex(known)) {
-        Some(known) if known != own => Err(Fault::new(format!(
-            "node {node}'s data directory was wiped or replaced (the cluster knows directory {}, this one is {}): {}",
-            hex(known),
-            hex(own),
-            start_anew(node)
-        ))),
+        Some(known) if known != own => Err(replaced(node, known, own)),
         _ => Ok(()),
     }
+}
+
+/// The fault of a directory where the cluster knows another under this id.
+fn replaced(node: NodeId, known: u128, own: u128) -> Fault {
+    Fault::new(format!(
+        "node {node}'s data directory was wiped or replaced (the cluster knows directory {}, this one is {}): {}",
+        hex(known),
+        hex(own),
+        start_anew(node)
+    ))
 }
 
 fn start_anew(node: NodeId) -> String {

@@ -18,13 +18,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use epoch::Held;
-pub use form::{Address, Formed, check_membership, form_cluster, lost_log};
+pub use form::{Address, Formed, PAUSE, check_membership, form_cluster, identify, lost_log};
 pub use recognise::recognise;
 
 use crate::{
     environment::{
         Environment,
-        disk::{Disk, File, OpenMode},
+        disk::{Disk, File, OpenMode, sync_parent},
     },
     error::Fault,
     raft::{
@@ -292,18 +292,6 @@ fn write(disk: &dyn Disk, path: &Path, stored: &StoredIdentity) -> Result<(), Fa
     }
     disk.rename(&new, &file).map_err(|error| Fault::io("cannot rename to", &file, &error))?;
     disk.sync_dir(path).map_err(|error| Fault::io("cannot sync", path, &error))
-}
-
-/// The directory's own name must survive, too.
-fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => {
-            disk.sync_dir(parent).map_err(|error| Fault::io("cannot sync", parent, &error))
-        }
-        // A relative path of one name: its parent is where the process runs.
-        Some(_) => disk.sync_dir(Path::new(".")).map_err(|error| Fault::io("cannot sync", Path::new("."), &error)),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

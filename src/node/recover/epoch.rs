@@ -19,12 +19,16 @@ use tokio::sync::watch;
 
 use super::survey::{Survivor, look};
 use crate::{
-    config::{self, Config},
+    config::Config,
     environment::Environment,
     error::Fault,
     limits,
     model::Position,
-    node::{Faults, identity::Held, jobs},
+    node::{
+        Faults, LOG, STORAGE,
+        identity::Held,
+        start::{engine, supervise},
+    },
     raft::{
         log::Log,
         network::identity::hex,
@@ -33,7 +37,7 @@ use crate::{
         types::{Member, NodeId, StoredMembers},
     },
     state::audit::Accounts,
-    storage::{self, Archive, EngineKind, ReceiveError, Replacement, Store},
+    storage::{self, Archive, ReceiveError, Replacement, Store},
 };
 
 /// What came of it.
@@ -115,20 +119,20 @@ impl Making<'_> {
             StoredMembers { configs: vec![BTreeSet::from([node.id])], members: BTreeMap::from([(node.id, member)]) };
         // Behind everything that any member of the old cluster can have.
         let position = Position { term: last.term + 1, index: last.index + 1 };
-        let old_log = offline::look(self.environment, &self.old.join("mesh_consensus_log"))?;
+        let old_log = offline::look(self.environment, &self.old.join(LOG))?;
         self.copy()?;
         let revision = self.replay(&old_log, position, members).await?;
-        offline::begin(self.environment, &self.making.join("mesh_consensus_log"), position, node.id).await?;
+        offline::begin(self.environment, &self.making.join(LOG), position, node.id).await?;
         Ok(revision)
     }
 
     fn storage(&self) -> PathBuf {
-        self.making.join("storage")
+        self.making.join(STORAGE)
     }
 
     /// Writes the old files as one base of the new cluster.
     fn copy(&self) -> Result<(), Fault> {
-        let Some(archive) = Archive::open(&self.environment.disk, &self.old.join("storage"))? else { return Ok(()) };
+        let Some(archive) = Archive::open(&self.environment.disk, &self.old.join(STORAGE))? else { return Ok(()) };
         let auditor = Arc::new(Accounts);
         let replacement = Replacement::begin(self.environment, &self.storage(), self.cluster, auditor.clone())?;
         let prepared =
@@ -142,18 +146,14 @@ impl Making<'_> {
     /// Applies what the log holds beyond the files, and begins the epoch.
     async fn replay(&self, log: &Log, position: Position, members: StoredMembers) -> Result<u64, Fault> {
         let settings = &self.config.cluster.storage;
-        let engine = match settings.engine {
-            config::Engine::Sled => EngineKind::Sled,
-            config::Engine::Memory => EngineKind::Memory,
-        };
+        let engine = engine(settings.engine);
         let options = storage::Options { engine, ..storage::Options::new(self.storage(), self.cluster) };
         // The log that is replayed is as durable as it will ever be.
         let (_durable, durable) = watch::channel(u64::MAX);
         let (store, workers) = Store::open(self.environment, options, Arc::new(Accounts), durable)?;
         let faults = Faults::default();
-        for (name, worker, signal) in workers {
-            let running = self.environment.executor.start(name, worker, signal);
-            tokio::spawn(jobs::watch_worker(name, running, faults.clone()));
+        for worker in workers {
+            supervise(self.environment, &faults, worker);
         }
         let report = faults.clone();
         let report = Arc::new(move |fault| report.report(fault));

@@ -13,7 +13,7 @@ use crate::{
     environment::Environment,
     error::Fault,
     model::Position,
-    node::identity::Held,
+    node::{LOG, STORAGE, identity::Held, repair},
     raft::{
         log::Log,
         network::identity::hex,
@@ -123,9 +123,9 @@ pub(super) fn look(environment: &Environment, held: &Held) -> Survivor {
 }
 
 fn read(environment: &Environment, path: &Path, survivor: &mut Survivor) -> Result<(), Fault> {
-    let log = offline::look(environment, &path.join("mesh_consensus_log"))?;
+    let log = offline::look(environment, &path.join(LOG))?;
     (survivor.vote, survivor.last, survivor.committed) = (log.vote(), log.last(), log.committed());
-    let archive = Archive::open(&environment.disk, &path.join("storage"))?;
+    let archive = Archive::open(&environment.disk, &path.join(STORAGE))?;
     let reached = match &archive {
         Some(archive) => {
             let checkpoint = archive.checkpoint();
@@ -144,8 +144,8 @@ fn read(environment: &Environment, path: &Path, survivor: &mut Survivor) -> Resu
         }
         None => 0,
     };
-    if super::super::repair::is_behind(&log, archive.as_ref().map(Archive::checkpoint)) {
-        return Err(super::super::repair::lost(&log, &path.join("storage")));
+    if repair::is_behind(&log, archive.as_ref().map(Archive::checkpoint)) {
+        return Err(repair::lost(&log, &path.join(STORAGE)));
     }
     // An install may be ahead of the log.
     survivor.last = survivor.last.max(survivor.flushed);

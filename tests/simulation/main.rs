@@ -97,8 +97,9 @@ fn all_invariants_hold_in_share_4() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in [3, 11] {
-        campaign::same_trace(&run(seed, LENGTH), &run(seed, LENGTH)).unwrap();
+    // Seed 7 crashes a node with many connections; the order in which they ended once differed.
+    for seed in [3, 7] {
+        campaign::run_twice(seed, LENGTH).unwrap();
     }
 }
 
@@ -107,4 +108,11 @@ fn the_same_seed_gives_the_same_trace() {
 #[ignore = "run by scripts/simulate"]
 fn many() {
     campaign::run();
+}
+
+/// A worker of `many`.
+#[test]
+#[ignore = "run by other tests, as a process"]
+fn a_share() {
+    campaign::work();
 }

@@ -118,6 +118,7 @@ fn values_must_be_in_range() {
     );
     refused(17, "keep_entries = 10000001", "17: keep_entries must be from 0 to 10000000 (given: 10000001)");
     refused(18, "segment_mib = 0", "18: segment_mib must be from 1 to 1024 (given: 0)");
+    refused(19, "check_entries = 0", "19: check_entries must be from 1 to 1000000 (given: 0)");
     refused(4, "name = \"\"", "4: the cluster's name must have 1 to 64 printable characters");
 }
 

@@ -17,6 +17,7 @@ mod message;
 mod node_state;
 mod options;
 mod output;
+mod recover;
 mod route;
 mod serve;
 mod state;
@@ -83,6 +84,9 @@ enum Command {
     Config(config::Command),
     /// Measure the cluster
     Bench(bench::Bench),
+    /// When disks or a majority are lost: compare, recover and free the data directories of nodes that do not run
+    #[command(subcommand)]
+    Recover(recover::Command),
 }
 
 /// Does what the command line says.
@@ -111,9 +115,11 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { options, command } = cli;
-    if let Command::Serve(serve) = command {
-        return serve.run();
-    }
+    let command = match command {
+        Command::Serve(serve) => return serve.run(),
+        Command::Recover(recover) => return recover.run(options.json),
+        other => other,
+    };
     let mut runtime = match &command {
         Command::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -122,7 +128,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(async {
         let session = Session::new(options);
         let done = match command {
-            Command::Serve(_) => Ok(()),
+            Command::Serve(_) | Command::Recover(_) => Ok(()),
             Command::Status(status) => status.run(&session).await,
             Command::Message(command) => command.run(&session).await,
             Command::State(command) => command.run(&session).await,

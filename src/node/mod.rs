@@ -13,6 +13,7 @@ mod pages;
 mod peers;
 mod propose;
 mod read;
+pub mod recover;
 mod repair;
 mod space;
 mod start;

@@ -16,13 +16,14 @@ use crate::{
         consensus::Consensus,
         freshness::Freshness,
         log::Log,
-        network::{Peers, snapshot::SnapshotReader},
-        peer::{Group, IdentityLayer, PeerParts, PeerService, ReadIndexSource, SnapshotStock, Standing, Unformed},
+        network::Peers,
+        peer::{
+            Group, IdentityLayer, PeerParts, PeerService, ReadIndexSource, SnapshotStock, Standing, Stocked, Unformed,
+        },
         snapshot::Receiver,
         space::Space,
         state_machine::Machine,
         types::{Member, NodeId},
-        wire::SnapshotMeta,
     },
 };
 
@@ -169,7 +170,7 @@ impl ReadIndexSource for NoReads {
 }
 
 impl SnapshotStock for NoReads {
-    fn newest(&self, _: u64) -> BoxFuture<'_, Answer<(SnapshotMeta, Box<dyn SnapshotReader>), String>> {
+    fn newest(&self, _: u64) -> BoxFuture<'_, Stocked> {
         Box::pin(async { Err("this node belongs to no cluster yet".into()) })
     }
 }
@@ -178,7 +179,7 @@ impl SnapshotStock for NoReads {
 struct OwnSnapshots(Machine);
 
 impl SnapshotStock for OwnSnapshots {
-    fn newest(&self, least_index: u64) -> BoxFuture<'_, Answer<(SnapshotMeta, Box<dyn SnapshotReader>), String>> {
+    fn newest(&self, least_index: u64) -> BoxFuture<'_, Stocked> {
         Box::pin(async move {
             let mut flushed = self.0.store().flushed();
             let reaches = |position: &Option<Position>| position.is_some_and(|position| position.index >= least_index);

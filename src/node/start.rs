@@ -47,7 +47,7 @@ use crate::{
     storage::{self, EngineKind, NamedWorker, Store},
 };
 
-/// Where the log is, in the data directory.
+/// Where the log is in the data directory.
 const LOG: &str = "mesh_consensus_log";
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER: Duration = Duration::from_secs(3);
@@ -113,12 +113,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     freshness.set_quorum_age(move || asked.quorum_age_ms());
 
     let log_clock = Arc::new(LogClock::default());
-    let places = space::Places {
-        storage: config.data_dir.join("storage"),
-        log: config.data_dir.join(LOG),
-        segment_bytes: log.segment_bytes(),
-        reserve: config.cluster.storage.reserve_bytes,
-    };
+    let places = places(&config, &log);
     let (proposer, packer) = Proposer::new(consensus.clone(), Arc::clone(&environment.clock), Arc::clone(&log_clock));
     let shared = Arc::new(Shared {
         node_id: config.node.id,
@@ -139,10 +134,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         tasks: Mutex::default(),
         environment,
     });
-    // Known before anybody can ask for room.
-    space::measure(&shared);
-    let gauge = Box::new(space::Gauge(Arc::downgrade(&shared)));
-    supervise(&shared.environment, &shared.faults, ("disk-space", gauge, Signal::default()));
+    watch_space(&shared);
     let node = Node { shared: Arc::clone(&shared) };
     let (gate, routes) = peers::formed(&shared, &shared.network, calls(&node));
     let address = config.node.peer.to_string();
@@ -162,6 +154,22 @@ fn open_log(environment: &Environment, config: &Config, faults: &Faults) -> Resu
     let (log, writer, signal) = Log::open(environment, &directory, options).map_err(cannot_come_back)?;
     supervise(environment, faults, ("log-writer", writer, signal));
     Ok(log)
+}
+
+fn places(config: &Config, log: &Log) -> space::Places {
+    space::Places {
+        storage: config.data_dir.join("storage"),
+        log: config.data_dir.join(LOG),
+        segment_bytes: log.segment_bytes(),
+        reserve: config.cluster.storage.reserve_bytes,
+    }
+}
+
+/// Measures the room on the disk, which is known thereby before anybody can ask for it, and goes on to.
+fn watch_space(shared: &Arc<Shared>) {
+    space::measure(shared);
+    let gauge = Box::new(space::Gauge(Arc::downgrade(shared)));
+    supervise(&shared.environment, &shared.faults, ("disk-space", gauge, Signal::default()));
 }
 
 fn random_seed(environment: &Environment) -> u64 {

@@ -6,6 +6,7 @@ pub mod freshness;
 pub mod log;
 pub mod log_store;
 pub mod network;
+pub mod offline;
 pub mod peer;
 pub mod snapshot;
 pub mod space;

@@ -25,8 +25,8 @@ use super::network::snapshot::{SnapshotReader, SnapshotSource};
 use super::{
     checks::Checks,
     types::{
-        Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembership, StoredMembershipAt,
-        TypeConfig, membership_at_from_stored, membership_at_to_stored,
+        Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembers, StoredMembership,
+        StoredMembershipAt, TypeConfig, membership_at_from_stored, membership_at_to_stored, membership_from_stored,
     },
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     },
     error::Fault,
     model::{Position, proposal::Batch},
-    state::{self, Base, Commit, Meta, State},
+    state::{self, Base, Commit, Meta, State, session::Sessions},
     storage::{
         self, Checkpoint, Store,
         codec::{self, Kind},
@@ -47,6 +47,9 @@ use crate::{
 pub type Snapshot = RaftSnapshot<CommittedLeaderId, NodeId, Member, SnapshotData>;
 /// What openraft knows of a snapshot.
 pub type SnapshotMeta = RaftSnapshotMeta<CommittedLeaderId, NodeId, Member>;
+
+/// By how much the revision leaps between two epochs: more than a cluster writes in one.
+const EPOCH_REVISIONS: u64 = 1 << 32;
 
 /// How often a full store is looked at again.
 const BACKED_UP_CHECK: Duration = Duration::from_millis(2);
@@ -280,6 +283,33 @@ impl Machine {
     pub fn own_snapshot(&self) -> Result<(SnapshotMeta, Box<dyn SnapshotReader>), Fault> {
         let snapshot = self.current_snapshot()?.ok_or_else(|| Fault::new("nothing is flushed yet"))?;
         Ok((snapshot.meta, snapshot.snapshot.reader()?))
+    }
+
+    /// Applies entries that nobody waits for, in order.
+    pub async fn replay(&self, entries: Vec<LogEntry>) -> Result<(), Fault> {
+        for entry in entries {
+            self.ready_for_writes().await;
+            self.apply_entry(&entry)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a new epoch at a position behind all that is applied: the revision leaps, so that nobody takes one history
+    /// for the other, the sessions are gone, and these are the members. Freezes that state.
+    pub fn begin_epoch(&self, position: Position, members: StoredMembers) -> Result<(), Fault> {
+        let unusable = |error| Fault::bug(format!("members that are none: {error}"));
+        let membership = membership_from_stored(members).map_err(unusable)?;
+        let mut core = self.core();
+        let mut meta = core.state.meta().clone();
+        meta.revision = meta.revision.saturating_add(EPOCH_REVISIONS);
+        meta.sessions = Sessions::default();
+        let applied = LogId::from(position);
+        core.state = State::from_meta(meta);
+        core.membership = StoredMembership::new(Some(applied), membership);
+        core.applied = Some(applied);
+        self.freeze(&mut core);
+        self.inner.progress.send_replace(core.progress(None));
+        Ok(())
     }
 
     fn install(&self, received: storage::Received) -> Result<(), Fault> {

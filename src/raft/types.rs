@@ -116,6 +116,14 @@ impl LogEntry {
         &self.payload
     }
 
+    /// The members, if the entry sets them.
+    pub fn members(&self) -> Option<StoredMembers> {
+        match &self.payload {
+            EntryPayload::Membership(membership) => Some(membership_to_stored(membership)),
+            _ => None,
+        }
+    }
+
     /// The entry's envelope, as it stands in the log.
     pub fn sealed(&mut self) -> Bytes {
         let Self { term, index, payload, sealed } = self;

@@ -21,6 +21,7 @@
 //! Storage knows bytes, not records: what it must know of them (accounts, dropped scopes) it asks an
 //! [`audit::Auditor`].
 
+mod archive;
 pub mod audit;
 mod checkpoint;
 pub mod codec;
@@ -50,6 +51,7 @@ mod undo;
 mod view;
 mod views;
 
+pub use archive::{Archive, Pairs};
 pub use checkpoint::Checkpoint;
 pub use files::holds_data;
 pub use receive::{Incoming, ReceiveError, Received};

@@ -114,7 +114,7 @@ fn open_files(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Files, bool), 
     Ok((Files::new(disk.clone(), directory.clone(), &manifest, set), clean))
 }
 
-fn is_data(name: &str) -> bool {
+pub(super) fn is_data(name: &str) -> bool {
     name.ends_with(".run") || name.ends_with(".base")
 }
 
@@ -122,7 +122,7 @@ fn index_name(number: u64) -> String {
     format!("index-{number}")
 }
 
-fn open_set(disk: &Arc<dyn Disk>, directory: &Path, manifest: &Manifest) -> Result<FileSet, Fault> {
+pub(super) fn open_set(disk: &Arc<dyn Disk>, directory: &Path, manifest: &Manifest) -> Result<FileSet, Fault> {
     let mut set = FileSet::default();
     let mut open = |listed: &Listed, kind| {
         let path = directory.join(file_name(listed.number, kind));

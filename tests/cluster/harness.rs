@@ -334,7 +334,7 @@ pub async fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
     timeout(Duration::from_secs(2), get).await.ok().flatten()
 }
 
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("MESHSTORE_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_meshstore").into(), Into::into)
 }
 

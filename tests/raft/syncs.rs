@@ -49,7 +49,8 @@ async fn whatever_cannot_be_synced_stops_the_node_at_once() {
     let files = [
         (".log", 0),
         (".log", 30),
-        ("mesh_consensus_log/spare", 1),
+        ("mesh_consensus_log/spare", 0),
+        ("mesh_consensus_log/spare", 2),
         (".run", 0),
         (".run", 1),
         ("storage/manifest.tmp", 0),

@@ -15,7 +15,8 @@ fn run(seed: u64, nodes: u64, faults: Vec<Fault>) -> Vec<u64> {
     // Of all workloads the one that writes few records over and over, so that what is lost is noticed.
     let script = Script { nodes: Some(nodes), faults: Some(faults), workload: Some("freshness") };
     let report = run_script(seed, Duration::from_secs(20), script);
-    invariants::check_but_states(&report).unwrap_or_else(|broken| panic!("seed {seed}: {broken}\n{}", report.ledger.history()));
+    invariants::check_but_states(&report)
+        .unwrap_or_else(|broken| panic!("seed {seed}: {broken}\n{}", report.ledger.history()));
     let ended = |(_, event)| match event {
         Event::Stopped { node, reason } => {
             assert!(reason.contains("differs from the majority's at log index"), "{reason}");

@@ -5,6 +5,7 @@
 //! good: a node whose directory was wiped has forgotten how it voted, and must not come back under its old
 //! id. [`form`] is how an empty cluster comes to be, and how a wiped node is noticed.
 
+mod epoch;
 pub mod form;
 mod recognise;
 
@@ -16,6 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use epoch::Held;
 pub use form::{Address, Formed, check_membership, form_cluster, lost_log};
 pub use recognise::recognise;
 
@@ -83,6 +85,7 @@ impl Directory {
         // Before the lock file is created: a directory that is not ours is left as it is.
         refuse_foreign(disk, path)?;
         let lock = lock(disk, path)?;
+        epoch::roll_forward(disk, path)?;
         let stored = match read(disk, path)? {
             Some(stored) => stored,
             None => {
@@ -216,10 +219,11 @@ impl Adopt for Directory {
 
 fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
     let names = disk.list(path).map_err(|error| Fault::io("cannot list the data directory", path, &error))?;
-    if names.iter().any(|name| name == FILE) {
+    if names.iter().any(|name| name == FILE || name == epoch::MADE) {
         return Ok(());
     }
-    let foreign: Vec<_> = names.iter().filter(|name| !HARMLESS.contains(&name.as_str())).collect();
+    let harmless = |name: &String| HARMLESS.contains(&name.as_str()) || name.starts_with(epoch::ASIDE);
+    let foreign: Vec<_> = names.iter().filter(|name| !harmless(name)).collect();
     let Some(first) = foreign.first() else { return Ok(()) };
     Err(Fault::new(format!(
         "{} is not empty ({} names, one is {first:?}) and has no {FILE} file, so it is no data directory of \

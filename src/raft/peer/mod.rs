@@ -30,7 +30,7 @@ use super::{
         snapshot::{SnapshotReader, served},
     },
     space::{Level, Space},
-    types::{NodeId, TypeConfig, Vote},
+    types::{NodeId, Position, TypeConfig, Vote},
     wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, SnapshotMeta, Transfer, Transferred},
 };
 use crate::{
@@ -162,15 +162,15 @@ pub trait ReadIndexSource: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'_, Result<u64, Error>>;
 }
 
-/// A snapshot to be sent: what it is, and its bytes.
-pub type Newest = (SnapshotMeta, Box<dyn SnapshotReader>);
+/// What a snapshot holds, and its bytes; or why there is none.
+pub type Stocked = Result<(SnapshotMeta, Box<dyn SnapshotReader>), String>;
 
 /// Where a snapshot for a peer comes from that has lost its state.
 pub trait SnapshotStock: Send + Sync + 'static {
     /// The newest snapshot here, what it holds and its bytes; one that reaches `least_index` if this node can make one.
     ///
     /// Errors: why there is none.
-    fn newest(&self, least_index: u64) -> BoxFuture<'_, Result<Newest, String>>;
+    fn newest(&self, least_index: u64) -> BoxFuture<'_, Stocked>;
 }
 
 /// The `Peer` service of one node. Cheap to clone.
@@ -324,7 +324,8 @@ impl<C: Consensus> Peer for PeerService<C> {
         let caller = request.extensions().get::<Caller>().map(|caller| caller.node);
         let (meta, reader) =
             self.parts.snapshots.newest(request.into_inner().least_index).await.map_err(Status::unavailable)?;
-        tracing::warn!(caller, %meta, "sending a snapshot to a peer that has lost its state");
+        let position = meta.last_log_id.map(Position::from).unwrap_or_default();
+        tracing::warn!(caller, %position, "sending a snapshot to a peer that has lost its state");
         let chunks = served(wire::fetched(0, &meta), reader, self.executor.as_ref());
         Ok(Response::new(Box::pin(chunks.inspect(move |_| {
             // Given back with the stream.

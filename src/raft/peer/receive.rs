@@ -15,6 +15,7 @@ use super::malformed;
 use crate::{
     environment::{Executor, Signal, Step, Worker},
     error::Fault,
+    model::Position,
     proto::v1::{SnapshotChunk, snapshot_chunk::Part},
     raft::wire::{self, SnapshotHead},
     storage::codec::DecodeError,
@@ -86,7 +87,8 @@ where
     S::Data: Send + 'static,
 {
     let head = head(&mut stream, open).await?;
-    tracing::info!(transfer = head.transfer, meta = %head.meta, "fetching a snapshot");
+    let position = head.meta.last_log_id.map(Position::from).unwrap_or_default();
+    tracing::info!(%position, "fetching a snapshot");
     receive_data(&mut stream, &head, sink, executor, None).await
 }
 

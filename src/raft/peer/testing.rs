@@ -172,10 +172,7 @@ impl ReadIndexSource for FakeStanding {
 pub(crate) struct NoSnapshots;
 
 impl super::SnapshotStock for NoSnapshots {
-    fn newest(
-        &self,
-        _: u64,
-    ) -> BoxFuture<'_, Result<(crate::raft::wire::SnapshotMeta, Box<dyn SnapshotReader>), String>> {
+    fn newest(&self, _: u64) -> BoxFuture<'_, super::Stocked> {
         Box::pin(async { Err("there is no snapshot".into()) })
     }
 }

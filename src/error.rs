@@ -144,29 +144,50 @@ impl Error {
 #[derive(Clone, Debug)]
 pub struct Fault {
     reason: Arc<str>,
-    damage: bool,
+    kind: FaultKind,
+}
+
+/// What a fault asks of whoever starts the node again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FaultKind {
+    /// A look at it.
+    Broken,
+    /// Other files, from others that have the same.
+    Damage,
+    /// The same, and that this process does it at once.
+    Rebuild,
 }
 
 impl Fault {
     /// A fault with its whole reason: what happened, to what, and what to do.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: Arc::from(reason.into()), damage: false }
+        Self { reason: Arc::from(reason.into()), kind: FaultKind::Broken }
     }
 
     /// Files that are not what was written, in words that name them.
     pub fn damage(reason: impl Into<String>) -> Self {
-        Self { damage: true, ..Self::new(reason) }
+        Self { kind: FaultKind::Damage, ..Self::new(reason) }
     }
 
     /// Whether files are not what was written: then others that have the same may help.
     pub fn is_damage(&self) -> bool {
-        self.damage
+        self.kind != FaultKind::Broken
+    }
+
+    /// State that is known to be wrong, and marked so: the node is to be started again, and gets it from a peer.
+    pub fn rebuild(reason: impl Into<String>) -> Self {
+        Self { kind: FaultKind::Rebuild, ..Self::new(reason) }
+    }
+
+    /// Whether the node is to be started again by the process that ran it.
+    pub fn asks_for_rebuild(&self) -> bool {
+        self.kind == FaultKind::Rebuild
     }
 
     /// The same fault, with what to do about it.
     #[must_use]
     pub fn with_advice(&self, advice: impl fmt::Display) -> Self {
-        Self { reason: Arc::from(format!("{}; {advice}", self.reason)), damage: self.damage }
+        Self { reason: Arc::from(format!("{}; {advice}", self.reason)), kind: self.kind }
     }
 
     /// An I/O failure on a file or directory.

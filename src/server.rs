@@ -32,7 +32,8 @@ const READY_ELECTIONS: u32 = 10;
 /// How long open calls may go on after the node was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT) or is broken.
+/// Runs a node until it is told to stop (SIGTERM, SIGINT) or is broken. Whoever sees a fault that
+/// [`asks_for_rebuild`](Fault::asks_for_rebuild) is to run it again, in a process that holds nothing of this one.
 pub fn run(config: Config) -> Result<(), Fault> {
     net::raise_file_limit();
     let runtime = |name: &str, threads: usize| {
@@ -93,7 +94,7 @@ pub async fn serve(
         () = &mut stop => None,
     };
     http.stops();
-    if let Some(fault) = broken {
+    if let Some(fault) = broken.filter(|fault| !fault.asks_for_rebuild()) {
         // A broken node answers nobody, writes nothing more, and hands nothing over: others elect without it.
         return Err(fault);
     }

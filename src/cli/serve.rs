@@ -1,8 +1,11 @@
 //! `meshstore serve`.
 
 use std::{
+    env,
     io::{self, IsTerminal},
+    os::unix::process::CommandExt,
     path::PathBuf,
+    process,
 };
 
 use clap::{Args, builder::BoolishValueParser};
@@ -51,7 +54,20 @@ impl Serve {
         };
         let config = Config::load(&self.config, &flags)?;
         start_log(&config.log)?;
-        Ok(crate::server::run(config)?)
+        match crate::server::run(config) {
+            Err(fault) if fault.asks_for_rebuild() => Err(start_again()),
+            ended => Ok(ended?),
+        }
+    }
+}
+
+/// Replaces this process by one that does the same from the beginning, under the same id. Why it could not.
+fn start_again() -> Failure {
+    tracing::warn!("starting again");
+    let cannot = |error: io::Error| Failure::Failed(format!("the node cannot start itself again: {error}"));
+    match env::current_exe() {
+        Ok(program) => cannot(process::Command::new(program).args(env::args_os().skip(1)).exec()),
+        Err(error) => cannot(error),
     }
 }
 

@@ -153,6 +153,7 @@ fn node_json((address, answer): &(String, crate::Result<NodeStatus>)) -> Value {
         "flushed_index": status.flushed_index, "purged_index": status.purged_index,
         "log_time_ms": status.log_time_ms, "sessions": status.sessions, "state_hash": status.state_hash,
         "members": members, "keyspaces": keyspaces, "disk": status.disk.as_ref().map(disk_json),
+        "divergence": Some(&status.divergence).filter(|reason| !reason.is_empty()),
         "writes_refused": Some(&status.writes_refused).filter(|reason| !reason.is_empty()),
     })
 }
@@ -187,6 +188,9 @@ fn alarms(answers: &Answers) -> Vec<String> {
     for status in alive().filter(|status| !status.writes_refused.is_empty()) {
         let reason = output::visible(&status.writes_refused);
         lines.push(format!("ALARM writes are refused: {reason}"));
+    }
+    for status in alive().filter(|status| !status.divergence.is_empty()) {
+        lines.push(format!("ALARM {}", output::visible(&status.divergence)));
     }
     lines
 }

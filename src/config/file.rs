@@ -52,6 +52,7 @@ struct RaftTable {
     election_max_ms: Option<Spanned<u64>>,
     keep_entries: Option<Spanned<u64>>,
     segment_mib: Option<Spanned<u64>>,
+    check_entries: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -157,6 +158,7 @@ fn raft(source: &Source<'_>, table: &RaftTable) -> Result<Raft, Invalid> {
     }
     let keep_entries = source.number("keep_entries", table.keep_entries.as_ref(), 50_000, 0..10_000_001)?;
     let segment_mib = source.number("segment_mib", table.segment_mib.as_ref(), 64, 1..1_025)?;
+    let check_entries = source.number("check_entries", table.check_entries.as_ref(), 4_096, 1..1_000_001)?;
     let ms = Duration::from_millis;
     Ok(Raft {
         heartbeat: ms(heartbeat),
@@ -164,6 +166,7 @@ fn raft(source: &Source<'_>, table: &RaftTable) -> Result<Raft, Invalid> {
         election_max: ms(max),
         keep_entries,
         segment_bytes: segment_mib << 20,
+        check_entries,
     })
 }
 

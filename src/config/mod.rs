@@ -90,6 +90,8 @@ pub struct Raft {
     pub keep_entries: u64,
     /// Size of a file of the log, in bytes. One is always made ahead, so the log takes at least two on disk.
     pub segment_bytes: u64,
+    /// The replicas compare their states at every log index divisible by this.
+    pub check_entries: u64,
 }
 
 /// A node of the cluster.

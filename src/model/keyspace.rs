@@ -18,6 +18,9 @@ pub const RUNTIME_CONFIG: Keyspace = 0x14;
 /// Permissions: every proposal names the revision of the last change here that it was decided on.
 pub const SECURITY: Keyspace = 0x20;
 
+/// What a majority of the replicas agreed their state to be, at the log index that it names: key `agreed`.
+pub const STATE_CHECKS: Keyspace = 0x21;
+
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
 /// See [`FIRST_RECORD`].
@@ -57,6 +60,7 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         NODE_STATE => Some("mesh_node_state"),
         ROUTING_TABLE => Some("mesh_routing_table"),
         RUNTIME_CONFIG => Some("mesh_runtime_config"),
+        STATE_CHECKS => Some("state_checks"),
         _ => None,
     }
 }

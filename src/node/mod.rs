@@ -5,6 +5,7 @@
 //! read index, a revision to wait for, or an age), then a view of one revision.
 
 mod clock;
+mod divergence;
 mod fault;
 pub mod identity;
 mod jobs;
@@ -92,6 +93,7 @@ struct Shared {
     log_clock: Arc<LogClock>,
     faults: Faults,
     places: space::Places,
+    divergence: divergence::Divergence,
     /// On the leader: why there is no room for writes, because of the others.
     refusing: ArcSwapOption<String>,
     stopping: AtomicBool,
@@ -117,6 +119,7 @@ impl Shared {
     }
 
     async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome> {
+        self.check_state()?;
         self.check_room(&proposal)?;
         let budget = deadline.saturating_duration_since(Instant::now());
         let proposer = self.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
@@ -142,6 +145,11 @@ impl Node {
         self.shared.consensus.leadership()
     }
 
+    /// Whether the state here is known to be wrong.
+    pub fn has_diverged(&self) -> bool {
+        self.shared.check_state().is_err()
+    }
+
     /// The connections to the other nodes.
     pub fn network(&self) -> &Arc<Peers> {
         &self.shared.network
@@ -159,6 +167,7 @@ impl Node {
     /// revision is no longer kept; `DeadlineExceeded`.
     pub async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
         let shared = &self.shared;
+        shared.check_state()?;
         let budget = deadline.saturating_duration_since(Instant::now());
         let mut progress = shared.machine.progress();
         let age_ms = match mode {
@@ -185,6 +194,8 @@ impl Node {
             read::applied(&mut progress, |progress| progress.revision >= revision, (deadline, budget)).await?;
         }
         let view = self.view(revision)?;
+        // It may have become known while this read waited.
+        shared.check_state()?;
         let stamp = ReadStamp { revision: view.revision(), age_ms };
         Ok((view, stamp))
     }

@@ -111,6 +111,10 @@ impl Standing for NodeStanding {
         self.consensus.directories()
     }
 
+    fn state_hash(&self, index: u64) -> Option<u128> {
+        self.machine.checks().noted(index)
+    }
+
     fn directory_of(&self, node: NodeId) -> Option<u128> {
         self.consensus.directory_of(node)
     }

@@ -17,6 +17,7 @@ use tonic::service::Routes;
 use super::{
     LOG, Node, STORAGE, Shared,
     clock::LogClock,
+    divergence,
     fault::Faults,
     identity::{self, Directory, Formed, form_cluster},
     jobs,
@@ -32,6 +33,7 @@ use crate::{
     environment::{Environment, Signal},
     error::Fault,
     raft::{
+        checks::Checks,
         consensus::{Consensus, Leadership, Timing},
         freshness::Freshness,
         log::{self, Log},
@@ -84,9 +86,14 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     for worker in workers {
         supervise(&environment, &faults, worker);
     }
-    let report = faults.clone();
-    let machine =
-        Machine::open(environment.clone(), store, observer.clone(), Arc::new(move |fault| report.report(fault)))?;
+    let (report, checks) = (faults.clone(), Checks::new(config.cluster.raft.check_entries));
+    let machine = Machine::open(
+        environment.clone(),
+        store,
+        checks,
+        observer.clone(),
+        Arc::new(move |fault| report.report(fault)),
+    )?;
     let room = Arc::new(Space::new(Arc::clone(&environment.clock), &config.data_dir));
     let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness), room);
     let consensus = Consensus::build(
@@ -117,6 +124,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         log_clock,
         faults,
         places,
+        divergence: Default::default(),
         refusing: Default::default(),
         stopping: false.into(),
         tasks: Mutex::default(),
@@ -235,7 +243,11 @@ async fn open_or_repair(
     log: &Log,
 ) -> Result<(Store, Vec<NamedWorker>), Fault> {
     let storage = config.data_dir.join(STORAGE);
-    let fault = match open_store(environment, config, formed, log) {
+    let opened = match divergence::marked(environment.disk.as_ref(), &storage)? {
+        Some(fault) => Err(fault),
+        None => open_store(environment, config, formed, log),
+    };
+    let fault = match opened {
         Ok((store, workers)) if !repair::is_behind(log, store.checkpoint().as_ref()) => {
             level(log, &store)?;
             return Ok((store, workers));
@@ -302,6 +314,9 @@ fn start_jobs(shared: &Arc<Shared>, config: &Config, observer: Option<Arc<dyn Ob
     tasks.push(tokio::spawn(jobs::keep_clock(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::expire(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::recognise(Arc::clone(shared), addresses(config))));
+    let storage = config.data_dir.join(STORAGE);
+    tasks.push(tokio::spawn(divergence::compare(Arc::clone(shared))));
+    tasks.push(tokio::spawn(divergence::leave(Arc::clone(shared), storage)));
     tasks.push(tokio::spawn(jobs::watch_lead(Arc::clone(shared), observer)));
     tasks.push(tokio::spawn(jobs::watch_raft(Arc::clone(shared))));
     tasks.push(tokio::spawn(space::keep_room(Arc::clone(shared))));

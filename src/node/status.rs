@@ -43,6 +43,8 @@ pub struct Status {
     pub disk: Option<Room>,
     /// On the leader: why nothing is taken that grows the data.
     pub writes_refused: Option<String>,
+    /// What is wrong with the state here, or, on the leader, with that of the replicas.
+    pub divergence: Option<String>,
     /// Keyspace number, records, bytes; those that hold records only.
     pub keyspaces: Vec<(u8, u64, u64)>,
 }
@@ -120,6 +122,7 @@ impl Node {
             members: members.collect(),
             disk,
             writes_refused: shared.writes_refused(),
+            divergence: shared.divergence(),
             keyspaces,
         }
     }

@@ -1,5 +1,6 @@
 //! Consensus: openraft with our own log, state machine and network. The only module that names openraft.
 
+pub mod checks;
 pub mod consensus;
 pub mod freshness;
 pub mod log;

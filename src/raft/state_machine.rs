@@ -22,9 +22,12 @@ use openraft::{
 use tokio::sync::watch;
 
 use super::network::snapshot::{SnapshotReader, SnapshotSource};
-use super::types::{
-    Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembers, StoredMembership,
-    StoredMembershipAt, TypeConfig, membership_at_from_stored, membership_at_to_stored, membership_from_stored,
+use super::{
+    checks::Checks,
+    types::{
+        Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembers, StoredMembership,
+        StoredMembershipAt, TypeConfig, membership_at_from_stored, membership_at_to_stored, membership_from_stored,
+    },
 };
 use crate::{
     environment::{
@@ -73,6 +76,11 @@ pub trait Observer: Send + Sync + 'static {
 
     /// This node leads in this term, or did a moment ago.
     fn leads(&self, _term: u64) {}
+
+    /// For tests: whether storage is to lose a record that this entry has just written, as broken hardware might.
+    fn loses_a_record(&self, _position: Position) -> bool {
+        false
+    }
 }
 
 /// The files of a snapshot, on their way out or in.
@@ -94,6 +102,7 @@ struct Inner {
     core: Mutex<Core>,
     store: Store,
     progress: watch::Sender<Progress>,
+    checks: Checks,
     observer: Option<Arc<dyn Observer>>,
     /// Told of a fault, which stops the node.
     fault: Arc<dyn Fn(Fault) + Send + Sync>,
@@ -129,6 +138,7 @@ impl Machine {
     pub fn open(
         environment: Environment,
         store: Store,
+        checks: Checks,
         observer: Option<Arc<dyn Observer>>,
         fault: Arc<dyn Fn(Fault) + Send + Sync>,
     ) -> Result<Self, Fault> {
@@ -139,12 +149,18 @@ impl Machine {
             }
         };
         let progress = watch::Sender::new(core.progress(None));
-        Ok(Self { inner: Arc::new(Inner { environment, core: Mutex::new(core), store, progress, observer, fault }) })
+        let core = Mutex::new(core);
+        Ok(Self { inner: Arc::new(Inner { environment, core, store, progress, checks, observer, fault }) })
     }
 
     /// The store below.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// What the hash of the state was at some indexes.
+    pub fn checks(&self) -> &Checks {
+        &self.inner.checks
     }
 
     /// How far the state is, and when that changes.
@@ -205,19 +221,36 @@ impl Machine {
                     .map_err(|error| Fault::new(format!("log entry {} cannot be applied: {error}", log_id.index)))?;
                 let applied = apply(&mut core.state, &mut base, batch, log_id.index)?;
                 self.forget_dropped(&applied.commits);
+                self.inner.checks.committed(&applied.commits);
                 if let Some(observer) = &self.inner.observer {
                     observer.committed(log_id.into(), &applied.commits);
+                    if observer.loses_a_record(log_id.into()) {
+                        self.lose_a_record(&applied.commits);
+                    }
                 }
                 outcomes = applied.outcomes;
             }
         }
         core.applied = Some(log_id);
+        if self.inner.checks.is_due(log_id.index) {
+            self.inner.checks.note(log_id.index, core.state.meta().state_hash());
+        }
         let next_expiry_ms = core.state.next_expiry_ms(&base)?;
         self.inner.progress.send_replace(core.progress(next_expiry_ms));
         if self.inner.store.freeze_due() {
             self.freeze(&mut core);
         }
         Ok(Applied { outcomes })
+    }
+
+    fn lose_a_record(&self, commits: &[Commit]) {
+        for commit in commits {
+            for change in &commit.changes {
+                if let state::Change::Record { key, new: Some(_), .. } = change {
+                    return self.inner.store.write(commit.revision, vec![(key.as_bytes().clone(), None)]);
+                }
+            }
+        }
     }
 
     async fn ready_for_writes(&self) {

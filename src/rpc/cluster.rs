@@ -51,6 +51,7 @@ impl From<node::Status> for StatusResponse {
             members: status.members.into_iter().map(Into::into).collect(),
             disk: status.disk.map(Into::into),
             writes_refused: status.writes_refused.unwrap_or_default(),
+            divergence: status.divergence.unwrap_or_default(),
             keyspaces: status.keyspaces.into_iter().map(keyspace_status).collect(),
         }
     }

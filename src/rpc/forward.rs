@@ -10,6 +10,7 @@
 //! other that has no answer the outcome is unknown.
 
 mod body;
+mod checksum;
 
 use std::{
     sync::Arc,
@@ -27,7 +28,10 @@ use tokio::time::Instant;
 use tonic::{Status, body::Body, transport::Channel};
 use tower::{Layer, Service, ServiceExt};
 
-use self::body::{Answer, Passed, Sent};
+use self::{
+    body::{Answer, Passed, Sent},
+    checksum::{Checked, Checksum, Summed, have_status},
+};
 use super::{TIMEOUT, time_allowed};
 use crate::{
     error::Error,
@@ -183,16 +187,21 @@ impl Forward {
         parts.extensions = Extensions::new();
         parts.version = Version::HTTP_2;
         self.address(&mut parts.headers, id, member, &principal, time)?;
-        let sent = Sent::default();
-        let body = Passed::new(body, limits::CLIENT_DECODE_BYTES + FRAME_BYTES, sent.clone());
+        let (sent, sum) = (Sent::default(), Checksum::of_call(parts.uri.path(), principal.as_bytes()));
+        let body = Passed::new(body, limits::CLIENT_DECODE_BYTES + FRAME_BYTES, sum, sent.clone());
         let request = Request::from_parts(parts, Body::new(body));
 
         let channel = self.peers.channel(id, member, Lane::Forward).map_err(|error| unavailable(error.to_string()))?;
         let error = match tokio::time::timeout_at(deadline, call(channel, request)).await {
-            Ok(Ok(response)) => {
-                let lost = Error::Unknown(format!("the answer of the leader, node {id}, broke off"));
-                let lost = (self.status)(&lost);
-                return Ok(response.map(|body| Body::new(Answer::new(body, lost))));
+            Ok(Ok(mut response)) => {
+                let lost = Error::Unknown(format!("the answer of the leader, node {id}, broke off or was damaged"));
+                if !have_status(response.headers()) {
+                    let lost = (self.status)(&lost);
+                    return Ok(response.map(|body| Body::new(Answer::new(body, lost))));
+                }
+                // A refusal that comes before the leader knows that this call was passed on has no sum.
+                let whole = Checksum::default().take(response.headers_mut()).unwrap_or(true);
+                return if whole { Ok(response) } else { Err(lost) };
             }
             Ok(Err(error)) if !is_timeout(&error) => error,
             _ => {
@@ -274,12 +283,13 @@ pub struct AcceptService<S>(S);
 
 impl<S, B, R> Service<Request<B>> for AcceptService<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Checked<B>>, Response = Response<R>>,
     R: Default,
 {
-    type Response = Response<R>;
+    type Response = Response<Summed<R>>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<R>, S::Error>>>;
+    type Future =
+        Either<MapOk<S::Future, fn(Response<R>) -> Response<Summed<R>>>, Ready<Result<Self::Response, S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(cx)
@@ -287,16 +297,29 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if request.uri().path().starts_with("/meshstore.v1.Peer/") {
-            return Either::Left(self.0.call(request));
+            let plain: fn(Response<R>) -> Response<Summed<R>> = |response| response.map(Summed::plain);
+            return Either::Left(self.0.call(request.map(|body| Checked::new(body, None))).map_ok(plain));
         }
         match accept(&mut request) {
             Ok(forwarded) => {
+                let sum = Checksum::of_call(request.uri().path(), forwarded.principal.as_bytes());
                 request.extensions_mut().insert(forwarded);
-                Either::Left(self.0.call(request))
+                let sealed: fn(Response<R>) -> Response<Summed<R>> = sealed;
+                Either::Left(self.0.call(request.map(|body| Checked::new(body, Some(sum)))).map_ok(sealed))
             }
-            Err(status) => Either::Right(ready(Ok(status.into_http()))),
+            Err(status) => Either::Right(ready(Ok(sealed(status.into_http())))),
         }
     }
+}
+
+/// An answer to a call that was passed on.
+fn sealed<R>(response: Response<R>) -> Response<Summed<R>> {
+    let (mut parts, body) = response.into_parts();
+    if have_status(&parts.headers) {
+        Checksum::default().put(&mut parts.headers);
+        return Response::from_parts(parts, Summed::plain(body));
+    }
+    Response::from_parts(parts, Summed::new(body))
 }
 
 fn accept<B>(request: &mut Request<B>) -> Result<Forwarded, Status> {

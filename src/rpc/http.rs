@@ -67,6 +67,7 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
     let reason = match phase {
         Phase::Starting => "starting: the log is being recovered, or the other nodes are waited for".to_owned(),
         Phase::Stopping => "stopping".to_owned(),
+        Phase::Serving(node, _) if node.has_diverged() => "its state differs from the majority's".to_owned(),
         Phase::Serving(node, silence) => match (node.leadership(), node.age_ms()) {
             (Leadership::Unknown, _) => "no leader is known: an election is under way, or no quorum is reached".into(),
             (_, age_ms) if u128::from(age_ms) <= silence.as_millis() => return (StatusCode::OK, "ready\n".into()),
@@ -113,6 +114,11 @@ impl Text {
                 "writes_refused",
                 "Whether this leader refuses what grows the data.",
                 u64::from(status.writes_refused.is_some()),
+            ),
+            (
+                "state_diverged",
+                "Whether replicas differ: this node from the majority, or, on the leader, too many from each other.",
+                u64::from(status.divergence.is_some()),
             ),
             ("is_leader", "Whether this node leads.", u64::from(status.role == "leader")),
             ("leader_id", "The leader, 0 if none is known.", status.leader_id.unwrap_or(0)),

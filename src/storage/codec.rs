@@ -39,6 +39,8 @@ pub enum Kind {
     FileChunk = 7,
     /// Trailer of one.
     FileTrailer = 8,
+    /// The hash of the state on which a majority agreed.
+    StateCheck = 9,
     /// Log: segment header.
     LogSegment = 16,
     /// Log: header of a batch, naming the last synced end.

@@ -67,17 +67,17 @@ fn unknown_and_missing_keys_are_named_by_line() {
         "8: unknown field `cache_mb`, expected one of `engine`, `cache_mib`, `flush_mib`, `flush_after_s`, `reserve_mib`",
     );
     refused(13, "[rafts]", "13: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `node`");
-    refused(21, "", "20: missing field `id`");
-    refused(23, "", "20: missing field `peer`");
+    refused(22, "", "21: missing field `id`");
+    refused(24, "", "21: missing field `peer`");
     refused(4, "", "3: missing field `name`");
 }
 
 #[test]
 fn ids_and_addresses_must_be_sound() {
-    refused(21, "id = 0", "21: a node id must be at least 1");
-    refused(27, "id = 1", "27: node id 1 stands here and in line 21");
-    refused(28, "client = \"127.0.0.1:7601\"", "28: address 127.0.0.1:7601 stands here and in line 24");
-    refused(24, "http = \"127.0.0.1:7501\"", "24: address 127.0.0.1:7501 stands here and in line 23");
+    refused(22, "id = 0", "22: a node id must be at least 1");
+    refused(28, "id = 1", "28: node id 1 stands here and in line 22");
+    refused(29, "client = \"127.0.0.1:7601\"", "29: address 127.0.0.1:7601 stands here and in line 25");
+    refused(25, "http = \"127.0.0.1:7501\"", "25: address 127.0.0.1:7501 stands here and in line 24");
     for (address, why) in [
         ("127.0.0.1", "it has no port"),
         ("127.0.0.1:", "its port is not a number from 1 to 65535"),
@@ -91,9 +91,9 @@ fn ids_and_addresses_must_be_sound() {
         ("0.0.0.0:7401", "others cannot connect to an unspecified address"),
     ] {
         refused(
-            22,
+            23,
             &format!("client = \"{address}\""),
-            &format!("22: \"{address}\" is no address: {why}; write it like 127.0.0.1:7401"),
+            &format!("23: \"{address}\" is no address: {why}; write it like 127.0.0.1:7401"),
         );
     }
 }
@@ -118,6 +118,7 @@ fn values_must_be_in_range() {
     );
     refused(17, "keep_entries = 10000001", "17: keep_entries must be from 0 to 10000000 (given: 10000001)");
     refused(18, "segment_mib = 0", "18: segment_mib must be from 1 to 1024 (given: 0)");
+    refused(19, "check_entries = 0", "19: check_entries must be from 1 to 1000000 (given: 0)");
     refused(4, "name = \"\"", "4: the cluster's name must have 1 to 64 printable characters");
 }
 
@@ -158,7 +159,7 @@ fn the_data_directory_comes_from_the_flag_or_the_file() {
     let twice = with.replace("id = 2\n", "id = 2\ndata_dir = \"one\"\n");
     assert_eq!(
         parse(&twice, &flags()).unwrap_err(),
-        "some/cluster.toml:29: data_dir one on 127.0.0.1 stands here and in line 22"
+        "some/cluster.toml:30: data_dir one on 127.0.0.1 stands here and in line 23"
     );
     let empty = parse(FILE, &Flags { data_dir: Some("".into()), ..flags() }).unwrap_err();
     assert_eq!(empty, "the data directory must not be an empty path");
@@ -168,7 +169,7 @@ fn the_data_directory_comes_from_the_flag_or_the_file() {
 fn a_node_without_tls_stays_on_loopback_unless_told_otherwise() {
     let open = FILE.replace("127.0.0.1:7501", "10.0.0.1:7501");
     let error = parse(&open, &flags()).unwrap_err();
-    assert!(error.starts_with("some/cluster.toml:23: 10.0.0.1:7501 can be reached by other machines"), "{error}");
+    assert!(error.starts_with("some/cluster.toml:24: 10.0.0.1:7501 can be reached by other machines"), "{error}");
     assert!(parse(&open, &Flags { insecure: true, ..flags() }).is_ok());
     assert!(parse(&open, &Flags { node: Some(2), ..flags() }).is_ok(), "another node's address is not this one's risk");
     for loopback in ["localhost:7501", "[::1]:7501", "127.9.9.9:7501"] {

@@ -21,6 +21,7 @@ use meshstore::{
     error::Fault,
     model::{Position, key},
     raft::{
+        checks::Checks,
         log::{self, Log},
         log_store::LogStore,
         network::snapshot::SnapshotSource,
@@ -100,7 +101,7 @@ impl Replica {
             log.set_purge_floor(checkpoint.position);
         }
         // Whoever called is told as well.
-        let machine = Machine::open(environment, store, None, Arc::new(drop))?;
+        let machine = Machine::open(environment, store, Checks::new(4_096), None, Arc::new(drop))?;
         let workers = [writer].into_iter().chain(workers.into_iter().map(|(_, worker, _)| worker)).collect();
         let runtime = Arc::new(tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap());
         Ok(Self { log, machine, workers, clock, runtime })

@@ -13,6 +13,7 @@ use meshstore::{
     environment::Environment,
     model::Position,
     raft::{
+        checks::Checks,
         log::{self, Log},
         log_store::LogStore,
         state_machine::{Machine, Snapshot, SnapshotData, SnapshotMeta},
@@ -69,7 +70,7 @@ impl StoreBuilder<TypeConfig, LogStore, Node, Guard> for Builder {
             environment.executor.start(name, worker, signal);
         }
         // Whoever called is told as well.
-        let machine = Machine::open(environment, store.clone(), None, Arc::new(drop)).unwrap();
+        let machine = Machine::open(environment, store.clone(), Checks::new(4_096), None, Arc::new(drop)).unwrap();
         let guard = Guard { log: log.clone(), store, _durable: durable, _directory: directory };
         Ok((guard, LogStore::new(log), Node(machine)))
     }

@@ -44,6 +44,11 @@ pub enum Fault {
     SlowDisk(u64, Duration),
     /// The node's wall clock is so many milliseconds ahead.
     Clock(u64, i64),
+    /// The node's storage loses the next record that is written. Not part of any plan: until it is noticed, clients may
+    /// be told what is wrong.
+    LoseRecord(u64),
+    /// The same for whoever leads now.
+    LeaderLosesRecord,
 }
 
 /// The usual time of a disk step, at most.

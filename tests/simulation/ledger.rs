@@ -3,7 +3,10 @@
 
 use std::{
     fmt::Write as _,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -54,8 +57,9 @@ impl Ledger {
         })
     }
 
-    pub fn observer(&self, node: u64) -> Arc<dyn Observer> {
-        Arc::new(NodeObserver { node, ledger: self.clone() })
+    /// `loses`: set, the storage of the node loses the next record that is written.
+    pub fn observer(&self, node: u64, loses: Arc<AtomicBool>) -> Arc<dyn Observer> {
+        Arc::new(NodeObserver { node, ledger: self.clone(), loses })
     }
 
     /// A readable account for a failed seed: all but what was applied.
@@ -73,6 +77,7 @@ impl Ledger {
 struct NodeObserver {
     node: u64,
     ledger: Ledger,
+    loses: Arc<AtomicBool>,
 }
 
 impl Observer for NodeObserver {
@@ -82,5 +87,9 @@ impl Observer for NodeObserver {
 
     fn leads(&self, term: u64) {
         self.ledger.record(Event::Leads { node: self.node, term });
+    }
+
+    fn loses_a_record(&self, _: Position) -> bool {
+        self.loses.swap(false, Ordering::SeqCst)
     }
 }

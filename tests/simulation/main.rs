@@ -18,6 +18,7 @@
 
 mod campaign;
 mod clients;
+mod divergence;
 mod environment;
 mod faults;
 mod invariants;

@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     path::Path,
     rc::Rc,
-    sync::{Arc, Mutex, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -70,6 +73,10 @@ struct Host {
     running: bool,
     /// Whether it may stop of itself: its disk has, or will have, a fault of the plan.
     excused: Rc<RefCell<bool>>,
+    /// Set, its storage loses the next record.
+    loses: Arc<AtomicBool>,
+    /// It has ended, and asks to be started again.
+    again: Rc<RefCell<bool>>,
 }
 
 struct World<'a> {
@@ -85,6 +92,7 @@ struct Settings {
     flush_bytes: u64,
     flush_after: Duration,
     keep_entries: u64,
+    check_entries: u64,
 }
 
 impl Settings {
@@ -98,6 +106,7 @@ impl Settings {
             flush_bytes: 1 << rng.random_range(14..20),
             flush_after: Duration::from_millis(rng.random_range(300..6_000)),
             keep_entries: 1 << rng.random_range(0..12),
+            check_entries: 1 << rng.random_range(4..9),
         }
     }
 }
@@ -119,11 +128,28 @@ fn align_task_ids() {
     });
 }
 
+/// What a test wants otherwise than a seed would choose.
+#[derive(Default)]
+pub struct Script {
+    /// How many nodes.
+    pub nodes: Option<u64>,
+    /// These faults, at their times.
+    pub faults: Option<Vec<(Duration, Fault)>>,
+    /// This workload only.
+    pub workload: Option<&'static str>,
+}
+
 /// Runs a seed with so long a time of faults.
 pub fn run(seed: u64, length: Duration) -> Report {
+    run_script(seed, length, Script::default())
+}
+
+/// Runs a seed, but for what the script says.
+pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
     align_task_ids();
     let mut rng = StdRng::seed_from_u64(seed);
-    let settings = Settings::of(&mut rng);
+    let mut settings = Settings::of(&mut rng);
+    settings.nodes = script.nodes.unwrap_or(settings.nodes);
     let ledger = Ledger::default();
     let mut sim = turmoil::Builder::new()
         .rng_seed(rng.random())
@@ -134,8 +160,9 @@ pub fn run(seed: u64, length: Duration) -> Report {
         .tcp_capacity(65_536)
         .build();
     let hosts: Vec<Host> = (1..=settings.nodes).map(|id| host(&mut sim, id, settings, &ledger, &mut rng)).collect();
-    let plan = seat_clients(&mut sim, settings, &ledger, &mut rng);
-    let faults = faults::plan(&mut rng, settings.nodes, length);
+    let plan = seat_clients(&mut sim, settings, script.workload, &ledger, &mut rng);
+    let chosen = faults::plan(&mut rng, settings.nodes, length);
+    let faults = script.faults.unwrap_or(chosen);
     let count = faults.len();
     let mut world = World { sim, hosts, ledger };
     let mut faults = faults.into_iter().peekable();
@@ -153,6 +180,7 @@ pub fn run(seed: u64, length: Duration) -> Report {
         }
         let stuck = healed_at.is_some_and(|healed| now > healed + STUCK);
         assert!(!stuck, "not concluded after {now:?}\n{}", world.ledger.history());
+        world.start_again();
         match world.sim.step() {
             Ok(false) => {}
             Ok(true) => break,
@@ -169,20 +197,32 @@ fn host(sim: &mut turmoil::Sim<'_>, id: u64, settings: Settings, ledger: &Ledger
         stop: Arc::default(),
         running: true,
         excused: Rc::default(),
+        loses: Arc::default(),
+        again: Rc::default(),
     };
+    let (loses, again) = (host.loses.clone(), host.again.clone());
     let (disk, knobs, stop) = (host.disk.clone(), host.knobs.clone(), host.stop.clone());
     let (excused, ledger, seed) = (host.excused.clone(), ledger.clone(), rng.random::<u64>());
     sim.host(format!("n{id}"), move || {
         let life = Life { id, settings, disk: disk.clone(), knobs: knobs.clone(), stop: stop.clone(), seed };
-        life.run(ledger.clone(), excused.clone())
+        life.run(ledger.clone(), excused.clone(), loses.clone(), again.clone())
     });
     host
 }
 
-fn seat_clients(sim: &mut turmoil::Sim<'_>, settings: Settings, ledger: &Ledger, rng: &mut StdRng) -> Plan {
+fn seat_clients(
+    sim: &mut turmoil::Sim<'_>,
+    settings: Settings,
+    workload: Option<&str>,
+    ledger: &Ledger,
+    rng: &mut StdRng,
+) -> Plan {
     let mut chosen = workloads::all();
     chosen.shuffle(rng);
     chosen.truncate(rng.random_range(1..=3));
+    if let Some(name) = workload {
+        chosen = workloads::all().into_iter().filter(|workload| workload.name() == name).collect();
+    }
     let clients = rng.random_range(2..=4u64);
     let endpoints = (1..=settings.nodes).map(|id| format!("n{id}:7401")).collect();
     let pause = Duration::from_millis(rng.random_range(5..80));
@@ -250,7 +290,23 @@ impl World<'_> {
                 self.host(id).disk.fill_up(left);
             }
             Fault::SlowDisk(id, step) => self.host(id).knobs.set_disk_step(step),
+            Fault::LoseRecord(id) => self.host(id).loses.store(true, Ordering::SeqCst),
+            Fault::LeaderLosesRecord => {
+                if let Some(leader) = self.ledger.leader() {
+                    self.host(leader).loses.store(true, Ordering::SeqCst);
+                }
+            }
             Fault::Clock(id, ahead_ms) => self.host(id).knobs.set_clock(ahead_ms),
+        }
+    }
+
+    /// Starts those again that have ended and ask for it, as `meshstore serve` does.
+    fn start_again(&mut self) {
+        for id in 1..=self.hosts.len() as u64 {
+            if std::mem::take(&mut *self.host(id).again.borrow_mut()) {
+                self.crash(id, Loss::Nothing);
+                self.restart(id);
+            }
         }
     }
 
@@ -345,19 +401,27 @@ struct Life {
 }
 
 impl Life {
-    async fn run(self, ledger: Ledger, excused: Rc<RefCell<bool>>) -> turmoil::Result {
+    async fn run(
+        self,
+        ledger: Ledger,
+        excused: Rc<RefCell<bool>>,
+        loses: Arc<AtomicBool>,
+        again: Rc<RefCell<bool>>,
+    ) -> turmoil::Result {
         let id = self.id;
         ledger.record(Event::Started { node: id });
         let config = config(id, self.settings);
         // Another life, other choices; the same life, the same.
         let life = self.seed ^ turmoil::sim_elapsed().unwrap_or_default().as_nanos() as u64;
         let environment = environment::environment(&self.disk, &self.knobs, life);
-        let observer = Some(ledger.observer(id));
+        let observer = Some(ledger.observer(id, loses));
         let runtime = tokio::runtime::Handle::current();
         let ended = server::serve(environment, config, observer, runtime, self.stop.notified()).await;
+        let asks = ended.as_ref().err().is_some_and(meshstore::error::Fault::asks_for_rebuild);
+        *again.borrow_mut() = asks;
         let reason = ended.err().map_or_else(|| "it was told to".to_string(), |fault| fault.to_string());
         // A disk that breaks is a fault of the plan; anything else is one of ours.
-        if !*excused.borrow() {
+        if !asks && !*excused.borrow() {
             return Err(format!("node {id} stopped: {reason}").into());
         }
         ledger.record(Event::Stopped { node: id, reason });
@@ -379,5 +443,6 @@ fn config(id: u64, settings: Settings) -> Config {
     config.cluster.storage.flush_after = settings.flush_after;
     config.cluster.raft.keep_entries = settings.keep_entries;
     config.cluster.raft.segment_bytes = SEGMENT_BYTES;
+    config.cluster.raft.check_entries = settings.check_entries;
     config
 }

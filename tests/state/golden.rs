@@ -15,6 +15,7 @@ use meshstore::{
         proposal::{Action, Batch, Call, Guards, Proposal},
         transaction::{Compare, NumberField, Operation, Put, Relation, ScopeField, ScopeSettings, Transaction},
     },
+    raft::checks::{Check, Checks},
     state::{Meta, scope, stored},
     storage::codec::{self, Kind},
 };
@@ -411,6 +412,14 @@ fn the_stored_pairs_at_the_end_of_a_history() {
         golden.pin(&key.escape_ascii().to_string().replace(": ", ":\\x20"), value);
     }
     assert_eq!(golden.lines.len(), store.pairs.0.len(), "pairs are missing");
+}
+
+#[test]
+fn the_agreed_hash_of_the_state() {
+    let mut golden = Golden::open("checks");
+    let check = Check { index: 4_096, hash: 0x0123_4567_89ab_cdef_0011_2233_4455_6677 };
+    golden.pin_sealed(Kind::StateCheck, "check", &check);
+    golden.pin("key", Checks::key().as_bytes());
 }
 
 #[test]

@@ -30,6 +30,7 @@ use crate::{
         start::{engine, supervise},
     },
     raft::{
+        checks::Checks,
         log::Log,
         network::identity::hex,
         offline,
@@ -157,7 +158,7 @@ impl Making<'_> {
         }
         let report = faults.clone();
         let report = Arc::new(move |fault| report.report(fault));
-        let machine = Machine::open(self.environment.clone(), store.clone(), None, report)?;
+        let machine = Machine::open(self.environment.clone(), store.clone(), Checks::new(u64::MAX), None, report)?;
         let mut flushed = store.flushed();
         let work = async {
             let mut next = store.checkpoint().map_or(log.first_index(), |checkpoint| checkpoint.position.index + 1);

@@ -12,12 +12,12 @@ use std::{
 
 use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
 
-use super::identity::{Identity, Introduction};
+use super::identity::{Identity, Introduction, from_hex};
 use crate::{
     environment::net::{self, ChannelOptions, Net},
     error::{Error, Result},
     limits,
-    proto::v1::{ReadIndexRequest, peer_client::PeerClient},
+    proto::v1::{ReadIndexRequest, StateHashRequest, peer_client::PeerClient},
     raft::{
         freshness::Freshness,
         space::Space,
@@ -96,6 +96,13 @@ impl Peers {
         let introduction = self.identity.introduce(node, Some(member.directory));
         let client = PeerClient::with_interceptor(self.channel(node, member, lane)?, introduction);
         Ok(client.max_decoding_message_size(limits::PEER_DECODE_BYTES))
+    }
+
+    /// Asks a node for the hash of its state at a log index: `None` if it has not come so far, or does not answer.
+    pub async fn state_hash(&self, node: NodeId, member: &Member, index: u64, timeout: Duration) -> Option<u128> {
+        let mut client = self.client(node, member, Lane::Liveness).ok()?;
+        let answer = tokio::time::timeout(timeout, client.state_hash(StateHashRequest { index })).await;
+        from_hex(&answer.ok()?.ok()?.into_inner().hash)
     }
 
     /// Says why a node refuses this one, when that changes.

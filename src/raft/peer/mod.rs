@@ -39,7 +39,7 @@ use crate::{
     limits,
     proto::v1::{
         AdoptRequest, AdoptResponse, AppendRequest, AppendResponse, FetchSnapshotRequest, Frame, IdentifyRequest,
-        IdentifyResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+        IdentifyResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk, StateHashRequest, StateHashResponse,
         peer_server::{Peer, PeerServer},
     },
     storage::codec::DecodeError,
@@ -135,6 +135,10 @@ pub trait Standing: Send + Sync + 'static {
     fn is_empty(&self) -> bool;
     /// The data directory of each member, as the newest membership here has it.
     fn members(&self) -> BTreeMap<NodeId, u128>;
+    /// The hash of the state at a log index, if it is known.
+    fn state_hash(&self, _index: u64) -> Option<u128> {
+        None
+    }
     /// That of one member. Called for every request of a peer.
     fn directory_of(&self, node: NodeId) -> Option<u128> {
         self.members().get(&node).copied()
@@ -327,6 +331,11 @@ impl<C: Consensus> Peer for PeerService<C> {
             // Given back with the stream.
             let _ = &place;
         }))))
+    }
+
+    async fn state_hash(&self, request: Request<StateHashRequest>) -> Result<Response<StateHashResponse>, Status> {
+        let hash = self.parts.standing.state_hash(request.into_inner().index);
+        Ok(Response::new(StateHashResponse { hash: hash.map(hex).unwrap_or_default() }))
     }
 
     async fn read_index(&self, _: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {

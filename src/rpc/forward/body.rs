@@ -7,14 +7,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
-use super::BoxError;
+use super::{BoxError, checksum::Checksum};
 
 /// What has become of a message. Shared between it and the one who waits for the answer.
 #[derive(Clone, Default)]
@@ -38,16 +38,17 @@ impl Sent {
     }
 }
 
-/// A message on its way to the leader.
+/// A message on its way to the leader. Its sum goes behind it.
 pub(super) struct Passed<B> {
     inner: B,
     left: usize,
     sent: Sent,
+    sum: Option<Checksum>,
 }
 
 impl<B> Passed<B> {
-    pub(super) fn new(inner: B, limit: usize, sent: Sent) -> Self {
-        Self { inner, left: limit, sent }
+    pub(super) fn new(inner: B, limit: usize, sum: Checksum, sent: Sent) -> Self {
+        Self { inner, left: limit, sent, sum: Some(sum) }
     }
 }
 
@@ -60,24 +61,27 @@ where
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => return Poll::Pending,
+        if self.sum.is_none() {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx)).transpose().map_err(Into::into)?;
+        let Some(data) = frame.and_then(|frame| frame.into_data().ok()) else {
+            let mut trailers = http::HeaderMap::new();
+            self.sum.take().unwrap_or_default().put(&mut trailers);
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         };
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        let Some(left) = self.left.checked_sub(bytes) else {
+        let Some(left) = self.left.checked_sub(data.len()) else {
             self.sent.0.too_much.store(true, Ordering::SeqCst);
             return Poll::Ready(Some(Err("the message is too large".into())));
         };
         self.left = left;
+        self.sum.iter_mut().for_each(|sum| sum.add(&data));
         self.sent.0.any.store(true, Ordering::SeqCst);
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.sum.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -85,16 +89,17 @@ where
     }
 }
 
-/// An answer on its way back. If it breaks off, it ends with a status that says that the outcome is
-/// unknown; the transport's own error would not say so.
+/// An answer on its way back. If it breaks off, or is not what the leader sent, it ends with a status that says that the
+/// outcome is unknown; the transport's own error would not say so.
 pub(super) struct Answer {
     inner: Body,
+    sum: Checksum,
     lost: Option<Status>,
 }
 
 impl Answer {
     pub(super) fn new(inner: Body, lost: Status) -> Self {
-        Self { inner, lost: Some(lost) }
+        Self { inner, sum: Checksum::default(), lost: Some(lost) }
     }
 }
 
@@ -106,18 +111,24 @@ impl HttpBody for Answer {
         if self.lost.is_none() {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Err(error))) => {
-                let status = self.lost.take().unwrap_or(error);
-                let mut trailers = http::HeaderMap::new();
-                Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+        if let Some(Ok(mut frame)) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            if let Some(data) = frame.data_ref() {
+                self.sum.add(data);
+                return Poll::Ready(Some(Ok(frame)));
             }
-            other => other,
+            let sum = self.sum;
+            if frame.trailers_mut().and_then(|trailers| sum.take(trailers)) == Some(true) {
+                self.lost = None;
+                return Poll::Ready(Some(Ok(frame)));
+            }
         }
+        let mut trailers = http::HeaderMap::new();
+        let told = self.lost.take().map_or(Ok(()), |lost| lost.add_header(&mut trailers));
+        Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lost.is_none() || self.inner.is_end_stream()
+        self.lost.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

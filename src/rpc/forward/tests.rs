@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::sync::Notify;
-use tonic::{Code, metadata::MetadataMap, transport::Server};
+use tonic::{Code, metadata::MetadataMap, service::Routes, transport::Server};
 
 use super::*;
 use crate::{
@@ -115,11 +116,9 @@ fn member(peer_address: String, node: NodeId) -> Member {
 /// Node 2, whose peer listener is served.
 async fn leader(service: Service) -> (LeaderView, Served) {
     let (listener, address) = bind().await;
-    let layers = tower::ServiceBuilder::new()
-        .layer(IdentityLayer::new(identity(2), Arc::new(NoMembers)))
-        .layer(AcceptForwarded)
-        .into_inner();
-    let router = Server::builder().layer(layers).add_service(SessionServer::new(service));
+    let routes = Routes::new(SessionServer::new(service)).into_axum_router().layer(AcceptForwarded);
+    let identity = IdentityLayer::new(identity(2), Arc::new(NoMembers));
+    let router = Server::builder().layer(identity).add_routes(routes.into());
     (LeaderView::Other { id: 2, member: member(address, 2) }, serve(router, listener))
 }
 
@@ -321,14 +320,61 @@ async fn only_peers_pass_calls_on() {
     assert!(service.seen.lock().unwrap().is_empty());
 }
 
+/// A call as it comes to the peer listener, from node 1: the status of the answer.
+async fn passed_on(service: &Service, message: &'static [u8], trailers: HeaderMap) -> Status {
+    let frames = [Ok::<_, BoxError>(Frame::data(Bytes::from_static(message))), Ok(Frame::trailers(trailers))];
+    let mut request = Request::post("/meshstore.v1.Session/OpenSession").header("content-type", "application/grpc");
+    request = request.header(FORWARDED, "billing").extension(Caller { node: 1, directory: 0xD1 });
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let routes = Routes::new(SessionServer::new(service.clone())).into_axum_router().layer(AcceptForwarded);
+    let response = routes.oneshot(request.body(axum::body::Body::new(body)).unwrap()).await.unwrap();
+    Status::from_header_map(response.headers()).unwrap_or_else(|| Status::ok(""))
+}
+
 #[tokio::test]
-async fn an_answer_that_breaks_off_says_that_the_outcome_is_unknown() {
-    let data = Ok(http_body::Frame::data(Bytes::from_static(b"\0\0\0")));
-    let broken = [data, Err(Status::internal("connection reset"))];
-    let body = http_body_util::StreamBody::new(futures_util::stream::iter(broken));
-    let answer = Answer::new(Body::new(body), Status::unknown("broke off")).collect().await.unwrap();
-    let status = Status::from_header_map(answer.trailers().unwrap()).unwrap();
-    assert_eq!((status.code(), status.message()), (Code::Unknown, "broke off"));
+async fn a_call_that_was_damaged_on_its_way_is_not_executed() {
+    let service = Service::default();
+    let whole = b"\0\0\0\0\x02\x08\x05";
+    let mut sum = Checksum::of_call("/meshstore.v1.Session/OpenSession", b"billing");
+    sum.add(whole);
+    let mut trailers = HeaderMap::new();
+    sum.put(&mut trailers);
+    let of_another = passed_on(&service, b"\0\0\0\0\x02\x08\x04", trailers.clone()).await;
+    let without = passed_on(&service, whole, HeaderMap::new()).await;
+    for status in [of_another, without] {
+        assert!(matches!(Error::from(status.clone()), Error::Unavailable { .. }), "{status}");
+        assert!(status.message().contains("was damaged on its way between two nodes"), "{status}");
+    }
+    assert!(service.seen.lock().unwrap().is_empty());
+    assert_eq!(passed_on(&service, whole, trailers).await.code(), Code::Ok);
+    assert_eq!(service.seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_what_was_sent_says_that_the_outcome_is_unknown() {
+    let data = || Ok(Frame::data(Bytes::from_static(b"\0\0\0")));
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let unsummed = trailers.clone();
+    let mut sum = Checksum::default();
+    sum.add(b"\0\0\0");
+    sum.put(&mut trailers);
+    let mut damaged = trailers.clone();
+    damaged.insert("grpc-status", HeaderValue::from_static("1"));
+    let lost = (Code::Unknown, "lost".to_owned());
+    for (frames, told) in [
+        (vec![data(), Err(Status::internal("connection reset"))], &lost),
+        (vec![data()], &lost),
+        (vec![data(), Ok(Frame::trailers(unsummed))], &lost),
+        (vec![data(), Ok(Frame::trailers(damaged))], &lost),
+        (vec![data(), data(), Ok(Frame::trailers(trailers.clone()))], &lost),
+        (vec![data(), Ok(Frame::trailers(trailers))], &(Code::Ok, String::new())),
+    ] {
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let answer = Answer::new(Body::new(body), Status::unknown("lost")).collect().await.unwrap();
+        let status = Status::from_header_map(answer.trailers().unwrap()).unwrap();
+        assert_eq!(&(status.code(), status.message().to_owned()), told);
+    }
 }
 
 #[test]

@@ -96,6 +96,39 @@ pub async fn run() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
+/// Runs again what once found a bug.
+pub async fn regress() {
+    super::tools::sweep();
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    for line in include_str!("../regress/chaos.txt").lines().filter(|line| !line.starts_with('#')) {
+        let (schedule, found) = line.split_once(": ").expect("a schedule and what it found");
+        let [seed, seconds, nodes, kinds, faults] = schedule.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("not five words: {schedule}")
+        };
+        let of = |names: &str| names.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let (nemeses, skipped) = available(&of(faults), false);
+        if !skipped.is_empty() {
+            println!("skipped ({}): {found}", skipped.join("; "));
+            continue;
+        }
+        let report = run::run(&Plan {
+            seed: seed.parse().unwrap(),
+            seconds: seconds.parse().unwrap(),
+            nodes: nodes.parse().unwrap(),
+            workloads: of(kinds),
+            nemeses,
+            other_binary: None,
+            out: out(),
+        })
+        .await;
+        runs += 1;
+        println!("{}: {found}", report.line());
+        failures.extend(report.failure());
+    }
+    println!("{runs} schedules that once found a bug, {} failed", failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
 /// What there is to choose from.
 pub fn list() {
     let kinds: Vec<&str> = workloads::all().iter().map(|workload| workload.name()).collect();

@@ -85,7 +85,7 @@ async fn short_history_of_transactions_in_a_bad_network() {
 #[tokio::test(flavor = "multi_thread")]
 async fn short_history_of_sessions_and_counters_with_processes_that_come_and_go() {
     let nemeses = ["kill", "kill-all", "restart", "pause-majority", "wipe", "truncate", "starve", "clock-jump"];
-    short_history(4, 3, &["session", "counter"], &nemeses).await;
+    short_history(4, 3, &["session", "counter", "expiry"], &nemeses).await;
 }
 
 fn judge(totals: &cycles::Totals) {
@@ -124,6 +124,12 @@ async fn a_disk_that_lies_loses_acknowledged_writes() {
 #[ignore = "scripts/chaos runs it"]
 async fn campaign_of_histories() {
     campaign::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "scripts/chaos runs it"]
+async fn what_once_found_a_bug() {
+    campaign::regress().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,7 @@
 
 mod append;
 mod bank;
+mod expiry;
 mod generate;
 #[path = "../support/history/mod.rs"]
 mod history;

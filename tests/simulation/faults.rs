@@ -18,6 +18,9 @@ pub enum Fault {
     Crash(u64, Loss),
     /// The same for whoever leads now.
     CrashLeader(Loss),
+    /// Whoever leads now loses power; and when another has been elected, all who may have voted for it lose power too,
+    /// come back, and elect among themselves, since the new leader is cut off.
+    Coup,
     /// It is started again, with a sound disk.
     Restart(u64),
     /// It is told to stop, and started again when it has.
@@ -78,9 +81,10 @@ enum Kind {
     Lose,
     Clock,
     Storm,
+    Coup,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::CrashOne,
     Kind::CrashSome,
     Kind::CrashAll,
@@ -100,6 +104,7 @@ const KINDS: [Kind; 19] = [
     Kind::Lose,
     Kind::Clock,
     Kind::Storm,
+    Kind::Coup,
 ];
 
 /// The plan of a seed, in order of time.
@@ -206,6 +211,7 @@ fn episode(rng: &mut StdRng, kind: Kind, nodes: u64) -> (Vec<Fault>, Vec<Fault>)
                 .collect())
         }
         Kind::Storm => (vec![], vec![]),
+        Kind::Coup => (vec![Fault::Coup], vec![]),
         Kind::CutOneWay => {
             let inward = rng.random_bool(0.5);
             cut(others.iter().map(|other| if inward { (*other, node) } else { (node, *other) }).collect())

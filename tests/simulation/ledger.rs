@@ -58,6 +58,11 @@ impl Ledger {
     }
 
     /// `loses`: set, the storage of the node loses the next record that is written.
+    /// How often somebody became leader.
+    pub fn elections(&self) -> usize {
+        self.0.lock().unwrap().iter().filter(|(_, event)| matches!(event, Event::Leads { .. })).count()
+    }
+
     pub fn observer(&self, node: u64, loses: Arc<AtomicBool>) -> Arc<dyn Observer> {
         Arc::new(NodeObserver { node, ledger: self.clone(), loses })
     }

@@ -40,6 +40,10 @@ use super::{
 const STUCK: Duration = Duration::from_secs(120);
 /// A multiple of how many shards tokio keeps the tasks of a host in.
 const TASK_IDS: u64 = 64;
+/// How long who lost power in a coup is away.
+const COUP_BACK: Duration = Duration::from_millis(20);
+/// How long the leader of a coup is cut off.
+const COUP: Duration = Duration::from_secs(3);
 /// Bytes of a node's log segments: small, so that they are often finished and purged.
 const SEGMENT_BYTES: u64 = 128 << 10;
 
@@ -83,6 +87,10 @@ struct World<'a> {
     sim: turmoil::Sim<'a>,
     hosts: Vec<Host>,
     ledger: Ledger,
+    /// A coup waits until there were more elections than these.
+    coup: Option<usize>,
+    /// What follows from faults of the plan, and when.
+    later: Vec<(Duration, Fault)>,
 }
 
 /// What is alike on all nodes, by seed.
@@ -164,7 +172,7 @@ pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
     let chosen = faults::plan(&mut rng, settings.nodes, length);
     let faults = script.faults.unwrap_or(chosen);
     let count = faults.len();
-    let mut world = World { sim, hosts, ledger };
+    let mut world = World { sim, hosts, ledger, coup: None, later: Vec::new() };
     let mut faults = faults.into_iter().peekable();
     let mut healed_at = None;
     loop {
@@ -172,6 +180,7 @@ pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
         while let Some((_, fault)) = faults.next_if(|(at, _)| *at <= now) {
             world.inflict(fault);
         }
+        world.go_on(now);
         if faults.peek().is_none() && now > length && healed_at.is_none() {
             plan.stage.close();
             world.heal_all();
@@ -256,6 +265,13 @@ impl World<'_> {
                     self.crash(leader, loss);
                 }
             }
+            Fault::Coup => {
+                self.coup = Some(self.ledger.elections());
+                if let Some(leader) = self.ledger.leader() {
+                    self.crash(leader, Loss::Everything);
+                    self.later.push((self.sim.elapsed() + COUP_BACK, Fault::Restart(leader)));
+                }
+            }
             Fault::Restart(id) => self.restart(id),
             Fault::Stop(id) => {
                 *self.host(id).excused.borrow_mut() = true;
@@ -264,8 +280,7 @@ impl World<'_> {
             Fault::Cut(pairs) => self.cut(&pairs),
             Fault::CutLeader => {
                 if let Some(leader) = self.ledger.leader() {
-                    let others = (1..=self.hosts.len() as u64).filter(|id| *id != leader);
-                    self.cut(&others.flat_map(|id| [(leader, id), (id, leader)]).collect::<Vec<_>>());
+                    self.cut_off(leader);
                 }
             }
             Fault::Mend => {
@@ -310,6 +325,31 @@ impl World<'_> {
         }
     }
 
+    /// What has come of earlier faults, and is due.
+    fn go_on(&mut self, now: Duration) {
+        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
+        self.later = later;
+        let due: Vec<(Duration, Fault)> = due;
+        due.into_iter().for_each(|(_, fault)| self.inflict(fault));
+        if let Some(before) = self.coup
+            && self.ledger.elections() > before
+            && let Some(leader) = self.ledger.leader()
+        {
+            self.coup = None;
+            self.cut_off(leader);
+            for other in (1..=self.hosts.len() as u64).filter(|id| *id != leader) {
+                self.inflict(Fault::Crash(other, Loss::Everything));
+                self.later.push((now + COUP_BACK, Fault::Restart(other)));
+            }
+            self.later.push((now + COUP, Fault::Mend));
+        }
+    }
+
+    fn cut_off(&mut self, id: u64) {
+        let others = (1..=self.hosts.len() as u64).filter(|other| *other != id);
+        self.cut(&others.flat_map(|other| [(id, other), (other, id)]).collect::<Vec<_>>());
+    }
+
     fn cut(&mut self, pairs: &[(u64, u64)]) {
         for (from, to) in pairs {
             self.sim.partition_oneway(format!("n{from}"), format!("n{to}"));
@@ -348,6 +388,8 @@ impl World<'_> {
     }
 
     fn heal_all(&mut self) {
+        self.coup = None;
+        self.later.clear();
         self.inflict(Fault::Mend);
         self.inflict(Fault::Delay(faults::DELAY));
         self.inflict(Fault::Lose(0));

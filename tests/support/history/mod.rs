@@ -6,7 +6,8 @@
 //! [`Outcome::Unknown`], and may take effect at any time after its start, or never.
 //!
 //! A file for each kind of history: `linearizable` (registers, one key at a time), `set`, `append` (transactions over
-//! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated). Each holds the calls, the replies,
+//! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry`
+//! (sessions that end), `freshness` (reads of all modes). Each holds the calls, the replies,
 //! and `check`. A checker that gives up says [`Verdict::Unknown`], which counts as failed.
 
 #![allow(
@@ -20,6 +21,7 @@
 pub mod append;
 pub mod bank;
 pub mod counter;
+pub mod expiry;
 pub mod freshness;
 pub mod linearizable;
 pub mod messages;

@@ -9,11 +9,13 @@
 mod append;
 mod bank;
 mod counter;
+mod expiry;
 mod freshness;
 mod messages;
 mod register;
 mod session;
 mod set;
+mod wire;
 
 use std::{
     sync::{
@@ -128,6 +130,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<messages::Messages>::default(),
         Arc::<session::Sessions>::default(),
         Arc::<freshness::Freshness>::default(),
+        Arc::<expiry::Expiry>::default(),
     ]
 }
 

@@ -1,21 +1,17 @@
 //! Sessions as they are on the wire: each write is attempted several times under one place in its session, at several
 //! nodes at once, and again later.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, join_all};
 use meshstore::{
     Error, Result,
-    proto::{
-        error_from_status,
-        v1::{
-            Attempt, GetStateRequest, OpenSessionRequest, PutStateRequest, mesh_client::MeshClient,
-            session_client::SessionClient,
-        },
+    proto::v1::{
+        Attempt, GetStateRequest, OpenSessionRequest, PutStateRequest, mesh_client::MeshClient,
+        session_client::SessionClient,
     },
 };
 use rand::Rng;
-use tonic::Request;
 
 use super::{
     super::history::{
@@ -23,26 +19,12 @@ use super::{
         session::{self, Call, Reply},
     },
     Seat, Workload, answered, lines,
+    wire::{opened, request},
 };
-
-const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
 pub struct Sessions {
     recorder: Recorder<Call, Reply>,
-}
-
-fn request<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(PATIENCE);
-    request
-}
-
-async fn opened<T>(answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T> {
-    match tokio::time::timeout(PATIENCE * 2, answer).await {
-        Ok(answer) => answer.map(tonic::Response::into_inner).map_err(|status| error_from_status(&status)),
-        Err(_) => Err(Error::Unknown("no answer".into())),
-    }
 }
 
 impl Sessions {

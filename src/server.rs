@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     environment::{Environment, net},
     error::Fault,
+    layers::topology,
     limits,
     node::{self, Faults, Node, Running},
     proto::status::status_from_error,
@@ -20,6 +21,7 @@ use crate::{
         self,
         forward::{self, Forward, ForwardLayer, LeaderView},
     },
+    state::View,
 };
 
 /// A silent connection is probed this often, and closed if it does not answer in time.
@@ -86,6 +88,11 @@ pub async fn serve(
         started = starting => started.map_err(|error| Fault::new(format!("starting panicked: {error}")))??,
         () = &mut stop => return Ok(()),
     };
+    let overdue = |view: &View| {
+        let back = topology::confirm::overdue(view)?;
+        Ok(back.map(|write| (write.guards, write.transaction)))
+    };
+    running.node.keep_doing("rollback of unconfirmed changes", Arc::new(overdue));
     let (drain, drained) = watch::channel(false);
     let clients = serve_clients(&environment, &config, &running.node, drained).await?;
     http.serves(&running.node, config.cluster.raft.election_max * READY_ELECTIONS);

@@ -13,6 +13,7 @@ mod config;
 mod failure;
 mod fill;
 mod input;
+mod mesh;
 mod message;
 mod node_state;
 mod options;
@@ -67,6 +68,9 @@ enum Command {
     Serve(serve::Serve),
     /// Show the nodes: roles, positions in the log, members, record counts
     Status(status::Status),
+    /// The definition of meshes: nodes, routes, regions, and their history
+    #[command(subcommand)]
+    Mesh(mesh::Command),
     /// Messages between mesh nodes
     #[command(subcommand)]
     Message(message::Command),
@@ -130,6 +134,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         let done = match command {
             Command::Serve(_) | Command::Recover(_) => Ok(()),
             Command::Status(status) => status.run(&session).await,
+            Command::Mesh(command) => command.run(&session).await,
             Command::Message(command) => command.run(&session).await,
             Command::State(command) => command.run(&session).await,
             Command::NodeState(command) => command.run(&session).await,

@@ -50,6 +50,7 @@ mod state;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod tests;
+pub mod topology;
 
 use std::{
     fmt,
@@ -65,7 +66,7 @@ use session::Session;
 
 pub use self::{
     builder::Builder, cluster::Cluster, config::Config, json::Json, messages::Messages, node_state::NodeStates,
-    routes::Routes, state::State,
+    routes::Routes, state::State, topology::Topology,
 };
 use crate::{Result, limits, proto::v1};
 pub use crate::{
@@ -214,6 +215,11 @@ impl Client {
     /// Runtime configuration: JSON by key.
     pub fn config(&self) -> Config {
         Config::of(self.clone())
+    }
+
+    /// The definition of meshes: nodes, routes and regions, with their history.
+    pub fn topology(&self) -> Topology {
+        Topology::of(self.clone())
     }
 
     /// The cluster itself.

@@ -9,7 +9,10 @@ use super::Written;
 use crate::{
     limits,
     model::{ReadMode, session::Attempt},
-    proto::v1::{self, cluster_client::ClusterClient, mesh_client::MeshClient, session_client::SessionClient},
+    proto::v1::{
+        self, cluster_client::ClusterClient, mesh_client::MeshClient, session_client::SessionClient,
+        topology_client::TopologyClient,
+    },
 };
 
 /// A request, with the method that takes it.
@@ -58,8 +61,8 @@ macro_rules! rpc {
 }
 
 macro_rules! writes {
-    ($($method:ident($request:ident) -> $reply:ident;)*) => {$(
-        rpc!(MeshClient.$method($request) -> $reply, changes: true);
+    ($client:ident: $($method:ident($request:ident) -> $reply:ident;)*) => {$(
+        rpc!($client.$method($request) -> $reply, changes: true);
 
         impl Write for v1::$request {
             fn set_attempt(&mut self, attempt: Attempt) {
@@ -74,8 +77,8 @@ macro_rules! writes {
 }
 
 macro_rules! reads {
-    ($($method:ident($request:ident) -> $reply:ident;)*) => {$(
-        rpc!(MeshClient.$method($request) -> $reply, changes: false);
+    ($client:ident: $($method:ident($request:ident) -> $reply:ident;)*) => {$(
+        rpc!($client.$method($request) -> $reply, changes: false);
 
         impl Read for v1::$request {
             fn set_mode(&mut self, mode: ReadMode) {
@@ -90,6 +93,7 @@ macro_rules! reads {
 }
 
 writes! {
+    MeshClient:
     store_message(StoreMessageRequest) -> WriteResponse;
     delete_message(DeleteMessageRequest) -> WriteResponse;
     put_state(PutStateRequest) -> WriteResponse;
@@ -104,6 +108,7 @@ writes! {
 }
 
 reads! {
+    MeshClient:
     get_message(GetMessageRequest) -> GetMessageResponse;
     list_messages(ListMessagesRequest) -> ListMessagesResponse;
     get_state(GetStateRequest) -> GetStateResponse;
@@ -116,6 +121,44 @@ reads! {
     list_config_keys(ListConfigKeysRequest) -> ListConfigKeysResponse;
 }
 
+writes! {
+    TopologyClient:
+    seed_mesh(SeedMeshRequest) -> SeedMeshResponse;
+    join_mesh(JoinMeshRequest) -> CreatedResponse;
+    leave_mesh(LeaveMeshRequest) -> WriteResponse;
+    evict_node(EvictNodeRequest) -> WriteResponse;
+    modify_mesh(ModifyMeshRequest) -> WriteResponse;
+    delete_mesh(DeleteMeshRequest) -> WriteResponse;
+    modify_node(ModifyNodeRequest) -> WriteResponse;
+    add_route(AddRouteRequest) -> CreatedResponse;
+    modify_route(ModifyRouteRequest) -> WriteResponse;
+    delete_route(DeleteMeshRouteRequest) -> WriteResponse;
+    add_region(AddRegionRequest) -> CreatedResponse;
+    modify_region(ModifyRegionRequest) -> WriteResponse;
+    delete_region(DeleteRegionRequest) -> WriteResponse;
+    apply(ApplyRequest) -> ApplyResponse;
+    confirm(ConfirmRequest) -> WriteResponse;
+    rollback(RollbackRequest) -> ApplyResponse;
+    set_local_identity(SetLocalIdentityRequest) -> WriteResponse;
+    report_applied(ReportAppliedRequest) -> WriteResponse;
+}
+
+reads! {
+    TopologyClient:
+    show_mesh(ShowMeshRequest) -> ShowMeshResponse;
+    list_meshes(ListMeshesRequest) -> ListMeshesResponse;
+    show_node(ShowNodeRequest) -> ShowNodeResponse;
+    list_nodes(ListNodesRequest) -> ListNodesResponse;
+    show_topology(ShowTopologyRequest) -> ShowTopologyResponse;
+    get_routes_for_node(GetRoutesForNodeRequest) -> GetRoutesForNodeResponse;
+    list_regions(ListRegionsRequest) -> ListRegionsResponse;
+    history(HistoryRequest) -> HistoryResponse;
+    diff(DiffRequest) -> DiffResponse;
+    get_local_identity(GetLocalIdentityRequest) -> GetLocalIdentityResponse;
+    show_applied(ShowAppliedRequest) -> ShowAppliedResponse;
+}
+
+rpc!(TopologyClient.wait_until_applied(WaitUntilAppliedRequest) -> ShowAppliedResponse, changes: false);
 // A session that was opened twice, because an answer got lost, expires by itself.
 rpc!(SessionClient.open_session(OpenSessionRequest) -> OpenSessionResponse, changes: false);
 rpc!(SessionClient.keep_session(KeepSessionRequest) -> KeepSessionResponse, changes: false);

@@ -9,7 +9,10 @@
 //! Log entries hold only what layers made of a call, never the call. So a layer may change its rules in
 //! any release: old entries replay as they were decided.
 
+mod check;
+mod list;
 pub mod mesh;
+pub mod topology;
 
 use crate::{
     Error, Result,
@@ -24,6 +27,8 @@ use crate::{
 pub struct Write {
     /// What is to be done.
     pub transaction: Transaction,
+    /// What was relied on when that was decided. If it no longer holds nothing is done, and the call is decided anew.
+    pub guards: Vec<Compare>,
     /// What the outcome means.
     pub meaning: Meaning,
 }
@@ -38,20 +43,25 @@ pub struct Meaning {
 impl Write {
     /// These operations, whatever is there.
     pub fn always(operations: Vec<Operation>) -> Self {
-        Self { transaction: Transaction::blind(operations), meaning: Meaning { unmet: None } }
+        Self { transaction: Transaction::blind(operations), guards: vec![], meaning: Meaning { unmet: None } }
     }
 
     /// These operations if all compares hold; the answer says whether they did.
     pub fn compared(compares: Vec<Compare>, operations: Vec<Operation>) -> Self {
         let transaction = Transaction { compares, then: operations, otherwise: vec![] };
-        Self { transaction, meaning: Meaning { unmet: None } }
+        Self { transaction, guards: vec![], meaning: Meaning { unmet: None } }
+    }
+
+    /// These operations, decided on what `guards` say: if they no longer hold the call is decided anew.
+    pub fn guarded(guards: Vec<Compare>, operations: Vec<Operation>) -> Self {
+        Self { guards, ..Self::always(operations) }
     }
 
     /// These operations if the key has a record; otherwise nothing happens and the answer is `missing`.
     pub fn if_exists(key: Key, operations: Vec<Operation>, missing: Error) -> Self {
         let compares = vec![Compare::Exists { key, exists: true }];
         let transaction = Transaction { compares, then: operations, otherwise: vec![] };
-        Self { transaction, meaning: Meaning { unmet: Some(missing) } }
+        Self { transaction, guards: vec![], meaning: Meaning { unmet: Some(missing) } }
     }
 }
 

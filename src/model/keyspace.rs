@@ -14,6 +14,13 @@ pub const NODE_STATE: Keyspace = 0x12;
 pub const ROUTING_TABLE: Keyspace = 0x13;
 /// Runtime configuration (JSON), by key.
 pub const RUNTIME_CONFIG: Keyspace = 0x14;
+/// Meshes, nodes, routes and regions by id; `head`, which every change of them writes; `pending`, which expires when a
+/// change was not confirmed in time; `identity/` and a storage node's id: which node of a mesh it belongs to.
+pub const TOPOLOGY: Keyspace = 0x15;
+/// The history of [`TOPOLOGY`]: `revision u64 BE | ordinal u32 BE`.
+pub const TOPOLOGY_CHANGES: Keyspace = 0x16;
+/// Which revision of the topology a node has applied, by its id.
+pub const APPLIED_REVISIONS: Keyspace = 0x17;
 
 /// Permissions: every proposal names the revision of the last change here that it was decided on.
 pub const SECURITY: Keyspace = 0x20;
@@ -51,6 +58,23 @@ pub const INDEX_MESSAGE_FROM: u32 = 2;
 pub const INDEX_MESSAGE_TO: u32 = 3;
 /// Index: messages by pair: `escaped from | escaped to | timestamp`.
 pub const INDEX_MESSAGE_PAIR: u32 = 4;
+/// Index: nodes by mesh: `escaped mesh id | name`.
+pub const INDEX_NODE_MESH: u32 = 5;
+/// Index: nodes by region: `escaped region id | name`.
+pub const INDEX_NODE_REGION: u32 = 6;
+/// Index: routes by where they begin: `escaped source id | target id`.
+pub const INDEX_ROUTE_SOURCE: u32 = 7;
+/// Index: routes by where they end: `escaped target id | source id`.
+pub const INDEX_ROUTE_TARGET: u32 = 8;
+
+/// Unique: names of meshes.
+pub const UNIQUE_MESH_NAME: u32 = 1;
+/// Unique: names of regions.
+pub const UNIQUE_REGION_NAME: u32 = 2;
+/// Unique: names of nodes.
+pub const UNIQUE_NODE_NAME: u32 = 3;
+/// Unique: the ends of routes: `escaped source id | target id`.
+pub const UNIQUE_ROUTE_ENDS: u32 = 4;
 
 /// What a keyspace of records is called towards people; `None` if this program does not know it.
 pub fn name(keyspace: Keyspace) -> Option<&'static str> {
@@ -60,6 +84,9 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         NODE_STATE => Some("mesh_node_state"),
         ROUTING_TABLE => Some("mesh_routing_table"),
         RUNTIME_CONFIG => Some("mesh_runtime_config"),
+        TOPOLOGY => Some("mesh_topology"),
+        TOPOLOGY_CHANGES => Some("mesh_topology_changes"),
+        APPLIED_REVISIONS => Some("mesh_applied_revisions"),
         STATE_CHECKS => Some("state_checks"),
         _ => None,
     }

@@ -10,11 +10,21 @@ pub const NODE_STATE: &str = "node state";
 pub const ROUTE: &str = "route";
 /// A runtime configuration value.
 pub const CONFIG: &str = "config";
+/// A mesh.
+pub const MESH: &str = "mesh";
+/// A node of a mesh.
+pub const NODE: &str = "node";
+/// A route between two nodes of a mesh.
+pub const MESH_ROUTE: &str = "mesh route";
+/// A region.
+pub const REGION: &str = "region";
+/// Which node of a mesh a storage node belongs to.
+pub const LOCAL_IDENTITY: &str = "local identity";
 /// Whatever this program has no name for.
 pub const ITEM: &str = "item";
 
 /// The constant that equals `name`; [`ITEM`] if there is none.
 pub fn known(name: &str) -> &'static str {
-    let all = [MESSAGE, STATE, NODE_STATE, ROUTE, CONFIG];
+    let all = [MESSAGE, STATE, NODE_STATE, ROUTE, CONFIG, MESH, NODE, MESH_ROUTE, REGION, LOCAL_IDENTITY];
     all.into_iter().find(|kind| *kind == name).unwrap_or(ITEM)
 }

@@ -10,6 +10,7 @@ pub mod proposal;
 pub mod read;
 pub mod record;
 pub mod session;
+pub mod topology;
 pub mod transaction;
 
 pub use key::{Key, ScopeId};

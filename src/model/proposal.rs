@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ScopeId,
+    session::Attempt,
     transaction::{Compare, Transaction},
 };
 
@@ -51,6 +52,13 @@ pub struct Call {
     pub sequence: u64,
     /// All calls below this have been answered: their outcomes may go.
     pub answered_below: u64,
+}
+
+impl From<Attempt> for Call {
+    fn from(attempt: Attempt) -> Self {
+        let Attempt { session, sequence, answered_below, attempt: _ } = attempt;
+        Self { session, sequence, answered_below }
+    }
 }
 
 /// What is to be done. Frozen: grows at the end only.

@@ -16,6 +16,7 @@ mod read;
 pub mod recover;
 mod repair;
 mod space;
+mod standing;
 mod start;
 mod status;
 
@@ -28,6 +29,7 @@ use arc_swap::ArcSwapOption;
 use tokio::{task::JoinHandle, time::Instant};
 
 pub use fault::Faults;
+pub use standing::Decide;
 pub use start::{Parts, Running, start};
 pub use status::{MemberStatus, Status};
 
@@ -39,7 +41,7 @@ use self::{
 };
 use crate::{
     environment::{
-        Environment,
+        Environment, executor,
         sabotage::{self, Sabotage},
     },
     error::{Error, Result},
@@ -255,13 +257,49 @@ impl Node {
         check_size(&transaction)?;
         let security_revision = shared.machine.progress().borrow().security_revision;
         let guards = Guards { security_revision, ..guards };
-        let call = attempt.map(|attempt| Call {
-            session: attempt.session,
-            sequence: attempt.sequence,
-            answered_below: attempt.answered_below,
-        });
+        let call = attempt.map(Call::from);
         let action = Action::Transact(transaction);
         shared.propose(Proposal { principal, call, guards, action }, deadline).await
+    }
+
+    /// Closes a session call with a refusal that a layer has made, unless an earlier attempt of it was executed: then its
+    /// outcome. Errors: those of [`Node::propose`].
+    pub async fn refuse(
+        &self,
+        principal: String,
+        attempt: Attempt,
+        reason: String,
+        deadline: Instant,
+    ) -> Result<Outcome> {
+        let security_revision = self.shared.machine.progress().borrow().security_revision;
+        let guards = Guards { security_revision, ..Guards::default() };
+        let proposal = Proposal { principal, call: Some(attempt.into()), guards, action: Action::Refuse { reason } };
+        self.shared.propose(proposal, deadline).await
+    }
+
+    /// Waits for a state behind `revision`: the revision then. Errors: `Unavailable` when the node stops.
+    pub async fn changed_since(&self, revision: u64) -> Result<u64> {
+        let mut progress = self.shared.machine.progress();
+        let newer = progress.wait_for(|progress| progress.revision > revision).await;
+        let stopping = |_| Error::Unavailable { reason: "the node is stopping".into(), leader: None };
+        newer.map(|progress| progress.revision).map_err(stopping)
+    }
+
+    /// Milliseconds since 1970, and chance: what new ids are made of.
+    pub fn id_parts(&self) -> (u64, u128) {
+        let clock = &self.shared.environment.clock;
+        (clock.wall_ms(), clock.random())
+    }
+
+    /// Does work that takes long on a thread of its own. Errors: `Unexpected` if it panicked.
+    pub async fn run_blocking<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let threads = self.shared.environment.executor.as_ref();
+        let done = executor::run_blocking(threads, name, move || Ok(work())).await;
+        done.map_err(|fault| Error::Unexpected(fault.to_string()))
     }
 
     /// Opens a session that lives for `ttl_ms` without a call: its id.

@@ -11,6 +11,7 @@
 
 pub mod convert;
 pub mod status;
+pub mod topology;
 mod transaction;
 
 pub use status::{error_from_status, status_from_error};

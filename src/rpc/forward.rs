@@ -59,7 +59,7 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-meshstore-forwarded");
 const FRAME_BYTES: usize = 5;
 
 /// The methods that only a leader can serve.
-const WRITES: [&str; 14] = [
+const WRITES: [&str; 32] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     "/meshstore.v1.Mesh/PutState",
@@ -71,6 +71,24 @@ const WRITES: [&str; 14] = [
     "/meshstore.v1.Mesh/SaveConfig",
     "/meshstore.v1.Mesh/DeleteConfig",
     "/meshstore.v1.Mesh/Transact",
+    "/meshstore.v1.Topology/SeedMesh",
+    "/meshstore.v1.Topology/JoinMesh",
+    "/meshstore.v1.Topology/LeaveMesh",
+    "/meshstore.v1.Topology/EvictNode",
+    "/meshstore.v1.Topology/ModifyMesh",
+    "/meshstore.v1.Topology/DeleteMesh",
+    "/meshstore.v1.Topology/ModifyNode",
+    "/meshstore.v1.Topology/AddRoute",
+    "/meshstore.v1.Topology/ModifyRoute",
+    "/meshstore.v1.Topology/DeleteRoute",
+    "/meshstore.v1.Topology/AddRegion",
+    "/meshstore.v1.Topology/ModifyRegion",
+    "/meshstore.v1.Topology/DeleteRegion",
+    "/meshstore.v1.Topology/Apply",
+    "/meshstore.v1.Topology/Confirm",
+    "/meshstore.v1.Topology/Rollback",
+    "/meshstore.v1.Topology/SetLocalIdentity",
+    "/meshstore.v1.Topology/ReportApplied",
     "/meshstore.v1.Session/OpenSession",
     "/meshstore.v1.Session/KeepSession",
     "/meshstore.v1.Session/CloseSession",

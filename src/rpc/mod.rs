@@ -11,8 +11,10 @@
 mod cluster;
 pub mod forward;
 pub mod http;
+mod join_key;
 mod mesh;
 mod session;
+mod topology;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -28,7 +30,10 @@ use crate::{
     node::{self, Node},
     proto::{
         convert::read_header,
-        v1::{self, cluster_server::ClusterServer, mesh_server::MeshServer, session_server::SessionServer},
+        v1::{
+            self, cluster_server::ClusterServer, mesh_server::MeshServer, session_server::SessionServer,
+            topology_server::TopologyServer,
+        },
     },
     state::View,
 };
@@ -53,13 +58,16 @@ pub fn routes(node: Arc<Node>) -> Routes {
     let mesh = MeshServer::new(mesh::Mesh::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    let topology = TopologyServer::new(topology::Topology::new(Arc::clone(&node)))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let session = SessionServer::new(session::Session::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let cluster = ClusterServer::new(cluster::Cluster::new(node))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    Routes::new(mesh).add_service(session).add_service(cluster).prepare()
+    Routes::new(mesh).add_service(topology).add_service(session).add_service(cluster).prepare()
 }
 
 /// The same services for the peer listener: calls that other nodes pass on.
@@ -142,8 +150,9 @@ impl Call {
     /// is the one that led.
     async fn decide(self, node: &Node, attempt: Option<v1::Attempt>, write: Write) -> Result<Decided> {
         let attempt = attempt.map(Attempt::try_from).transpose()?;
-        let Write { transaction, meaning } = write;
-        let request = node::Request { principal: self.principal, attempt, guards: Guards::default(), transaction };
+        let Write { transaction, guards: compares, meaning } = write;
+        let guards = Guards { compares, ..Guards::default() };
+        let request = node::Request { principal: self.principal, attempt, guards, transaction };
         let outcome = node.propose(request, self.deadline).await?;
         meaning.of(outcome, attempt.map(|attempt| attempt.session))
     }

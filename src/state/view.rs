@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::stored;
+use super::{derived, stored};
 use crate::{
     error::{Fault, Result},
     model::{
@@ -88,6 +88,13 @@ impl View {
             entries.push(IndexEntry { entry_key, record_key, position: position.clone(), payload });
         }
         Ok(entries)
+    }
+
+    /// The record that owns a unique entry.
+    pub fn owner(&self, index: u32, entry_key: &[u8]) -> Result<Option<Key>> {
+        let Some(slot) = self.source.get(&derived::unique_slot(index, entry_key))? else { return Ok(None) };
+        let malformed = || self.source.fault(Fault::new(format!("unique index {index} holds a malformed entry")));
+        derived::parse_unique_owner(&slot).ok_or_else(malformed).map(Some)
     }
 
     /// Reports that what is stored cannot be, and answers what the reader is told.

@@ -63,6 +63,14 @@ pub enum Kind {
     Message = 48,
     /// A page cursor.
     Cursor = 49,
+    /// A mesh, node, route or region.
+    TopologyItem = 50,
+    /// Whether a change of the topology waits to be confirmed.
+    TopologyHead = 51,
+    /// An entry of the topology's history.
+    TopologyChange = 52,
+    /// The revision of the topology that a node has applied.
+    AppliedRevision = 53,
 }
 
 /// Why bytes are not what they should be.

@@ -28,6 +28,7 @@ mod recording;
 mod registers;
 mod sessions;
 mod sets;
+mod topology;
 
 use history::{Operation, Verdict};
 use rand::{SeedableRng, rngs::StdRng};

@@ -10,13 +10,18 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
 use bytes::Bytes;
 use meshstore::{
+    layers::topology::{self, Draft, applied, change},
     model::{
         Entry, Key, OperationResult, Outcome, Record, Reference, ReferenceMode, Refusal, ScopeId, keyspace,
         proposal::{Action, Batch, Call, Guards, Proposal},
+        topology::{
+            Cause, ItemKind, JoinPolicy, MeshChange, NodeChange, NodeSpec, Note, RegionChange, RouteChange, RouteSpec,
+            Spec, Status,
+        },
         transaction::{Compare, NumberField, Operation, Put, Relation, ScopeField, ScopeSettings, Transaction},
     },
     raft::checks::{Check, Checks},
-    state::{Meta, scope, stored},
+    state::{Meta, View, scope, stored, view},
     storage::codec::{self, Kind},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -412,6 +417,75 @@ fn the_stored_pairs_at_the_end_of_a_history() {
         golden.pin(&key.escape_ascii().to_string().replace(": ", ":\\x20"), value);
     }
     assert_eq!(golden.lines.len(), store.pairs.0.len(), "pairs are missing");
+}
+
+/// A store with nothing in it.
+struct Nothing;
+
+impl view::Source for Nothing {
+    fn get(&self, _: &[u8]) -> meshstore::Result<Option<Bytes>> {
+        Ok(None)
+    }
+
+    fn range(&self, _: &[u8], _: Option<&[u8]>, _: usize) -> meshstore::Result<Vec<(Bytes, Bytes)>> {
+        Ok(vec![])
+    }
+
+    fn fault(&self, fault: meshstore::error::Fault) -> meshstore::Error {
+        panic!("{fault}")
+    }
+}
+
+struct FixedIds(u8);
+
+impl change::Ids for FixedIds {
+    fn next(&mut self, kind: ItemKind) -> String {
+        self.0 += 1;
+        format!("{}_01ARZ3NDEKTSV4RRFFQ69G5F{:02}", kind.prefix(), self.0)
+    }
+}
+
+/// What the topology layer writes: items, their entries and references, the head, the history.
+#[test]
+fn the_topology() {
+    let mut golden = Golden::open("topology");
+    let view = View::new(9, Box::new(Nothing));
+    let spec = Spec {
+        mesh: "lab".into(),
+        mesh_change: MeshChange { join_key_hash: Some("hash".into()), ..MeshChange::default() },
+        regions: vec![("north".into(), RegionChange { latitude: Some(59.5), ..RegionChange::default() })],
+        nodes: ["a", "b"]
+            .map(|name| NodeSpec {
+                name: name.into(),
+                region: Some("north".into()),
+                change: NodeChange { ip_address: Some("10.0.0.1".into()), ..NodeChange::default() },
+            })
+            .into(),
+        routes: vec![RouteSpec {
+            source: "a".into(),
+            target: "b".into(),
+            change: RouteChange { latency: Some(1.25), ..RouteChange::default() },
+        }],
+    };
+    let mut draft = Draft::open(&view).unwrap();
+    topology::apply(&mut draft, &mut FixedIds(9), spec).unwrap();
+    let note = Note { author: "ops".into(), reason: "why not".into() };
+    let write = draft.finish(note, Cause::ApplyUnconfirmed(60_000)).unwrap().unwrap();
+    golden.pin("transaction", &codec::encode_payload(&(write.transaction, write.guards)));
+    let node = "node_01ARZ3NDEKTSV4RRFFQ69G5F12";
+    let report = applied::report(node, 300).unwrap().transaction;
+    golden.pin("applied revision", &codec::encode_payload(&report));
+    let identity = applied::set_local_identity(3, node).unwrap().transaction;
+    golden.pin("local identity", &codec::encode_payload(&identity));
+    for status in Status::ALL {
+        golden.pin(status.name(), &codec::encode_payload(status));
+    }
+    for cause in [Cause::Edit, Cause::Apply, Cause::Confirm(2), Cause::Rollback(3), Cause::Unconfirmed(4)] {
+        golden.pin(&format!("{cause:?}"), &codec::encode_payload(&cause));
+    }
+    for policy in JoinPolicy::ALL {
+        golden.pin(policy.name(), &codec::encode_payload(&policy));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub const DEPTH: usize = 64;
 
 /// That a text is exactly one JSON value within the limits. Errors: `InvalidArgument` naming `field`.
 pub fn check(field: &str, text: &str) -> Result<()> {
-    super::check_size(field, text.len())?;
+    crate::layers::check::check_size(field, text.len())?;
     if depth(text) > DEPTH {
         return Err(Error::invalid(field, "", format!("must not be nested deeper than {DEPTH} levels")));
     }

@@ -12,16 +12,15 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    check_name, check_size,
-    list::{Range, Walk},
-    stored,
-    table::Table,
-};
+use super::table::Table;
 use crate::{
     Result,
     error::Fault,
-    layers::Write,
+    layers::{
+        Write,
+        check::{check_name, check_size, stored},
+        list::{Range, Walk},
+    },
     limits,
     model::{
         Entry, Key, Record,

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 
-use super::{
-    check_size, stored,
-    table::{List, Table},
-};
+use super::table::{List, Table};
 use crate::{
     Result,
-    layers::Write,
+    layers::{
+        Write,
+        check::{check_size, stored},
+    },
     limits,
     model::{
         Key, keyspace, kind,

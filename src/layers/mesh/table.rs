@@ -2,15 +2,14 @@
 
 use bytes::Bytes;
 
-use super::{
-    check_name,
-    list::{Range, Walk},
-    stored,
-};
 use crate::{
     Error, Result,
     error::Fault,
-    layers::Write,
+    layers::{
+        Write,
+        check::{check_name, stored},
+        list::{Range, Walk},
+    },
     limits,
     model::{
         Key, Record, ScopeId,

@@ -15,11 +15,11 @@ use crate::{
 
 /// Stored pairs.
 #[derive(Clone, Default)]
-pub(super) struct Pairs(BTreeMap<Bytes, Bytes>);
+pub(in crate::layers) struct Pairs(BTreeMap<Bytes, Bytes>);
 
 impl Pairs {
     /// Lays out what the write puts.
-    pub(super) fn put(&mut self, write: Write) {
+    pub(in crate::layers) fn put(&mut self, write: Write) {
         for operation in write.transaction.then {
             let Operation::Put { key, put } = operation else { panic!("not a put") };
             for entry in &put.entries {
@@ -45,7 +45,7 @@ impl Pairs {
     }
 
     /// A view of the pairs that calls itself `revision`.
-    pub(super) fn view(&self, revision: u64) -> View {
+    pub(in crate::layers) fn view(&self, revision: u64) -> View {
         View::new(revision, Box::new(self.clone()))
     }
 }

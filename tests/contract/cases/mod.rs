@@ -8,6 +8,7 @@ mod reads;
 mod sessions;
 mod status;
 mod tables;
+mod topology;
 mod transactions;
 
 use std::{
@@ -89,6 +90,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
         tables::one_name_is_another_record_in_each_table,
         tables::a_cursor_of_another_table_is_refused,
     ];
+    all.extend(topology());
     of_tables!(all: [State, NodeState, Route, Config] [
         tables::what_is_stored_is_read_back,
         tables::an_upsert_keeps_the_creation,
@@ -109,6 +111,28 @@ pub fn all() -> Vec<(&'static str, Case)> {
         json::depth_is_bounded,
     ]);
     all
+}
+
+/// Those of the definition of meshes.
+fn topology() -> Vec<(&'static str, Case)> {
+    cases![
+        topology::a_seeded_mesh_has_the_defaults_of_the_tables,
+        topology::names_are_unique_and_nothing_changes_if_one_is_taken,
+        topology::who_may_join_is_the_mesh_s_to_say,
+        topology::routes_connect_nodes_of_one_mesh_once,
+        topology::a_node_that_goes_takes_its_routes_along,
+        topology::a_region_that_goes_leaves_its_nodes,
+        topology::nodes_are_checked,
+        topology::a_whole_mesh_is_applied_as_one_change,
+        topology::what_is_wrong_in_a_specification_is_named_with_its_place,
+        topology::a_rollback_restores_exactly,
+        topology::an_unconfirmed_change_is_rolled_back,
+        topology::while_a_change_waits_others_are_refused,
+        topology::who_has_applied_a_revision_is_known,
+        topology::a_storage_node_knows_whom_it_serves,
+        topology::a_repeated_attempt_founds_one_mesh,
+        topology::conflicting_changes_leave_no_dangling_route,
+    ]
 }
 
 /// A name that no other case and no other run uses, so that cases can share a cluster.

@@ -7,7 +7,8 @@
 //!
 //! A file for each kind of history: `linearizable` (registers, one key at a time), `set`, `append` (transactions over
 //! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry`
-//! (sessions that end), `freshness` (reads of all modes). Each holds the calls, the replies,
+//! (sessions that end), `freshness` (reads of all modes), `topology` (changes with
+//! their reasons). Each holds the calls, the replies,
 //! and `check`. A checker that gives up says [`Verdict::Unknown`], which counts as failed.
 
 #![allow(
@@ -27,6 +28,7 @@ pub mod linearizable;
 pub mod messages;
 pub mod session;
 pub mod set;
+pub mod topology;
 
 use std::{
     fmt::{self, Debug, Write as _},

@@ -15,6 +15,7 @@ mod messages;
 mod register;
 mod session;
 mod set;
+mod topology;
 mod wire;
 
 use std::{
@@ -131,6 +132,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<session::Sessions>::default(),
         Arc::<freshness::Freshness>::default(),
         Arc::<expiry::Expiry>::default(),
+        Arc::<topology::Topology>::default(),
     ]
 }
 

@@ -166,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::{config, message, route, state, testing::Pairs},
+        super::mesh::{config, message, route, state, testing::Pairs},
         *,
     };
     use crate::model::mesh::{Message, MessageFilter};
@@ -286,8 +286,8 @@ mod tests {
         let others = [
             state::list("k", &request).map(|_| ()),
             route::list("", &request).map(|_| ()),
-            super::super::node_state::list(&request).map(|_| ()),
-            super::super::message::list(&Default::default(), &request).map(|_| ()),
+            super::super::mesh::node_state::list(&request).map(|_| ()),
+            super::super::mesh::message::list(&Default::default(), &request).map(|_| ()),
         ];
         for other in others {
             let Err(Error::InvalidArgument { rule, .. }) = other else { panic!("{other:?}") };

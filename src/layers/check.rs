@@ -1,0 +1,36 @@
+//! What layers check of any name or value, and what they say of any record.
+
+use crate::{
+    Error, Result, limits,
+    model::{Record, mesh::Stored},
+};
+
+/// A name of at most `most` bytes. Errors: `InvalidArgument` naming `field`.
+pub(super) fn check_name(field: &str, name: &str, most: usize) -> Result<()> {
+    match name.len() {
+        0 => Err(Error::invalid(field, "", "must not be empty")),
+        length if length > most => Err(too_long(field, name, length, most)),
+        _ => Ok(()),
+    }
+}
+
+/// A value. Errors: `InvalidArgument` naming `field`.
+pub(super) fn check_size(field: &str, bytes: usize) -> Result<()> {
+    if bytes > limits::VALUE_BYTES { Err(too_long(field, "", bytes, limits::VALUE_BYTES)) } else { Ok(()) }
+}
+
+fn too_long(field: &str, value: &str, bytes: usize, most: usize) -> Error {
+    Error::invalid(field, value, format!("must be at most {most} bytes long, is {bytes}"))
+}
+
+/// A value with what the record says of it.
+pub(super) fn stored<T>(record: &Record, value: T) -> Stored<T> {
+    Stored {
+        value,
+        created_at_ms: record.created_at_ms,
+        updated_at_ms: record.updated_at_ms,
+        create_revision: record.create_revision,
+        mod_revision: record.mod_revision,
+        version: record.version,
+    }
+}

@@ -1,7 +1,12 @@
 //! Runs and bases: whatever is done to a file, its reader refuses it or gives back what was written; and of chunks
 //! that carry a right checksum it takes exactly those whose pairs are whole and in order.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use meshstore::{
@@ -15,6 +20,7 @@ use meshstore::{
     },
 };
 use xxhash_rust::xxh3::Xxh3;
+use zstd::bulk::Compressor;
 
 use super::{input::Input, sim_disk::SimDisk};
 
@@ -64,27 +70,56 @@ fn pairs(kind: FileKind, input: &mut Input<'_>) -> BTreeMap<Bytes, Option<Bytes>
     pairs
 }
 
+/// A file, and what is in it.
+struct Written {
+    bytes: Vec<u8>,
+    holds: (Header, Pairs),
+}
+
+impl Written {
+    fn new(input: &mut Input<'_>) -> Self {
+        let kind = kind(input);
+        let checkpoint = checkpoint(input.bytes(20));
+        let pairs = pairs(kind, input);
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::new(kind, CLUSTER, &checkpoint, &mut bytes).expect("it can be encoded");
+        for (key, value) in &pairs {
+            encoder.push(key, value.as_deref(), &mut bytes).expect("it can be encoded");
+        }
+        encoder.finish(&mut bytes).expect("it can be encoded");
+        let holds = (Header { kind, cluster: CLUSTER, checkpoint }, pairs.into_iter().collect());
+        Self { bytes, holds }
+    }
+
+    /// One of a few that are made once: making one takes longer than reading it.
+    fn ready(at: usize) -> &'static Self {
+        static READY: OnceLock<Vec<Written>> = OnceLock::new();
+        let ready = READY.get_or_init(|| {
+            let bytes = |file: u8| (0..=255u8).map(|at| at.wrapping_mul(file * 2 + 1) ^ file).collect::<Vec<u8>>();
+            (0..16).map(|file| Self::new(&mut Input::new(&bytes(file)))).collect()
+        });
+        &ready[at % ready.len()]
+    }
+}
+
 /// Damage of any kind: what is read without an error is what was written, all of it.
 fn damaged(input: &mut Input<'_>) {
-    let kind = kind(input);
-    let checkpoint = checkpoint(input.bytes(20));
-    let pairs = pairs(kind, input);
-    let mut written = Vec::new();
-    let mut encoder = Encoder::new(kind, CLUSTER, &checkpoint, &mut written).expect("it can be encoded");
-    for (key, value) in &pairs {
-        encoder.push(key, value.as_deref(), &mut written).expect("it can be encoded");
-    }
-    encoder.finish(&mut written).expect("it can be encoded");
-    let expected = (Header { kind, cluster: CLUSTER, checkpoint }, pairs.into_iter().collect::<Pairs>());
-
+    let choice = input.byte();
+    let fresh;
+    let Written { bytes: written, holds } = if choice < 250 {
+        Written::ready(usize::from(choice))
+    } else {
+        fresh = Written::new(input);
+        &fresh
+    };
     let mut bytes = written.clone();
     for _ in 0..3 {
         damage(&mut bytes, input);
     }
     match read(&bytes) {
-        Ok(read) => assert!(read == expected, "damage was read over: {read:?}"),
+        Ok(read) => assert!(read == *holds, "damage was read over: {read:?}"),
         Err(fault) => {
-            assert!(bytes != written, "what was written cannot be read: {fault}");
+            assert!(bytes != *written, "what was written cannot be read: {fault}");
             assert!(fault.to_string().contains("offset"), "no offset: {fault}");
         }
     }
@@ -121,10 +156,10 @@ fn header(input: &mut Input<'_>) {
     }
     let kind = kind(input);
     let claimed = input.number();
-    let compressed = input.flag();
+    let whole = input.flag();
     let meta = input.rest();
     let meta_bytes = if claimed == 0 { meta.len() as u64 } else { claimed };
-    let stored = if compressed { zstd::bulk::compress(meta, 1).expect("it compresses") } else { meta.to_vec() };
+    let stored = if whole { compressed(meta) } else { meta.to_vec() };
     let Checkpoint { position, revision, apply_version, state_hash, membership, .. } = checkpoint(meta);
     let payload = codec::encode_payload(&(
         (kind, CLUSTER, position, revision, apply_version, state_hash),
@@ -135,11 +170,11 @@ fn header(input: &mut Input<'_>) {
         Ok((header, pairs)) => {
             assert!(pairs.is_empty());
             assert_eq!(header.checkpoint.meta.len() as u64, meta_bytes);
-            if compressed {
+            if whole {
                 assert_eq!(header, Header { kind, cluster: CLUSTER, checkpoint: checkpoint(meta) });
             }
         }
-        Err(fault) => assert!(!compressed || meta_bytes != meta.len() as u64, "{fault}"),
+        Err(fault) => assert!(!whole || meta_bytes != meta.len() as u64, "{fault}"),
     }
 }
 
@@ -147,7 +182,7 @@ fn header(input: &mut Input<'_>) {
 fn chunks(input: &mut Input<'_>) {
     let kind = kind(input);
     let mut file = Vec::new();
-    drop(Encoder::new(kind, CLUSTER, &checkpoint(b"meta"), &mut file).expect("it can be encoded"));
+    file.extend_from_slice(front(kind));
     let header = codec::open(&file, Kind::FileHeader, 1).expect("a header").payload.to_vec();
     let (lie, garbled) = (input.byte(), input.byte());
     let mut raws = Vec::new();
@@ -156,7 +191,7 @@ fn chunks(input: &mut Input<'_>) {
     }
     for (number, raw) in raws.iter().enumerate() {
         let mut payload = u32::try_from(raw.len()).expect("small").to_le_bytes().to_vec();
-        payload.extend(zstd::bulk::compress(raw, 1).expect("it compresses"));
+        payload.extend(compressed(raw));
         if garbled == 1 + u8::try_from(number).expect("few") {
             let at = usize::from(lie) % payload.len();
             payload[at] ^= 1 << (lie % 8);
@@ -182,6 +217,26 @@ fn chunks(input: &mut Input<'_>) {
             assert!((1..=raws.len()).contains(&usize::from(garbled)), "what is a file is refused: {fault}");
         }
     }
+}
+
+/// The header of a file of a kind.
+fn front(kind: FileKind) -> &'static [u8] {
+    static FRONTS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    let [run, base] = FRONTS.get_or_init(|| {
+        [FileKind::Run, FileKind::Base].map(|kind| {
+            let mut front = Vec::new();
+            drop(Encoder::new(kind, CLUSTER, &checkpoint(b"meta"), &mut front).expect("it can be encoded"));
+            front
+        })
+    });
+    if kind == FileKind::Run { run } else { base }
+}
+
+fn compressed(raw: &[u8]) -> Vec<u8> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Compressor<'static>> = RefCell::new(Compressor::new(1).expect("zstd works"));
+    }
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(raw).expect("it compresses"))
 }
 
 /// The raw bytes of a chunk: pairs as they should be, with something else among them now and then.

@@ -29,8 +29,11 @@ mod sim_disk;
 #[path = "../../tests/state/store.rs"]
 mod store;
 
-/// All targets, by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target: its name, and what runs a case.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
     ("apply", apply::run),
     ("config", config::run),
     ("envelope", envelope::run),

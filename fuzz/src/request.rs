@@ -3,7 +3,11 @@
 //!
 //! The first byte chooses the call, the rest is its request (or what it is about).
 
-use std::{fmt::Debug, sync::OnceLock, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -254,7 +258,7 @@ fn decide(write: Result<Write>) -> Result<(Decided, View)> {
     let Write { transaction, meaning } = write?;
     let bytes = codec::encode_payload(&transaction).len();
     assert!(bytes <= limits::CLIENT_DECODE_BYTES * 2, "a transaction of {bytes} bytes");
-    let mut world = fixture().clone();
+    let mut world = small().clone();
     let outcome = world.apply(Action::Transact(transaction));
     assert!(matches!(outcome, Outcome::Applied { .. }), "what a layer made was refused: {outcome:?}");
     Ok((meaning.of(outcome, None)?, world.view()))
@@ -397,7 +401,7 @@ fn forged_cursor(input: &mut Input<'_>) {
 
 /// A stored message whose bytes are not what was written is a broken node, and no panic.
 fn stored_message(payload: &[u8]) {
-    let mut world = fixture().clone();
+    let mut world = small().clone();
     let mut put = message::store(Message { id: "x".into(), from: "f".into(), to: "t".into(), ..Message::default() })
         .expect("it is valid");
     for operation in &mut put.transaction.then {
@@ -459,10 +463,10 @@ const NAMES: &[&str] =
     &["a", "ab", "a/", "a\0", "a\0b", "b", "\u{1}", "\u{7f}", "ÿ", "\u{10ffff}", "\u{10ffff}x", "\0"];
 const TIMES: &[i64] = &[i64::MIN, -256, -1, 0, 1, 255, 256, i64::MAX];
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct World {
     state: State,
-    pairs: Pairs,
+    pairs: Arc<Pairs>,
 }
 
 fn stored() -> Vec<Message> {
@@ -489,30 +493,38 @@ fn selected(filter: &MessageFilter) -> Vec<Message> {
     selected
 }
 
+/// What lists are read from, and single records.
 fn fixture() -> &'static World {
     static FIXTURE: OnceLock<World> = OnceLock::new();
-    FIXTURE.get_or_init(|| {
-        let mut world = World { state: State::default(), pairs: Pairs::default() };
-        let mut writes: Vec<Write> =
-            stored().into_iter().map(|message| message::store(message).expect("valid")).collect();
-        for name in NAMES {
-            writes.push(state::put(name, Bytes::from_static(b"v")).expect("valid"));
-            writes.push(node_state::save(name, "1".into()).expect("valid"));
-            writes.push(route::save(name, "2".into()).expect("valid"));
-            writes.push(config::save(name, "3".into()).expect("valid"));
-        }
-        for write in writes {
-            world.apply(Action::Transact(write.transaction));
-        }
-        world
-    })
+    FIXTURE.get_or_init(|| World::with(stored(), NAMES))
+}
+
+/// What is written to: less, because it is copied and audited for every write.
+fn small() -> &'static World {
+    static SMALL: OnceLock<World> = OnceLock::new();
+    SMALL.get_or_init(|| World::with(stored().into_iter().take(2).collect(), &["a"]))
 }
 
 impl World {
+    fn with(messages: Vec<Message>, names: &[&str]) -> Self {
+        let mut writes: Vec<Result<Write>> = messages.into_iter().map(message::store).collect();
+        for name in names {
+            writes.push(state::put(name, Bytes::from_static(b"v")));
+            writes.push(node_state::save(name, "1".into()));
+            writes.push(route::save(name, "2".into()));
+            writes.push(config::save(name, "3".into()));
+        }
+        let mut world = Self::default();
+        for write in writes {
+            world.apply(Action::Transact(write.expect("it is valid").transaction));
+        }
+        world
+    }
+
     fn apply(&mut self, action: Action) -> Outcome {
         let proposal = Proposal { principal: "p".into(), call: None, guards: Guards::default(), action };
         let batch = logged(&Batch { log_time_ms: 1, wall_ms: 2, proposals: vec![proposal] });
-        let applied = self.state.apply(&mut self.pairs, &batch).expect("no proposal breaks a node");
+        let applied = self.state.apply(Arc::make_mut(&mut self.pairs), &batch).expect("no proposal breaks a node");
         self.pairs.audit(self.state.meta());
         applied.outcomes.into_iter().next().expect("one outcome for one proposal")
     }
@@ -522,11 +534,11 @@ impl World {
     }
 
     fn view(&self) -> View {
-        View::new(self.revision(), Box::new(Shown(self.pairs.clone())))
+        View::new(self.revision(), Box::new(Shown(Arc::clone(&self.pairs))))
     }
 }
 
-struct Shown(Pairs);
+struct Shown(Arc<Pairs>);
 
 impl Source for Shown {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {

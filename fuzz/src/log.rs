@@ -310,6 +310,12 @@ fn batches(segment: &[u8]) -> Vec<(usize, usize)> {
     }
 }
 
+/// Up to where a header or marker of a valid segment says that the segment was synced.
+fn synced(segment: &[u8], place: usize) -> usize {
+    let payload = place + HEADER_BYTES;
+    usize::try_from(number(&segment[payload + 48..payload + 56])).expect("it fits")
+}
+
 fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
 }
@@ -398,7 +404,6 @@ fn verdict(built: &Built, paths: &[PathBuf], before: &[Vec<u8>], now: &[Vec<u8>]
         let all = batches(before);
         for (at, (place, end)) in all.iter().enumerate() {
             let records = place + BATCH_BYTES;
-            let vouched = !last || all[at + 1..].iter().any(|(place, _)| !changed(*place, place + BATCH_BYTES));
             let bad = if changed(*place, records) {
                 Some((*place, records))
             } else {
@@ -411,6 +416,9 @@ fn verdict(built: &Built, paths: &[PathBuf], before: &[Vec<u8>], now: &[Vec<u8>]
             if codec::open_any(&now[bad..]).is_ok() {
                 return Verdict::Unclear;
             }
+            // A marker does not vouch for the committed position, which is written with it.
+            let vouches = |place: usize| !changed(place, place + BATCH_BYTES) && synced(before, place) > bad;
+            let vouched = !last || all[at + 1..].iter().any(|(place, _)| vouches(*place));
             if vouched || !torn(now, bad, extent) {
                 return Verdict::Damage;
             }

@@ -116,6 +116,11 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Whether it can have come to be: the end of the log is never before what is purged.
+    pub(super) fn is_sound(&self) -> bool {
+        index_of(self.purged) <= index_of(self.last)
+    }
+
     /// The index that the next entry has to have; `None` if the log never held one, and any will do.
     pub(super) fn next_index(&self) -> Option<u64> {
         self.last.map(|last| last.index.saturating_add(1))
@@ -126,6 +131,9 @@ impl Checkpoint {
         if self.next_index().is_some_and(|next| next != entry.index) {
             let last = self.last.unwrap_or_default();
             return Err(format!("entry {entry} cannot follow {last}"));
+        }
+        if entry.index == u64::MAX {
+            return Err(format!("entry {entry} cannot be: no other could follow it"));
         }
         self.last = Some(entry);
         Ok(())

@@ -158,7 +158,8 @@ impl Run {
         let length = codec::sealed_len(&header).ok_or_else(|| self.damaged(last, "no entry begins here"))?;
         let bytes = self.bytes(u64::from(first), (last - first) as usize + length)?;
         let mut entries: Vec<LogEntry> = Vec::with_capacity(self.offsets.len());
-        for (index, &offset) in (self.first..).zip(&self.offsets) {
+        // The offsets first: behind the last of them there may be no further index.
+        for (&offset, index) in self.offsets.iter().zip(self.first..) {
             let at = (offset - first) as usize;
             let end = bytes.get(at..).and_then(codec::sealed_len).map(|length| at.saturating_add(length));
             let Some(end) = end.filter(|end| *end <= bytes.len()) else {

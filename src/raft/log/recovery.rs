@@ -73,7 +73,7 @@ pub(super) fn recover(environment: &Environment, directory: &Path, options: Opti
     let Some(((oldest, _), (newest, _))) = segments.first().cloned().zip(segments.last().cloned()) else {
         return begin(environment, directory, options);
     };
-    for (expected, (found, path)) in (oldest..).zip(&segments) {
+    for ((found, path), expected) in segments.iter().zip(oldest..) {
         if expected != *found {
             let what = if *found < expected { "there twice" } else { "missing" };
             return Err(Fault::new(format!("log segment {expected:08} is {what} before {}", path.display())));
@@ -170,6 +170,9 @@ impl Replay {
         if *self.log.get_or_insert(header.log) != header.log {
             return Err(Fault::damaged(&opened.path, 0, "it belongs to another log"));
         }
+        if !header.checkpoint.is_sound() {
+            return Err(Fault::damaged(&opened.path, 0, "its header says that the log ends before what is purged"));
+        }
         if self.index.segments() == 0 {
             self.checkpoint = header.checkpoint;
             self.gone = index_of(header.checkpoint.last);
@@ -237,20 +240,43 @@ impl Replay {
         } else if envelope.kind == Kind::LogCommitted as u8 {
             self.checkpoint.committed = Some(codec::decode_payload(payload).map_err(text)?);
         } else if envelope.kind == Kind::LogTruncate as u8 {
-            self.checkpoint.truncate(codec::decode_payload::<Option<Position>>(payload).map_err(text)?);
-            let last = index_of(self.checkpoint.last);
-            self.gone = self.gone.min(last);
-            self.index.truncate(last);
-            self.terms.truncate(last);
+            self.truncate(codec::decode_payload(payload).map_err(text)?)?;
         } else if envelope.kind == Kind::LogPurge as u8 {
-            let upto: Position = codec::decode_payload(payload).map_err(text)?;
-            self.checkpoint.purge(upto);
-            self.index.purge(upto.index);
-            self.terms.purge(upto.index, index_of(self.checkpoint.last));
+            self.purge(codec::decode_payload(payload).map_err(text)?)?;
         } else {
             return Err(format!("a record of kind {} does not belong into a batch", envelope.kind));
         }
         Ok(())
+    }
+
+    fn truncate(&mut self, after: Option<Position>) -> Result<(), String> {
+        self.checkpoint.truncate(after);
+        let last = index_of(self.checkpoint.last);
+        if let Some(kept) = self.checkpoint.last.filter(|_| last > index_of(self.checkpoint.purged))
+            && !self.is_there(kept.index)
+        {
+            return Err(format!("it voids the entries behind {kept}, which is not there"));
+        }
+        self.gone = self.gone.min(last);
+        self.index.truncate(last);
+        self.terms.truncate(last);
+        Ok(())
+    }
+
+    fn purge(&mut self, upto: Position) -> Result<(), String> {
+        self.checkpoint.purge(upto);
+        let (purged, last) = (index_of(self.checkpoint.purged), index_of(self.checkpoint.last));
+        if purged < last && !self.is_there(purged.map_or(0, |purged| purged.saturating_add(1))) {
+            return Err(format!("it purges up to {upto}, and the entry behind that is not there"));
+        }
+        self.index.purge(upto.index);
+        self.terms.purge(upto.index, last);
+        Ok(())
+    }
+
+    /// Whether an entry that is not behind the last stands in what was read, or stood in segments that are gone.
+    fn is_there(&self, index: u64) -> bool {
+        Some(index) <= self.gone || self.terms.at(index).is_some()
     }
 
     /// Checks that every entry from the purged position to the end is there.

@@ -37,6 +37,8 @@ const META_BYTES_MAX: usize = 1 << 30;
 const FORMAT: u8 = 1;
 /// Compression: the fastest that still halves ordinary data.
 const ZSTD_LEVEL: i32 = 1;
+/// What zstd can make of a byte at most: a block of at least 4 bytes becomes at most 128 KiB.
+const ZSTD_RATIO_MAX: usize = (128 << 10) / 4;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,10 +113,7 @@ fn decode_header(payload: &[u8]) -> Result<Header, DecodeError> {
     if meta_bytes > META_BYTES_MAX {
         return Err(malformed(&format!("{meta_bytes} bytes")));
     }
-    let meta = zstd::bulk::decompress(&stored.meta_zstd, meta_bytes).map_err(|error| malformed(&error))?;
-    if meta.len() != meta_bytes {
-        return Err(malformed(&"not as long as it should be"));
-    }
+    let meta = decompress(&stored.meta_zstd, meta_bytes).map_err(|why| malformed(&why))?;
     let checkpoint = Checkpoint {
         position: stored.position,
         revision: stored.revision,
@@ -124,6 +123,16 @@ fn decode_header(payload: &[u8]) -> Result<Header, DecodeError> {
         apply_version: stored.apply_version,
     };
     Ok(Header { kind: stored.kind, cluster: stored.cluster, checkpoint })
+}
+
+/// Decompresses what becomes exactly so many bytes; `Err` says why it does not. Memory is taken for them before anything
+/// is read, so a length is not believed that no such input can have.
+fn decompress(compressed: &[u8], bytes: usize) -> Result<Vec<u8>, String> {
+    if bytes / ZSTD_RATIO_MAX > compressed.len() {
+        return Err(format!("{bytes} bytes, of {} compressed", compressed.len()));
+    }
+    let raw = zstd::bulk::decompress(compressed, bytes).map_err(|error| error.to_string())?;
+    if raw.len() == bytes { Ok(raw) } else { Err("not as long as it should be".into()) }
 }
 
 /// Opens an envelope of one of the kinds of this format.
@@ -175,6 +184,16 @@ mod tests {
     const FORMAT_1: &[u8] = b"MS\x06\x01\x00\x1f\x00\x00\x00\xde?1n\x00\x07\x02\xfb,\x01\xfcp\x11\x01\x00\x01\x05\x02mm\x04\r(\xb5/\xfd \x04!\x00\x00meta\
         MS\x07\x01\x00)\x00\x00\x00yg+h\x1c\x00\x00\x00(\xb5/\xfd \x1c\xe1\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00a1\x01\x00\x00\x00\x00\x00\x00\x00b\x01\x00\x00\x00\x01\x00\x00\x00c\
         MS\x08\x01\x00\x14\x00\x00\x001\xd8qR\x02\x01\x1c\xfe\xff5FA4\x1dB\xc02\x93\x16\xd8\xad&{c";
+
+    #[test]
+    fn a_length_is_believed_only_if_it_can_be() {
+        let zeros = vec![0; 8 << 20];
+        let compressed = zstd::bulk::compress(&zeros, ZSTD_LEVEL).unwrap();
+        assert_eq!(decompress(&compressed, zeros.len()), Ok(zeros));
+        assert_eq!(decompress(&zstd::bulk::compress(b"", ZSTD_LEVEL).unwrap(), 0), Ok(vec![]));
+        assert!(decompress(&compressed, META_BYTES_MAX).unwrap_err().contains("compressed"));
+        assert!(decompress(&compressed, (8 << 20) + 1).is_err());
+    }
 
     #[test]
     fn format_1_can_be_read_for_good() {

@@ -8,7 +8,9 @@ use std::{
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{super::engine::Pair, CHUNK_BYTES_MAX, FileKind, Header, StoredTrailer, decode_header, open_envelope};
+use super::{
+    super::engine::Pair, CHUNK_BYTES_MAX, FileKind, Header, StoredTrailer, decode_header, decompress, open_envelope,
+};
 use crate::{
     environment::{
         Disk,
@@ -136,11 +138,7 @@ impl Reader {
         if raw_len == 0 || raw_len > CHUNK_BYTES_MAX {
             return Err(malformed(&format!("{raw_len} bytes of pairs")));
         }
-        let raw = zstd::bulk::decompress(compressed, raw_len).map_err(|error| malformed(&error))?;
-        if raw.len() != raw_len {
-            return Err(malformed(&"not as long as it should be"));
-        }
-        Ok(raw.into())
+        decompress(compressed, raw_len).map(Bytes::from).map_err(|why| malformed(&why))
     }
 
     fn end(&mut self, sealed: &[u8]) -> Result<(), Fault> {

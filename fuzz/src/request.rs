@@ -255,7 +255,7 @@ fn written(write: Result<Write>) -> Option<View> {
 
 /// Applies what a layer made to the fixture, audits the store, and asks the layer what it means.
 fn decide(write: Result<Write>) -> Result<(Decided, View)> {
-    let Write { transaction, meaning } = write?;
+    let Write { transaction, guards: _, meaning } = write?;
     let bytes = codec::encode_payload(&transaction).len();
     assert!(bytes <= limits::CLIENT_DECODE_BYTES * 2, "a transaction of {bytes} bytes");
     let mut world = small().clone();

@@ -20,6 +20,8 @@ use crate::{
 const FREEZE_CHECK: Duration = Duration::from_secs(1);
 /// How long a leader waits at most before it looks again whether something is due.
 const EXPIRY_CHECK: Duration = Duration::from_secs(1);
+/// And before it tries again what was refused.
+const EXPIRY_RETRY: Duration = Duration::from_millis(100);
 
 /// Once something is applied the directory remembers it: from then on an empty log is a lost one.
 pub(super) async fn remember_start(shared: Arc<Shared>) {
@@ -83,12 +85,14 @@ pub(super) async fn expire(shared: Arc<Shared>) {
         let wait = match (due, shared.consensus.leadership()) {
             (Some(due), Leadership::Me { term }) => {
                 let now = shared.log_clock.now_ms(term, shared.environment.clock.monotonic());
-                if now >= due {
-                    // If it is lost, the next round tries again.
-                    let _ = shared.propose_own(Action::Tick).await;
+                if now < due {
+                    Duration::from_millis(due - now).min(EXPIRY_CHECK)
+                } else if shared.propose_own(Action::Tick).await.is_ok() {
                     continue;
+                } else {
+                    // Who no longer leads may be refused at once, and know it only later.
+                    EXPIRY_RETRY
                 }
-                Duration::from_millis(due - now).min(EXPIRY_CHECK)
             }
             _ => EXPIRY_CHECK,
         };

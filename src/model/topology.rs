@@ -136,12 +136,6 @@ impl ItemKind {
             Self::Route => "route",
         }
     }
-
-    /// The kind of an id, by what stands in front. Whether the rest is a ULID is not looked at.
-    pub fn of_id(id: &str) -> Option<Self> {
-        let (prefix, _) = id.split_once('_')?;
-        Self::ALL.into_iter().find(|kind| kind.prefix() == prefix)
-    }
 }
 
 impl Item {
@@ -415,17 +409,4 @@ pub struct RouteSpec {
     pub target: String,
     /// The rest.
     pub change: RouteChange,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_says_of_what_kind_it_is() {
-        for kind in ItemKind::ALL {
-            assert_eq!(ItemKind::of_id(&format!("{}_01ARZ3", kind.prefix())), Some(kind));
-        }
-        assert_eq!(ItemKind::of_id("user_1"), None);
-    }
 }

@@ -16,7 +16,12 @@ pub(super) fn check_name(field: &str, name: &str, most: usize) -> Result<()> {
 
 /// A value. Errors: `InvalidArgument` naming `field`.
 pub(super) fn check_size(field: &str, bytes: usize) -> Result<()> {
-    if bytes > limits::VALUE_BYTES { Err(too_long(field, "", bytes, limits::VALUE_BYTES)) } else { Ok(()) }
+    check_length(field, bytes, limits::VALUE_BYTES)
+}
+
+/// A text or value of at most `most` bytes. Errors: `InvalidArgument` naming `field`.
+pub(super) fn check_length(field: &str, bytes: usize, most: usize) -> Result<()> {
+    if bytes > most { Err(too_long(field, "", bytes, most)) } else { Ok(()) }
 }
 
 fn too_long(field: &str, value: &str, bytes: usize, most: usize) -> Error {

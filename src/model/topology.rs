@@ -179,6 +179,13 @@ pub struct Edit {
     pub after: Option<Item>,
 }
 
+impl Edit {
+    /// The item, as it was or else as it is.
+    pub fn item(&self) -> Option<&Item> {
+        self.before.as_ref().or(self.after.as_ref())
+    }
+}
+
 /// Why the topology was changed. Frozen: grows at the end only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Node, OWN, OWN_DEADLINE};
+use tokio::time::Instant;
+
+use super::{Node, OWN, OWN_DEADLINE, Request};
 use crate::{
     error::Result,
     model::{
-        proposal::{Action, Guards, Proposal},
+        proposal::Guards,
         transaction::{Compare, Transaction},
     },
     raft::consensus::Leadership,
@@ -37,15 +39,9 @@ impl Node {
                 match self.view(None).and_then(|view| decide(&view)) {
                     Ok(None) => {}
                     Ok(Some((compares, transaction))) => {
-                        let guards = Guards {
-                            compares,
-                            security_revision: progress.borrow().security_revision,
-                            ..Guards::default()
-                        };
-                        let action = Action::Transact(transaction);
-                        let proposal = Proposal { principal: OWN.into(), call: None, guards, action };
-                        let deadline = tokio::time::Instant::now() + OWN_DEADLINE;
-                        match self.shared.propose(proposal, deadline).await {
+                        let guards = Guards { compares, ..Guards::default() };
+                        let request = Request { principal: OWN.into(), attempt: None, guards, transaction };
+                        match self.propose(request, Instant::now() + OWN_DEADLINE).await {
                             Ok(outcome) => tracing::info!(job = name, ?outcome, "done"),
                             Err(error) => tracing::debug!(job = name, %error, "to be tried again"),
                         }

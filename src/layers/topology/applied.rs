@@ -2,6 +2,7 @@
 //!
 //! Reports are blind writes of a record of their own, so that they neither wait for changes of the topology nor hold them up.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -33,10 +34,14 @@ fn key(node_id: &str) -> Key {
 
 /// A node tells the revision that it has applied. Errors: `InvalidArgument`; `NotFound`.
 pub fn report(node_id: &str, revision: u64) -> Result<Write> {
+    put_beside(node_id, key(node_id), codec::encode(Kind::AppliedRevision, &AppliedRevision { revision }))
+}
+
+/// Writes a record that goes with its node. Errors: `InvalidArgument`; `NotFound`.
+fn put_beside(node_id: &str, key: Key, value: impl Into<Bytes>) -> Result<Write> {
     let node = item::key(item::check_id("node_id", node_id, ItemKind::Node)?);
-    let value = codec::encode(Kind::AppliedRevision, &AppliedRevision { revision });
     let references = vec![Reference { key: node.clone(), mode: ReferenceMode::Cascade }];
-    let put = Operation::Put { key: key(node_id), put: Put { references, ..Put::value(value) } };
+    let put = Operation::Put { key, put: Put { references, ..Put::value(value) } };
     Ok(Write::if_exists(node, vec![put], item::missing(ItemKind::Node, node_id)))
 }
 
@@ -72,9 +77,5 @@ pub fn set_local_identity(storage_node: u64, node_id: &str) -> Result<Write> {
     if storage_node == 0 {
         return Err(Error::invalid("storage_node_id", "0", "must be the id of a storage node"));
     }
-    let node = item::key(item::check_id("node_id", node_id, ItemKind::Node)?);
-    let references = vec![Reference { key: node.clone(), mode: ReferenceMode::Cascade }];
-    let put = Put { references, ..Put::value(node_id.to_owned()) };
-    let operations = vec![Operation::Put { key: identity_key(storage_node), put }];
-    Ok(Write::if_exists(node, operations, item::missing(ItemKind::Node, node_id)))
+    put_beside(node_id, identity_key(storage_node), node_id.to_owned())
 }

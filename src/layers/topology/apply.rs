@@ -1,6 +1,6 @@
 //! A whole mesh at once: what it is to be is compared with what it is, and the difference is one change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     change::{self, Ids},
@@ -33,9 +33,9 @@ pub fn apply(draft: &mut Draft<'_>, ids: &mut dyn Ids, spec: Spec) -> Result<()>
         }
     }
     // What goes frees its names first; what stays is kept by name.
-    let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let names: BTreeSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
     for node in draft.nodes_of(&mesh_id)? {
-        if !names.contains(&node.name.as_str()) {
+        if !names.contains(node.name.as_str()) {
             draft.delete_node(&node)?;
         }
     }

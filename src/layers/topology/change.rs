@@ -3,7 +3,7 @@
 use super::{draft::Draft, item};
 use crate::{
     Error, Result,
-    layers::check::check_name,
+    layers::check::{check_length, check_name},
     limits,
     model::topology::{
         Item, ItemKind, JoinPolicy, Mesh, MeshChange, NewNode, Node, NodeChange, Region, RegionChange, Route,
@@ -25,16 +25,9 @@ pub trait Ids {
     fn next(&mut self, kind: ItemKind) -> String;
 }
 
-fn check_text(field: &str, text: &str) -> Result<()> {
-    if text.len() <= TEXT_BYTES {
-        return Ok(());
-    }
-    Err(Error::invalid(field, "", format!("must be at most {TEXT_BYTES} bytes long, is {}", text.len())))
-}
-
 /// The text, if it is one that may stand there.
 fn text(field: &str, text: String) -> Result<String> {
-    check_text(field, &text)?;
+    check_length(field, text.len(), TEXT_BYTES)?;
     Ok(text)
 }
 

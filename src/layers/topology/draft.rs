@@ -285,7 +285,7 @@ impl<'v> Draft<'v> {
                 edits.push(Edit { before, after: after.clone() });
             }
         }
-        edits.sort_by_key(|edit| edit.before.as_ref().or(edit.after.as_ref()).map(Item::kind));
+        edits.sort_by_key(|edit| edit.item().map(Item::kind));
         Ok(edits)
     }
 

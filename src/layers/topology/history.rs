@@ -110,14 +110,14 @@ pub fn diff(view: &View, from: u64, to: u64) -> Result<Vec<Edit>> {
     let mut edits: BTreeMap<String, Edit> = BTreeMap::new();
     walk(view, from, to, |entry| {
         for edit in entry.change.edits {
-            let Some(id) = edit.before.as_ref().or(edit.after.as_ref()).map(|item| item.id().to_owned()) else {
+            let Some(id) = edit.item().map(|item| item.id().to_owned()) else {
                 continue;
             };
             edits.entry(id).and_modify(|earlier| earlier.after.clone_from(&edit.after)).or_insert(edit);
         }
     })?;
     let mut edits: Vec<Edit> = edits.into_values().filter(|edit| edit.before != edit.after).collect();
-    edits.sort_by_key(|edit| edit.before.as_ref().or(edit.after.as_ref()).map(Item::kind));
+    edits.sort_by_key(|edit| edit.item().map(Item::kind));
     Ok(edits)
 }
 
@@ -133,7 +133,7 @@ fn check_revision(view: &View, field: &str, revision: u64) -> Result<()> {
 pub(super) fn back_to(draft: &mut Draft<'_>, view: &View, revision: u64) -> Result<()> {
     check_revision(view, "revision", revision)?;
     for edit in diff(view, revision, 0)? {
-        if let Some(id) = edit.before.as_ref().or(edit.after.as_ref()).map(|item| item.id().to_owned()) {
+        if let Some(id) = edit.item().map(|item| item.id().to_owned()) {
             draft.restore(id, edit.before);
         }
     }

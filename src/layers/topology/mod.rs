@@ -19,17 +19,13 @@ pub mod show;
 pub use apply::apply;
 pub use draft::Draft;
 
-use crate::{Error, Result, limits, model::topology::Note};
+use crate::{Result, layers::check::check_length, limits, model::topology::Note};
 
 /// Longest reason of a change, in bytes.
 const REASON_BYTES: usize = 4 << 10;
 
 /// That author and reason are of a bearable length. Errors: `InvalidArgument`.
 pub fn check_note(note: &Note) -> Result<()> {
-    for (field, text, most) in [("author", &note.author, limits::ID_BYTES), ("reason", &note.reason, REASON_BYTES)] {
-        if text.len() > most {
-            return Err(Error::invalid(field, "", format!("must be at most {most} bytes long, is {}", text.len())));
-        }
-    }
-    Ok(())
+    check_length("author", note.author.len(), limits::ID_BYTES)?;
+    check_length("reason", note.reason.len(), REASON_BYTES)
 }

@@ -126,17 +126,9 @@ impl Topology {
     }
 
     /// What the change at a revision did.
-    async fn edits_at(&self, revision: u64, deadline: Instant) -> Result<Vec<Edit>> {
+    pub(super) async fn edits_at(&self, revision: u64, deadline: Instant) -> Result<Vec<Edit>> {
         let (view, _) = self.node.read(ReadMode::AtLeast(revision), None, deadline).await?;
         history::diff(&view, revision.saturating_sub(1), revision)
-    }
-
-    /// The id of the item of a kind that the change at a revision created.
-    pub(super) async fn created(&self, kind: ItemKind, revision: u64, deadline: Instant) -> Result<String> {
-        let edits = self.edits_at(revision, deadline).await?;
-        let created = edits.into_iter().filter(|edit| edit.before.is_none()).filter_map(|edit| edit.after);
-        let id = created.into_iter().find(|item| item.kind() == kind).map(|item| item.id().to_owned());
-        id.ok_or_else(|| Error::Unexpected(format!("the change at revision {revision} created no {}", kind.prefix())))
     }
 
     pub(super) async fn created_response(
@@ -145,7 +137,7 @@ impl Topology {
         revision: u64,
         deadline: Instant,
     ) -> Answer<v1::CreatedResponse> {
-        let id = self.created(kind, revision, deadline).await?;
+        let id = created(&self.edits_at(revision, deadline).await?, kind)?;
         Ok(Response::new(v1::CreatedResponse { revision, leader_id: self.node.id(), id }))
     }
 
@@ -192,4 +184,11 @@ impl Topology {
         let nodes = nodes.into_iter().map(Into::into).collect();
         Ok(v1::ShowAppliedResponse { header: Some(read_header(stamp, self.node.id())), nodes, revision, converged })
     }
+}
+
+/// The id of the item of a kind that a change created.
+pub(super) fn created(edits: &[Edit], kind: ItemKind) -> Result<String> {
+    let mut created = edits.iter().filter(|edit| edit.before.is_none()).filter_map(|edit| edit.after.as_ref());
+    let id = created.find(|item| item.kind() == kind).map(|item| item.id().to_owned());
+    id.ok_or_else(|| Error::Unexpected(format!("the change created no {}", kind.prefix())))
 }

@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 use tonic::{Request, Response, Status};
 
-use self::{answer::for_wire, decide::Change};
+use self::{
+    answer::for_wire,
+    decide::{Change, created},
+};
 use super::{Call, join_key};
 use crate::{
     Error, Result,
@@ -103,8 +106,8 @@ impl topology_server::Topology for Topology {
             change::seed_mesh(draft, ids, name.clone(), mesh.clone(), node.clone()).map(drop)
         };
         let revision = self.edit(request, seed).await?;
-        let mesh_id = self.created(ItemKind::Mesh, revision, deadline).await?;
-        let node_id = self.created(ItemKind::Node, revision, deadline).await?;
+        let edits = self.edits_at(revision, deadline).await?;
+        let (mesh_id, node_id) = (created(&edits, ItemKind::Mesh)?, created(&edits, ItemKind::Node)?);
         Ok(Response::new(v1::SeedMeshResponse { revision, leader_id: self.node.id(), mesh_id, node_id }))
     }
 

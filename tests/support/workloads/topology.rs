@@ -160,7 +160,7 @@ fn problem(entries: &[HistoryEntry], shown: &MeshTopology) -> Option<String> {
             (None, _) => {}
         }
         for edit in &change.edits {
-            let Some(id) = edit.before.as_ref().or(edit.after.as_ref()).map(Item::id) else { continue };
+            let Some(id) = edit.item().map(Item::id) else { continue };
             if items.get(id).copied() != edit.before.as_ref() {
                 return Some(format!("at revision {revision} {id} was not what the change before had left"));
             }

@@ -29,6 +29,8 @@ pub(super) enum Failure {
     Failed(String),
     /// Fewer nodes answered than were needed.
     Unavailable(String),
+    /// What a transaction required was not so.
+    Unmet(String),
     /// Nobody reads the output any more.
     OutputClosed,
 }
@@ -45,6 +47,7 @@ impl Failure {
             Self::Usage(_) => (USAGE, "usage"),
             Self::Failed(_) => (FAILED, "failed"),
             Self::Unavailable(_) => (UNAVAILABLE, "unavailable"),
+            Self::Unmet(_) => (CONFLICT, "unmet"),
             Self::Answer(error) => match error {
                 Error::InvalidArgument { .. } => (USAGE, "invalid_argument"),
                 Error::NotFound { .. } => (NOT_FOUND, "not_found"),
@@ -107,7 +110,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Answer(error) => fmt::Display::fmt(&super::output::visible(&error.to_string()), f),
             Self::Usage(message) => f.write_str(message.trim_end().trim_start_matches("error: ")),
-            Self::Failed(message) | Self::Unavailable(message) => f.write_str(message),
+            Self::Failed(message) | Self::Unavailable(message) | Self::Unmet(message) => f.write_str(message),
             Self::OutputClosed => f.write_str("standard output is closed"),
         }
     }

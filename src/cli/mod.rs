@@ -23,6 +23,7 @@ mod route;
 mod serve;
 mod state;
 mod status;
+mod txn;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::{
     failure::Failure,
     options::{Options, Session},
+    output::Output,
 };
 
 const EXIT_CODES: &str = "\
@@ -86,11 +88,21 @@ enum Command {
     /// Runtime configuration: JSON by key
     #[command(subcommand)]
     Config(config::Command),
+    /// Several changes together, from a file: all of them, if what they require is so, or none
+    Txn(txn::Txn),
     /// Measure the cluster
     Bench(bench::Bench),
     /// When disks or a majority are lost: compare, recover and free the data directories of nodes that do not run
     #[command(subcommand)]
     Recover(recover::Command),
+    /// Print what makes a shell complete this command
+    #[command(
+        after_help = "Examples:\n  meshstore completions bash > /etc/bash_completion.d/meshstore\n  meshstore completions zsh > ~/.zfunc/_meshstore"
+    )]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Does what the command line says.
@@ -122,6 +134,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let command = match command {
         Command::Serve(serve) => return serve.run(),
         Command::Recover(recover) => return recover.run(options.json),
+        Command::Completions { shell } => return completions(shell),
         other => other,
     };
     let mut runtime = match &command {
@@ -132,7 +145,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(async {
         let session = Session::new(options);
         let done = match command {
-            Command::Serve(_) | Command::Recover(_) => Ok(()),
+            Command::Serve(_) | Command::Recover(_) | Command::Completions { .. } => Ok(()),
             Command::Status(status) => status.run(&session).await,
             Command::Mesh(command) => command.run(&session).await,
             Command::Message(command) => command.run(&session).await,
@@ -140,9 +153,16 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::NodeState(command) => command.run(&session).await,
             Command::Route(command) => command.run(&session).await,
             Command::Config(command) => command.run(&session).await,
+            Command::Txn(txn) => txn.run(&session).await,
             Command::Bench(bench) => bench.run(&session).await,
         };
         session.end().await;
         done
     })
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "meshstore", &mut script);
+    Output::new(false).raw(&script)
 }

@@ -5,11 +5,18 @@ use std::{sync::OnceLock, time::Duration};
 use clap::Args;
 
 use super::{failure::Failure, output::Output};
-use crate::{Client, client::ReadMode};
+use crate::{
+    Client,
+    client::{
+        Builder, ReadMode,
+        connection::{self, SCHEME},
+    },
+};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
-    /// Where nodes listen for clients; one is enough to find the others
+    /// Where nodes listen for clients, one is enough to find the others; or a connection string, like
+    /// meshstore://host1,host2/?read=stale&max_age=5s
     #[arg(
         long,
         global = true,
@@ -28,16 +35,33 @@ pub(super) struct Options {
     /// at-least:REVISION
     #[arg(long, global = true, value_name = "MODE", value_parser = read_mode, help_heading = "Global options")]
     pub(super) read: Option<ReadMode>,
-    /// How long a call may take with all its retries, like 500ms, 10s or 2m
+    /// How long a call may take with all its retries, like 500ms, 10s (if nothing is said) or 2m
     #[arg(
         long,
         global = true,
         value_name = "TIME",
-        default_value = "10s",
         value_parser = duration,
         help_heading = "Global options"
     )]
-    pub(super) timeout: Duration,
+    timeout: Option<Duration>,
+}
+
+impl Options {
+    /// The settings of a client: those of a connection string, over which flags win.
+    pub(super) fn builder(&self) -> Result<Builder, Failure> {
+        let mut builder = match self.endpoints.first() {
+            // Its hosts are separated as endpoints are.
+            Some(first) if first.starts_with(SCHEME) => Builder::parse(&self.endpoints.join(","))?,
+            _ => Client::builder().endpoints(&self.endpoints),
+        };
+        if let Some(timeout) = self.timeout {
+            builder = builder.deadline(timeout);
+        }
+        if let Some(mode) = self.read {
+            builder = builder.read_mode(mode);
+        }
+        Ok(builder)
+    }
 }
 
 /// What a command works with.
@@ -58,11 +82,7 @@ impl Session {
         if let Some(client) = self.client.get() {
             return Ok(client.clone());
         }
-        let client = Client::builder()
-            .endpoints(&self.options.endpoints)
-            .deadline(self.options.timeout)
-            .read_mode(self.options.read.unwrap_or_default())
-            .connect_lazy()?;
+        let client = self.options.builder()?.connect_lazy()?;
         Ok(self.client.get_or_init(|| client).clone())
     }
 
@@ -85,18 +105,7 @@ impl Session {
 
 /// `10s`, `500ms`, `2m`, `1h`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "write a time like 500ms, 10s, 2m or 1h".to_owned();
-    let unit_at = text.find(|char: char| !char.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let ms_each = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(ms_each).map(Duration::from_millis).ok_or_else(wrong)
+    connection::time(text).ok_or_else(|| "write a time like 500ms, 10s, 2m or 1h".to_owned())
 }
 
 /// `linearizable`, `stale`, `stale:5s`, `at-least:42`.

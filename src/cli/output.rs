@@ -32,6 +32,15 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
+    /// Empties the terminal, if it is one that people look at.
+    pub(super) fn clear(&self) -> Result<(), Failure> {
+        if self.json || !io::stdout().is_terminal() {
+            return Ok(());
+        }
+        // To the upper left, and delete to the end.
+        self.raw(b"\x1b[H\x1b[2J")
+    }
+
     /// A line of text.
     pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();

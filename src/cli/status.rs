@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
-    options::Session,
+    options::{Session, duration},
     output::{self, table},
 };
 use crate::client::{Client, DiskSpace, Status as NodeStatus};
@@ -17,13 +17,16 @@ const HASH_ROUNDS: u32 = 10;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Every endpoint and every member that is learned from them is asked; those that do not answer are shown, too.\n\nExamples:\n  meshstore status\n  meshstore status --hash\n  meshstore status --endpoints 10.0.0.1:7401 --json"
+    after_help = "Every endpoint and every member that is learned from them is asked; those that do not answer are shown, too.\n\nExamples:\n  meshstore status\n  meshstore status --hash\n  meshstore status --watch\n  meshstore status --watch=500ms --json\n  meshstore status --endpoints 10.0.0.1:7401 --json"
 )]
 pub(super) struct Status {
     /// Compare the hash of the state between the nodes; exits with 1 if two differ at the same position of the log,
     /// with 4 if fewer than two could be compared
     #[arg(long)]
     hash: bool,
+    /// Show it anew, over and over, until interrupted; so often, or each 2s. With --json a line each time
+    #[arg(long, value_name = "TIME", value_parser = duration, num_args = 0..=1, default_missing_value = "2s", require_equals = true)]
+    watch: Option<Duration>,
 }
 
 type Answers = Vec<(String, crate::Result<NodeStatus>)>;
@@ -34,10 +37,25 @@ impl Status {
             return Err(Failure::usage("--read does not apply: a node answers what it knows now"));
         }
         let client = session.reader()?;
+        let Some(pause) = self.watch else { return self.show(session, &client).await };
+        loop {
+            session.out.clear()?;
+            if let Err(failure) = self.show(session, &client).await {
+                match failure {
+                    // Who looks at a cluster that is down wants to see it come back.
+                    Failure::Unavailable(_) | Failure::Failed(_) => {}
+                    other => return Err(other),
+                }
+            }
+            tokio::time::sleep(pause.max(Duration::from_millis(100))).await;
+        }
+    }
+
+    async fn show(&self, session: &Session, client: &Client) -> Result<(), Failure> {
         let mut answers = client.cluster().status_of_all(self.hash).await;
         let mut comparison = compare(&answers);
         if self.hash {
-            (answers, comparison) = settle(&client, answers).await;
+            (answers, comparison) = settle(client, answers).await;
         }
         let json = json!({
             "nodes": answers.iter().map(node_json).collect::<Vec<_>>(),

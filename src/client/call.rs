@@ -19,7 +19,11 @@ use super::{
     endpoints::{Endpoint, Preference},
     rpc::{Read, Rpc, Write},
 };
-use crate::{Error, Result, limits, model::ReadMode, proto::error_from_status};
+use crate::{
+    Error, Result, limits,
+    model::ReadMode,
+    proto::{error_from_status, v1},
+};
 
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 const LONGEST_FIRST_ATTEMPT: Duration = Duration::from_secs(5);
@@ -211,13 +215,23 @@ impl Client {
     }
 
     /// A read, in this client's mode.
-    pub(super) async fn read<R: Read>(&self, mut request: R) -> Result<R::Reply> {
-        request.set_mode(self.mode);
+    pub(super) async fn read<R: Read>(&self, request: R) -> Result<R::Reply> {
         let preference = match self.mode {
             // The leader answers without asking another node for its index.
             ReadMode::Linearizable => Preference::Leader,
             ReadMode::AtLeast(_) | ReadMode::Stale(_) => Preference::Any,
         };
+        self.read_from(preference, self.mode.into(), request).await
+    }
+
+    /// The same, in a mode of its own.
+    pub(super) async fn read_from<R: Read>(
+        &self,
+        preference: Preference,
+        options: v1::ReadOptions,
+        mut request: R,
+    ) -> Result<R::Reply> {
+        request.set_options(options);
         let reply = self.ask(preference, request).await?;
         if let Some(revision) = R::revision(&reply) {
             self.shared.seen(revision);

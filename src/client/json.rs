@@ -12,6 +12,11 @@ use crate::{Error, Result};
 pub struct Json(String);
 
 impl Json {
+    /// Of a text that was checked where it was stored, or will be.
+    pub(super) fn of(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The text.
     pub fn raw(&self) -> &str {
         &self.0

@@ -38,6 +38,7 @@ mod builder;
 mod call;
 mod cluster;
 mod config;
+pub mod connection;
 mod endpoints;
 mod json;
 mod messages;
@@ -51,6 +52,7 @@ mod state;
 #[cfg(feature = "server")]
 mod tests;
 pub mod topology;
+pub mod transaction;
 
 use std::{
     fmt,
@@ -66,13 +68,15 @@ use session::Session;
 
 pub use self::{
     builder::Builder, cluster::Cluster, config::Config, json::Json, messages::Messages, node_state::NodeStates,
-    routes::Routes, state::State, topology::Topology,
+    routes::Routes, state::State, topology::Topology, transaction::OpenTransaction,
 };
 use crate::{Result, limits, proto::v1};
 pub use crate::{
     model::{
         ReadMode,
-        mesh::{Change, Condition, Message, MessageFilter, Page, PageRequest, RecordId, Stored, Transaction},
+        mesh::{
+            Change, Condition, Extent, Listed, Message, MessageFilter, Page, PageRequest, RecordId, Stored, Transaction,
+        },
     },
     proto::v1::{DiskSpace, KeyspaceStatus, Member, StatusResponse as Status},
 };
@@ -128,6 +132,13 @@ impl Client {
         Self::builder().endpoints(endpoints).connect().await
     }
 
+    /// A client with the settings of a [connection string](Builder::parse), once a node has answered.
+    ///
+    /// Errors: `InvalidArgument` if it is wrong; `Unavailable` if no endpoint answers within its deadline.
+    pub async fn connect_to(connection: &str) -> Result<Self> {
+        Builder::parse(connection)?.connect().await
+    }
+
     /// A client with other settings.
     pub fn builder() -> Builder {
         Builder::default()
@@ -139,7 +150,8 @@ impl Client {
     }
 
     /// Makes changes of any kind together: all at one revision if all preconditions hold, else none. Together with
-    /// reads of [`Stored::mod_revision`] this is compare-and-set of as many records as one likes.
+    /// reads of [`Stored::mod_revision`] this is compare-and-set of as many records as one likes. For a transaction that
+    /// keeps track of what it has read see [`begin`](Self::begin) and [`transact`](Self::transact).
     ///
     /// ```no_run
     /// use meshstore::client::{Client, Condition, RecordId, Transaction};
@@ -150,7 +162,7 @@ impl Client {
     ///     .require(RecordId::State("leader".into()), Condition::ModRevision(read.mod_revision))
     ///     .put_state("leader", "node-2")
     ///     .put_state("leader/before", read.value);
-    /// if !client.transact(take_over).await?.succeeded {
+    /// if !client.commit(take_over).await?.succeeded {
     ///     println!("somebody else was faster");
     /// }
     /// # Ok(())
@@ -158,7 +170,7 @@ impl Client {
     /// ```
     ///
     /// Errors: `InvalidArgument` if there are no changes or too many, or two of one record.
-    pub async fn transact(&self, transaction: Transaction) -> Result<Transacted> {
+    pub async fn commit(&self, transaction: Transaction) -> Result<Transacted> {
         let v1::TransactResponse { revision, leader_id, succeeded } =
             self.execute(v1::TransactRequest::from(transaction)).await?;
         Ok(Transacted { revision, leader_id, succeeded })

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 use super::Written;
 use crate::{
     limits,
-    model::{ReadMode, session::Attempt},
+    model::session::Attempt,
     proto::v1::{
         self, cluster_client::ClusterClient, mesh_client::MeshClient, session_client::SessionClient,
         topology_client::TopologyClient,
@@ -40,8 +40,8 @@ pub(super) trait Write: Rpc {
 
 /// A request that reads.
 pub(super) trait Read: Rpc {
-    /// Says how fresh the answer must be.
-    fn set_mode(&mut self, mode: ReadMode);
+    /// Says how fresh the answer must be, and of which revision.
+    fn set_options(&mut self, options: v1::ReadOptions);
     /// The revision that the answer shows.
     fn revision(reply: &Self::Reply) -> Option<u64>;
 }
@@ -81,8 +81,8 @@ macro_rules! reads {
         rpc!($client.$method($request) -> $reply, changes: false);
 
         impl Read for v1::$request {
-            fn set_mode(&mut self, mode: ReadMode) {
-                self.read = Some(mode.into());
+            fn set_options(&mut self, options: v1::ReadOptions) {
+                self.read = Some(options);
             }
 
             fn revision(reply: &v1::$reply) -> Option<u64> {

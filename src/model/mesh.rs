@@ -47,6 +47,17 @@ pub struct MessageFilter {
     pub until: Option<i64>,
 }
 
+impl MessageFilter {
+    /// Whether it lets a message through.
+    pub fn selects(&self, message: &Message) -> bool {
+        let Self { from, to, since, until } = self;
+        from.as_ref().is_none_or(|from| *from == message.from)
+            && to.as_ref().is_none_or(|to| *to == message.to)
+            && since.is_none_or(|since| message.timestamp >= since)
+            && until.is_none_or(|until| message.timestamp < until)
+    }
+}
+
 /// Which part of a list is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageRequest {
@@ -95,6 +106,30 @@ pub enum Condition {
     ModRevision(u64),
 }
 
+/// What a list covers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Extent {
+    /// State values whose keys begin so.
+    State(String),
+    /// All node states.
+    NodeStates,
+    /// Routes whose destinations begin so.
+    Routes(String),
+    /// Configuration values whose keys begin so.
+    Config(String),
+    /// All messages, whatever a list of them filtered.
+    Messages,
+}
+
+/// What was read of an extent: it is as it was as long as nothing in it was written, created or deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// How many records were there. Over 1,000 nothing of the whole kind may have changed.
+    pub count: u64,
+    /// The revision at which they were.
+    pub since_revision: u64,
+}
+
 /// One change of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -138,6 +173,8 @@ pub enum Change {
 pub struct Transaction {
     /// What must be true before any change.
     pub preconditions: Vec<(RecordId, Condition)>,
+    /// What must be as it was read.
+    pub unchanged: Vec<(Extent, Listed)>,
     /// The changes.
     pub changes: Vec<Change>,
 }
@@ -147,6 +184,13 @@ impl Transaction {
     #[must_use]
     pub fn require(mut self, record: RecordId, condition: Condition) -> Self {
         self.preconditions.push((record, condition));
+        self
+    }
+
+    /// Adds a list that must be as it was read.
+    #[must_use]
+    pub fn require_unchanged(mut self, extent: Extent, listed: Listed) -> Self {
+        self.unchanged.push((extent, listed));
         self
     }
 

@@ -69,7 +69,7 @@ impl From<ReadMode> for v1::ReadOptions {
             ReadMode::AtLeast(revision) => Mode::AtLeastRevision(revision),
             ReadMode::Stale(age) => Mode::StaleMaxAgeMs(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         };
-        Self { mode: Some(mode) }
+        Self { mode: Some(mode), ..Self::default() }
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
             assert_eq!(ReadMode::from(Some(v1::ReadOptions::from(mode))), mode);
         }
         assert_eq!(ReadMode::from(None), ReadMode::Linearizable);
-        assert_eq!(ReadMode::from(Some(v1::ReadOptions { mode: None })), ReadMode::Linearizable);
+        assert_eq!(ReadMode::from(Some(v1::ReadOptions::default())), ReadMode::Linearizable);
     }
 
     #[test]

@@ -3,14 +3,15 @@
 use super::{convert::required, v1};
 use crate::{
     Error, Result,
-    model::mesh::{Change, Condition, RecordId, Transaction},
+    model::mesh::{Change, Condition, Extent, Listed, RecordId, Transaction},
 };
 
 impl From<Transaction> for v1::TransactRequest {
     fn from(transaction: Transaction) -> Self {
-        let Transaction { preconditions, changes } = transaction;
+        let Transaction { preconditions, unchanged, changes } = transaction;
         Self {
             attempt: None,
+            unchanged: unchanged.into_iter().map(Into::into).collect(),
             preconditions: preconditions.into_iter().map(Into::into).collect(),
             changes: changes.into_iter().map(Into::into).collect(),
         }
@@ -21,17 +22,26 @@ impl TryFrom<v1::TransactRequest> for Transaction {
     type Error = Error;
 
     fn try_from(request: v1::TransactRequest) -> Result<Self> {
-        let v1::TransactRequest { attempt: _, preconditions, changes } = request;
+        let v1::TransactRequest { attempt: _, preconditions, changes, unchanged } = request;
         let preconditions = preconditions.into_iter().enumerate().map(|(index, precondition)| {
             let at = |part: &str| format!("preconditions[{index}].{part}");
             let record = record(at("record"), precondition.record)?;
             Ok((record, required(&at("condition"), precondition.condition)?.into()))
         });
+        let unchanged = unchanged.into_iter().enumerate().map(|(index, unchanged)| {
+            let v1::Unchanged { extent, count, since_revision } = unchanged;
+            let extent = required(&format!("unchanged[{index}].extent"), extent.and_then(|extent| extent.extent))?;
+            Ok((extent.into(), Listed { count, since_revision }))
+        });
         let changes = changes.into_iter().enumerate().map(|(index, change)| {
             let at = format!("changes[{index}]");
             change_of(&at, required(&at, change.change)?)
         });
-        Ok(Self { preconditions: preconditions.collect::<Result<_>>()?, changes: changes.collect::<Result<_>>()? })
+        Ok(Self {
+            preconditions: preconditions.collect::<Result<_>>()?,
+            unchanged: unchanged.collect::<Result<_>>()?,
+            changes: changes.collect::<Result<_>>()?,
+        })
     }
 }
 
@@ -81,6 +91,33 @@ impl From<v1::precondition::Condition> for Condition {
             Wire::Exists(false) => Self::Missing,
             Wire::Version(version) => Self::Version(version),
             Wire::ModRevision(revision) => Self::ModRevision(revision),
+        }
+    }
+}
+
+impl From<(Extent, Listed)> for v1::Unchanged {
+    fn from((extent, Listed { count, since_revision }): (Extent, Listed)) -> Self {
+        use v1::extent::Extent as Wire;
+        let extent = match extent {
+            Extent::State(prefix) => Wire::StatePrefix(prefix),
+            Extent::NodeStates => Wire::NodeStates(true),
+            Extent::Routes(prefix) => Wire::RoutePrefix(prefix),
+            Extent::Config(prefix) => Wire::ConfigPrefix(prefix),
+            Extent::Messages => Wire::Messages(true),
+        };
+        Self { extent: Some(v1::Extent { extent: Some(extent) }), count, since_revision }
+    }
+}
+
+impl From<v1::extent::Extent> for Extent {
+    fn from(extent: v1::extent::Extent) -> Self {
+        use v1::extent::Extent as Wire;
+        match extent {
+            Wire::StatePrefix(prefix) => Self::State(prefix),
+            Wire::NodeStates(_) => Self::NodeStates,
+            Wire::RoutePrefix(prefix) => Self::Routes(prefix),
+            Wire::ConfigPrefix(prefix) => Self::Config(prefix),
+            Wire::Messages(_) => Self::Messages,
         }
     }
 }
@@ -138,6 +175,15 @@ mod tests {
         let message = Message { id: name(), from: "f".into(), to: "t".into(), content: "c".into(), timestamp: -1 };
         let mut transaction = Transaction {
             preconditions: records.iter().cloned().zip(conditions).collect(),
+            unchanged: [
+                Extent::State(name()),
+                Extent::NodeStates,
+                Extent::Routes(name()),
+                Extent::Config(name()),
+                Extent::Messages,
+            ]
+            .map(|extent| (extent, Listed { count: 3, since_revision: 9 }))
+            .to_vec(),
             changes: vec![
                 Change::StoreMessage(message),
                 Change::PutState { key: name(), value: "v".into() },
@@ -158,7 +204,10 @@ mod tests {
         };
         let delete = |record| v1::Change { change: Some(v1::change::Change::Delete(v1::RecordId { record })) };
         let state = Some(v1::RecordId { record: Some(v1::record_id::Record::State("a".into())) });
-        let request = |preconditions, changes| v1::TransactRequest { attempt: None, preconditions, changes };
+        let request =
+            |preconditions, changes| v1::TransactRequest { preconditions, changes, ..v1::TransactRequest::default() };
+        let listed = v1::TransactRequest { unchanged: vec![v1::Unchanged::default()], ..Default::default() };
+        assert_eq!(field(listed), "unchanged[0].extent");
         assert_eq!(field(request(vec![], vec![v1::Change::default()])), "changes[0]");
         assert_eq!(field(request(vec![], vec![delete(None)])), "changes[0].delete");
         assert_eq!(field(request(vec![v1::Precondition::default()], vec![])), "preconditions[0].record");

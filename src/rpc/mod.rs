@@ -157,7 +157,8 @@ impl Call {
         meaning.of(outcome, attempt.map(|attempt| attempt.session))
     }
 
-    /// Reads, and answers with a header. `revision`: the one of the pages before.
+    /// Reads, and answers with a header. `revision`: the one of the pages before. A revision that is asked for has been
+    /// applied already where it was read first, so no mode adds to it.
     async fn read<T, A: From<(v1::ReadHeader, T)>>(
         self,
         node: &Node,
@@ -165,13 +166,18 @@ impl Call {
         revision: Option<u64>,
         read: impl FnOnce(&View) -> Result<T>,
     ) -> Result<Response<A>, Status> {
-        let mode = match (ReadMode::from(options), revision) {
+        let options = options.unwrap_or_default();
+        let exactly = exact_revision(options.revision, revision)?;
+        let mode = match (ReadMode::from(Some(options)), exactly) {
             // A later page must show the revision of the first. A node that has not reached it yet can wait
             // for it, whatever age was allowed; there is no other answer that it could give.
             (ReadMode::Stale(_), Some(revision)) => ReadMode::AtLeast(revision),
             (mode, _) => mode,
         };
-        let (view, stamp) = node.read(mode, revision, self.deadline).await?;
+        let (view, stamp) = node.read(mode, exactly, self.deadline).await?;
+        if options.keep {
+            node.keep_for_pages(&view);
+        }
         let answer = read(&view)?;
         Ok(Response::new(A::from((read_header(stamp, node.id()), answer))))
     }
@@ -192,6 +198,18 @@ impl Call {
             Ok(page)
         };
         self.read(node, options, revision, keep).await
+    }
+}
+
+/// The one revision that a read must show: the one that was asked for, or that of the pages before; 0 is none.
+fn exact_revision(asked: u64, pages: Option<u64>) -> Result<Option<u64>> {
+    match (asked, pages) {
+        (0, pages) => Ok(pages),
+        (asked, Some(before)) if asked != before => {
+            let rule = format!("the pages before show revision {before}");
+            Err(Error::invalid("read.revision", asked.to_string(), rule))
+        }
+        (asked, _) => Ok(Some(asked)),
     }
 }
 

@@ -3,9 +3,12 @@
 //! A skip list keyed by (key, newest revision first) with one writer and any number of readers, none of
 //! whom waits. A version is never changed once written, so a reader of revision R sees the same for as
 //! long as it likes: the newest version of each key that is not newer than R.
+//!
+//! A search visits some twenty nodes that lie anywhere in memory, and apply makes several for each record. So short
+//! keys stand in the nodes themselves, and a filter knows most of the keys that are not here at all.
 
 use std::{
-    cmp::Reverse,
+    cmp::{self, Reverse},
     ops::Bound,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
@@ -13,23 +16,92 @@ use std::{
 use bytes::Bytes;
 use crossbeam_skiplist::{SkipMap, map::Entry};
 
-use super::engine::Pair;
+use super::{engine::Pair, filter::Filter};
 
-/// What a version costs beside its key and value, in bytes: the tower, two `Bytes`, the allocations.
+/// What a version costs beside its key and value, in bytes: the node, the value's `Bytes`, the allocations.
 const VERSION_OVERHEAD: usize = 128;
 /// Versions of one key that a scan walks over before it seeks past the rest.
 const WALK: usize = 4;
+/// Keys up to this many bytes stand in the node.
+const INLINE: usize = 38;
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A key, as a node holds it.
+#[derive(Clone)]
+enum Name {
+    Short { len: u8, bytes: [u8; INLINE] },
+    Long(Bytes),
+}
+
+impl Name {
+    /// Of a key, which is copied or shared.
+    fn new(key: &[u8], share: impl FnOnce() -> Bytes) -> Self {
+        let mut bytes = [0; INLINE];
+        match (u8::try_from(key.len()), bytes.get_mut(..key.len())) {
+            (Ok(len), Some(place)) => {
+                place.copy_from_slice(key);
+                Self::Short { len, bytes }
+            }
+            _ => Self::Long(share()),
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Long(key) => key,
+        }
+    }
+
+    fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Short { .. } => Bytes::copy_from_slice(self.as_slice()),
+            Self::Long(key) => key.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
 struct Version {
-    key: Bytes,
+    name: Name,
     revision: Reverse<u64>,
 }
+
+impl Version {
+    /// Where a search for a key at a revision begins.
+    fn sought(key: &[u8], revision: u64) -> Self {
+        Self { name: Name::new(key, || Bytes::copy_from_slice(key)), revision: Reverse(revision) }
+    }
+
+    fn key(&self) -> &[u8] {
+        self.name.as_slice()
+    }
+}
+
+impl Ord for Version {
+    fn cmp(&self, other: &Self) -> cmp::Ordering {
+        self.key().cmp(other.key()).then_with(|| self.revision.cmp(&other.revision))
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Version {}
 
 /// Recent versions of keys.
 #[derive(Default)]
 pub struct Memtable {
     versions: SkipMap<Version, Option<Bytes>>,
+    filter: Filter,
     bytes: AtomicUsize,
     /// The lowest revision in it, plus one; 0 while it is empty.
     lowest: AtomicU64,
@@ -39,7 +111,10 @@ impl Memtable {
     /// Adds a version: a value, or `None` for a deletion. Only one thread writes.
     pub fn insert(&self, revision: u64, key: Bytes, value: Option<Bytes>) {
         let bytes = key.len() + value.as_ref().map_or(0, Bytes::len) + VERSION_OVERHEAD;
-        self.versions.insert(Version { key, revision: Reverse(revision) }, value);
+        // First: whoever learns of the revision finds the key in the filter.
+        self.filter.add(&key);
+        let name = Name::new(&key, || key.clone());
+        self.versions.insert(Version { name, revision: Reverse(revision) }, value);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if self.lowest.load(Ordering::Relaxed) == 0 {
             self.lowest.store(revision.saturating_add(1), Ordering::Release);
@@ -49,18 +124,19 @@ impl Memtable {
     /// The newest version of a key up to a revision: `None` if there is none here, `Some(None)` if it is
     /// a deletion.
     pub fn get(&self, key: &[u8], revision: u64) -> Option<Option<Bytes>> {
-        let version = Version { key: Bytes::copy_from_slice(key), revision: Reverse(revision) };
-        let entry = self.versions.lower_bound(Bound::Included(&version))?;
-        (entry.key().key == key).then(|| entry.value().clone())
+        if !self.filter.may_hold(key) {
+            return None;
+        }
+        let entry = self.versions.lower_bound(Bound::Included(&Version::sought(key, revision)))?;
+        (entry.key().key() == key).then(|| entry.value().clone())
     }
 
     /// For each key in `start..end` (`None`: to the last) its newest version up to a revision, deletions
     /// included, in key order.
     pub fn scan(&self, start: Bound<&[u8]>, end: Option<&[u8]>, revision: u64) -> Scan<'_> {
-        let version = |key, revision| Version { key: Bytes::copy_from_slice(key), revision: Reverse(revision) };
         let next = match start {
-            Bound::Included(key) => self.versions.lower_bound(Bound::Included(&version(key, u64::MAX))),
-            Bound::Excluded(key) => self.versions.lower_bound(Bound::Excluded(&version(key, 0))),
+            Bound::Included(key) => self.versions.lower_bound(Bound::Included(&Version::sought(key, u64::MAX))),
+            Bound::Excluded(key) => self.versions.lower_bound(Bound::Excluded(&Version::sought(key, 0))),
             Bound::Unbounded => self.versions.front(),
         };
         Scan { table: self, next, end: end.map(Bytes::copy_from_slice), revision }
@@ -93,15 +169,15 @@ pub struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// The first version of the next key.
     fn behind(&self, entry: Entry<'a, Version, Option<Bytes>>) -> Option<Entry<'a, Version, Option<Bytes>>> {
-        let key = entry.key().key.clone();
+        let name = entry.key().name.clone();
         let mut entry = entry;
         for _ in 0..WALK {
             entry = entry.next()?;
-            if entry.key().key != key {
+            if entry.key().key() != name.as_slice() {
                 return Some(entry);
             }
         }
-        self.table.versions.lower_bound(Bound::Excluded(&Version { key, revision: Reverse(0) }))
+        self.table.versions.lower_bound(Bound::Excluded(&Version { name, revision: Reverse(0) }))
     }
 }
 
@@ -111,17 +187,17 @@ impl Iterator for Scan<'_> {
     fn next(&mut self) -> Option<Pair> {
         loop {
             let entry = self.next.take()?;
-            let Version { key, revision } = entry.key();
-            if self.end.as_ref().is_some_and(|end| key >= end) {
+            let Version { name, revision } = entry.key();
+            if self.end.as_ref().is_some_and(|end| name.as_slice() >= &end[..]) {
                 return None;
             }
             if revision.0 > self.revision {
                 // The first version of this key, or of the next one, that this reader may see.
-                let visible = Version { key: key.clone(), revision: Reverse(self.revision) };
+                let visible = Version { name: name.clone(), revision: Reverse(self.revision) };
                 self.next = self.table.versions.lower_bound(Bound::Included(&visible));
                 continue;
             }
-            let pair = (key.clone(), entry.value().clone());
+            let pair = (name.to_bytes(), entry.value().clone());
             self.next = self.behind(entry);
             return Some(pair);
         }
@@ -172,5 +248,19 @@ mod tests {
         );
         assert_eq!(scan(Bound::Excluded(b"a"), Some(b"z"), u64::MAX), [hot(20)]);
         assert_eq!(scan(Bound::Included(b"hot"), Some(b"hot\0"), 3), [hot(3)]);
+    }
+
+    #[test]
+    fn short_and_long_keys_stand_in_one_order() {
+        let keys: Vec<String> = (30..48).map(|len| "k".repeat(len)).collect();
+        let table = Memtable::default();
+        for (revision, key) in (1..).zip(keys.iter().rev()) {
+            table.insert(revision, bytes(key), Some(bytes(key)));
+        }
+        let scanned: Vec<Pair> = table.scan(Bound::Unbounded, None, u64::MAX).collect();
+        assert_eq!(scanned, keys.iter().map(|key| (bytes(key), Some(bytes(key)))).collect::<Vec<_>>());
+        for key in &keys {
+            assert_eq!(table.get(key.as_bytes(), u64::MAX), Some(Some(bytes(key))));
+        }
     }
 }

@@ -30,6 +30,7 @@ mod disposable;
 pub mod engine;
 pub mod file;
 mod files;
+mod filter;
 mod flush;
 mod manifest;
 mod memory;

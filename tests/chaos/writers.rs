@@ -148,7 +148,7 @@ impl Shared {
             let [a, b] = keys(cycle, &name);
             let begun = Instant::now();
             let write = Transaction::default().put_state(&a, content(&a)).put_state(&b, content(&b));
-            let told = match client.transact(write).await {
+            let told = match client.commit(write).await {
                 Ok(_) => Told::Acknowledged,
                 Err(error) if error.may_have_applied() => Told::Unknown,
                 Err(_) => Told::Refused,

@@ -16,7 +16,7 @@ use crate::{
     state::View,
 };
 
-const TABLE: Table =
+pub(super) const TABLE: Table =
     Table { keyspace: keyspace::RUNTIME_CONFIG, kind: kind::CONFIG, key_field: "key", key_bytes: limits::KEY_BYTES };
 
 /// Creates or overwrites a configuration value. Errors: `InvalidArgument`.

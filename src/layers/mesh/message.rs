@@ -34,7 +34,7 @@ use crate::{
     storage::codec::{self, Kind},
 };
 
-const TABLE: Table =
+pub(super) const TABLE: Table =
     Table { keyspace: keyspace::MESSAGES, kind: kind::MESSAGE, key_field: "id", key_bytes: limits::ID_BYTES };
 
 /// A message without its id, which is its key. Frozen (kind `Message`, version 1).
@@ -320,10 +320,7 @@ mod tests {
             let filter = MessageFilter { from, to, since, until };
             let mut selected: Vec<_> = messages
                 .into_iter()
-                .filter(|message| filter.from.as_ref().is_none_or(|from| *from == message.from))
-                .filter(|message| filter.to.as_ref().is_none_or(|to| *to == message.to))
-                .filter(|message| since.is_none_or(|since| message.timestamp >= since))
-                .filter(|message| until.is_none_or(|until| message.timestamp < until))
+                .filter(|message| filter.selects(message))
                 .collect();
             selected.sort_by(|a, b| (a.timestamp, &a.id).cmp(&(b.timestamp, &b.id)));
             prop_assert_eq!(listed(&pairs, &filter), selected);

@@ -16,7 +16,7 @@ use crate::{
     state::View,
 };
 
-const TABLE: Table =
+pub(super) const TABLE: Table =
     Table { keyspace: keyspace::NODE_STATE, kind: kind::NODE_STATE, key_field: "node_id", key_bytes: limits::ID_BYTES };
 
 /// Creates or overwrites the state of a node. Errors: `InvalidArgument`.

@@ -16,7 +16,7 @@ use crate::{
     state::View,
 };
 
-const TABLE: Table = Table {
+pub(super) const TABLE: Table = Table {
     keyspace: keyspace::ROUTING_TABLE,
     kind: kind::ROUTE,
     key_field: "destination",

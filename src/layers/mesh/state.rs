@@ -18,7 +18,7 @@ use crate::{
     state::View,
 };
 
-const TABLE: Table =
+pub(super) const TABLE: Table =
     Table { keyspace: keyspace::STATE, kind: kind::STATE, key_field: "key", key_bytes: limits::KEY_BYTES };
 
 /// Creates or overwrites a value. Errors: `InvalidArgument`.

@@ -33,7 +33,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    fn scope(&self) -> ScopeId {
+    pub(super) fn scope(&self) -> ScopeId {
         ScopeId::new(self.keyspace, keyspace::NO_SCOPE)
     }
 
@@ -61,15 +61,26 @@ impl Table {
         view.record(&self.key(name)?)?.ok_or_else(|| self.missing(name))
     }
 
+    /// From where to where the keys lie that begin with `prefix`. Errors: `InvalidArgument`.
+    pub(super) fn extent(&self, prefix: &str) -> Result<(Key, Bytes)> {
+        check_prefix(prefix)?;
+        let start = self.scope().key(prefix.as_bytes());
+        // The number of a keyspace is not 255, so every key has one behind it.
+        let end = prefix_end(start.as_bytes()).unwrap_or_default();
+        Ok((start, end))
+    }
+
     /// A page of what `item` makes of the records whose key begins with `prefix`. Errors: `InvalidArgument`.
     pub(super) fn list<T>(&self, prefix: &str, page: &PageRequest, item: Item<T>) -> Result<List<T>> {
-        // An empty prefix is every key, one longer than any key is a mistake.
-        if !prefix.is_empty() {
-            check_name("prefix", prefix, limits::KEY_BYTES)?;
-        }
+        check_prefix(prefix)?;
         let range = Range { start: prefix.into(), end: prefix_end(prefix.as_bytes()) };
         Ok(List { scope: self.scope(), walk: Walk::open(self.keyspace, &prefix, range, page)?, item })
     }
+}
+
+/// An empty prefix is every key, one longer than any key is a mistake.
+fn check_prefix(prefix: &str) -> Result<()> {
+    if prefix.is_empty() { Ok(()) } else { check_name("prefix", prefix, limits::KEY_BYTES) }
 }
 
 /// Makes an item of a list of a key and its record.

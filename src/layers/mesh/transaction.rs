@@ -5,22 +5,22 @@
 
 use std::collections::BTreeSet;
 
-use super::{config, message, node_state, route, state};
+use super::{config, message, node_state, route, state, table::Table};
 use crate::{
     Error, Result,
     layers::Write,
     limits,
     model::{
         Key,
-        mesh::{Change, Condition, RecordId, Transaction},
-        transaction::{Compare, NumberField, Operation, Relation},
+        mesh::{Change, Condition, Extent, Listed, RecordId, Transaction},
+        transaction::{Compare, NumberField, Operation, Relation, ScopeField},
     },
 };
 
-/// All changes, if all preconditions hold. Errors: `InvalidArgument` naming the precondition or change.
+/// All changes, if all preconditions hold, and all lists are as they were. Errors: `InvalidArgument` naming what is wrong.
 pub fn write(transaction: Transaction) -> Result<Write> {
-    let Transaction { preconditions, changes } = transaction;
-    at_most("preconditions", preconditions.len(), limits::COMPARES)?;
+    let Transaction { preconditions, unchanged, changes } = transaction;
+    at_most("preconditions", preconditions.len() + unchanged.len(), limits::COMPARES)?;
     at_most("changes", changes.len(), limits::CHANGES)?;
     if changes.is_empty() {
         return Err(Error::invalid("changes", "", "there must be at least one"));
@@ -28,7 +28,10 @@ pub fn write(transaction: Transaction) -> Result<Write> {
     let compare = |(index, (record, condition)): (usize, (RecordId, Condition))| {
         compare(&record, condition).map_err(|error| within("preconditions", index, error))
     };
-    let compares = preconditions.into_iter().enumerate().map(compare).collect::<Result<_>>()?;
+    let mut compares = preconditions.into_iter().enumerate().map(compare).collect::<Result<Vec<_>>>()?;
+    for (index, (extent, listed)) in unchanged.into_iter().enumerate() {
+        compares.push(as_listed(&extent, listed).map_err(|error| within("unchanged", index, error))?);
+    }
     let mut written = BTreeSet::new();
     let mut operations = Vec::with_capacity(changes.len());
     for (index, change) in changes.into_iter().enumerate() {
@@ -64,6 +67,27 @@ fn compare(record: &RecordId, condition: Condition) -> Result<Compare> {
         Condition::Version(version) => number(key, NumberField::Version, version),
         Condition::ModRevision(revision) => number(key, NumberField::ModRevision, revision),
     })
+}
+
+/// That an extent is as it was listed.
+fn as_listed(extent: &Extent, Listed { count, since_revision: since }: Listed) -> Result<Compare> {
+    let prefixed = |table: &Table, prefix: &str| {
+        let (start, end) = table.extent(prefix)?;
+        Ok(Compare::Unchanged { start, end, count, since })
+    };
+    match extent {
+        Extent::State(prefix) => prefixed(&state::TABLE, prefix),
+        Extent::NodeStates => prefixed(&node_state::TABLE, ""),
+        Extent::Routes(prefix) => prefixed(&route::TABLE, prefix),
+        Extent::Config(prefix) => prefixed(&config::TABLE, prefix),
+        // Lists of messages follow an index, whose entries say nothing of when their records were written.
+        Extent::Messages => Ok(Compare::Scope {
+            scope: message::TABLE.scope(),
+            field: ScopeField::LastRevision,
+            relation: Relation::LessOrEqual,
+            to: since,
+        }),
+    }
 }
 
 fn operations_of(change: Change) -> Result<Vec<Operation>> {

@@ -4,6 +4,7 @@
 mod json;
 mod message_lists;
 mod messages;
+mod open_transactions;
 mod reads;
 mod sessions;
 mod status;
@@ -64,6 +65,12 @@ pub fn all() -> Vec<(&'static str, Case)> {
         message_lists::a_foreign_cursor_is_refused,
         message_lists::filters_are_checked,
         message_lists::a_heavy_page_is_closed_early,
+        open_transactions::a_transaction_reads_its_own_writes,
+        open_transactions::lists_show_what_was_written,
+        open_transactions::reads_show_one_revision,
+        open_transactions::what_others_changed_is_a_conflict,
+        open_transactions::one_that_does_not_commit_changes_nothing,
+        open_transactions::a_lost_race_is_run_again,
         reads::an_answer_names_its_revision,
         reads::at_least_sees_the_named_write,
         reads::a_revision_that_never_comes_ends_with_the_deadline,

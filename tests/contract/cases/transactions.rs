@@ -23,7 +23,7 @@ pub async fn a_transaction_changes_all_kinds_at_one_revision(client: &Client) {
         .change(Change::SaveNodeState { node_id: name.clone(), state_json: "1".into() })
         .change(Change::SaveRoute { destination: name.clone(), route_json: "2".into() })
         .change(Change::SaveConfig { key: name.clone(), value_json: "3".into() });
-    let done = client.transact(store).await.unwrap();
+    let done = client.commit(store).await.unwrap();
     assert!(done.succeeded);
     let read = client.state().get(&name).await.unwrap();
     assert_eq!((read.value.as_ref(), read.mod_revision, read.version), (&b"s"[..], done.revision, 1));
@@ -41,7 +41,7 @@ pub async fn a_transaction_changes_all_kinds_at_one_revision(client: &Client) {
         .delete(RecordId::NodeState(name.clone()))
         .delete(RecordId::Route(name.clone()))
         .delete(RecordId::Config(name.clone()));
-    assert!(client.transact(delete).await.unwrap().succeeded);
+    assert!(client.commit(delete).await.unwrap().succeeded);
     assert!(matches!(client.state().get(&name).await, Err(Error::NotFound { .. })));
     assert!(matches!(client.routes().get(&name).await, Err(Error::NotFound { .. })));
     assert_eq!(client.messages().list_all(from()).await.unwrap(), []);
@@ -71,7 +71,7 @@ pub async fn a_precondition_that_does_not_hold_changes_nothing(client: &Client) 
             .require(state(&a), Condition::Exists)
             .require(record.clone(), condition)
             .put_state(&target, "x");
-        let done = client.transact(change).await.unwrap();
+        let done = client.commit(change).await.unwrap();
         assert_eq!(done.succeeded, holds, "{record:?} {condition:?}");
         assert_eq!(client.state().get(&target).await.is_ok(), holds, "{record:?} {condition:?}");
     }
@@ -85,7 +85,7 @@ pub async fn one_of_many_wins(client: &Client) {
         let change = Transaction::default()
             .require(state(&key), Condition::ModRevision(created.revision))
             .put_state(&key, n.to_string());
-        client.transact(change)
+        client.commit(change)
     });
     let done = futures_util::future::join_all(tries).await;
     assert_eq!(done.iter().filter(|done| done.as_ref().unwrap().succeeded).count(), 1);
@@ -107,7 +107,7 @@ pub async fn bad_changes_are_refused_with_their_place(client: &Client) {
         ((0..1_025).fold(one(), |many, n| many.put_state(n.to_string(), "")), "changes"),
         ((0..4_097).fold(one(), |many, n| many.require(state(&n.to_string()), Condition::Missing)), "preconditions"),
     ] {
-        assert_eq!(invalid_field(client.transact(transaction).await), field);
+        assert_eq!(invalid_field(client.commit(transaction).await), field);
     }
     assert!(matches!(client.state().get(&key).await, Err(Error::NotFound { .. })));
 }

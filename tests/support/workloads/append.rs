@@ -103,7 +103,7 @@ impl Append {
                 // All of it was read at one revision, which is fresh: there is nothing to commit.
                 return Ok(Some(reply));
             }
-            Ok(client.transact(transaction).await?.succeeded.then_some(reply))
+            Ok(client.commit(transaction).await?.succeeded.then_some(reply))
         };
         seat.record(&self.recorder, actions.clone(), run).await
     }

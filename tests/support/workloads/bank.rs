@@ -47,7 +47,7 @@ async fn transfer(client: &Client, from: u64, to: u64, amount: i64) -> Result<Op
         .require(RecordId::State(name(to)), Condition::ModRevision(target_at))
         .put_state(name(from), (source - amount).to_string())
         .put_state(name(to), (target + amount).to_string());
-    Ok(client.transact(transfer).await?.succeeded.then_some(Reply::Transferred))
+    Ok(client.commit(transfer).await?.succeeded.then_some(Reply::Transferred))
 }
 
 impl Bank {
@@ -69,7 +69,7 @@ impl Workload for Bank {
         Box::pin(async move {
             let open = Transaction::default().require(RecordId::State(name(0)), Condition::Missing);
             let open = (0..ACCOUNTS).fold(open, |open, account| open.put_state(name(account), BEGIN.to_string()));
-            client.transact(open).await.map(drop)
+            client.commit(open).await.map(drop)
         })
     }
 

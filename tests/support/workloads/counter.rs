@@ -36,7 +36,7 @@ async fn add(client: &Client, amount: u64) -> Result<Option<Reply>> {
     let (value, condition) = read(client).await?;
     let sum = value + amount;
     let add = Transaction::default().require(RecordId::State(NAME.into()), condition).put_state(NAME, sum.to_string());
-    Ok(client.transact(add).await?.succeeded.then_some(Reply::Added(Some(sum))))
+    Ok(client.commit(add).await?.succeeded.then_some(Reply::Added(Some(sum))))
 }
 
 impl Counter {

@@ -63,7 +63,7 @@ impl Register {
             }
             7 => {
                 let delete = Transaction::default().delete(RecordId::State(name(key)));
-                let write = async { client.transact(delete).await.map(|_| Some(Reply::Written)) };
+                let write = async { client.commit(delete).await.map(|_| Some(Reply::Written)) };
                 seat.record(&self.recorder, Call { key, action: Action::Write(None) }, write).await;
             }
             _ => {
@@ -71,7 +71,7 @@ impl Register {
                 let swap = Transaction::default()
                     .require(RecordId::State(name(key)), condition)
                     .put_state(name(key), to.to_string());
-                let swap = async { client.transact(swap).await.map(|done| Some(Reply::Swapped(done.succeeded))) };
+                let swap = async { client.commit(swap).await.map(|done| Some(Reply::Swapped(done.succeeded))) };
                 let call = Call { key, action: Action::Swap { from, to: Some(to) } };
                 seat.record(&self.recorder, call, swap).await;
             }

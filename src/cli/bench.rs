@@ -224,11 +224,7 @@ fn histogram() -> Result<Histogram<u64>, Failure> {
 pub(super) async fn connect(session: &Session, connections: u32) -> Result<Vec<Client>, Failure> {
     let mut clients = Vec::new();
     for _ in 0..connections {
-        let builder = Client::builder()
-            .endpoints(&session.options.endpoints)
-            .deadline(session.options.timeout)
-            .read_mode(session.options.read.unwrap_or_default());
-        clients.push(builder.connect().await?);
+        clients.push(session.options.client()?.connect().await?);
     }
     Ok(clients)
 }

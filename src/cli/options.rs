@@ -1,11 +1,21 @@
 //! The flags that all commands share, and what they make: a client and an output.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use clap::Args;
 
 use super::{failure::Failure, output::Output};
-use crate::{Client, client::ReadMode};
+use crate::{
+    Client,
+    client::{Builder, ReadMode, Tls},
+};
+
+/// A token itself, for where there are no files. As a flag everybody on the machine could read it.
+const TOKEN: &str = "MESHSTORE_TOKEN";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
@@ -38,6 +48,52 @@ pub(super) struct Options {
         help_heading = "Global options"
     )]
     pub(super) timeout: Duration,
+    /// The certificate of the cluster's authority; with it TLS is spoken, without it plain text
+    #[arg(long, global = true, env = "MESHSTORE_CA", value_name = "FILE", help_heading = "Global options")]
+    pub(super) ca: Option<PathBuf>,
+    /// The certificate that says who you are
+    #[arg(long, global = true, env = "MESHSTORE_CERT", value_name = "FILE", help_heading = "Global options")]
+    pub(super) cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, global = true, env = "MESHSTORE_KEY", value_name = "FILE", help_heading = "Global options")]
+    pub(super) key: Option<PathBuf>,
+    /// A file with the token that says who you are; or put the token itself into MESHSTORE_TOKEN
+    #[arg(long, global = true, env = "MESHSTORE_TOKEN_FILE", value_name = "FILE", help_heading = "Global options")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+impl Options {
+    /// A client of the cluster that the flags name, as whom they say.
+    pub(super) fn client(&self) -> Result<Builder, Failure> {
+        let mut builder = Client::builder()
+            .endpoints(&self.endpoints)
+            .deadline(self.timeout)
+            .read_mode(self.read.unwrap_or_default());
+        let Some(ca) = &self.ca else {
+            return match (&self.cert, &self.key, &self.token_file) {
+                (None, None, None) => Ok(builder),
+                _ => Err(Failure::usage("--cert, --key and --token-file need TLS: pass --ca, too")),
+            };
+        };
+        let mut tls = Tls::new(file("--ca", ca)?);
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => tls = tls.identity(file("--cert", cert)?, file("--key", key)?),
+            (None, None) => {}
+            _ => return Err(Failure::usage("--cert and --key belong together: pass both")),
+        }
+        let token = match &self.token_file {
+            Some(path) => Some(String::from_utf8_lossy(&file("--token-file", path)?).into_owned()),
+            None => std::env::var(TOKEN).ok(),
+        };
+        if let Some(token) = token {
+            builder = builder.token(token);
+        }
+        Ok(builder.tls(tls))
+    }
+}
+
+fn file(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::usage(format!("{flag}: cannot read {}: {error}", path.display())))
 }
 
 /// What a command works with.
@@ -58,11 +114,7 @@ impl Session {
         if let Some(client) = self.client.get() {
             return Ok(client.clone());
         }
-        let client = Client::builder()
-            .endpoints(&self.options.endpoints)
-            .deadline(self.options.timeout)
-            .read_mode(self.options.read.unwrap_or_default())
-            .connect_lazy()?;
+        let client = self.options.client()?.connect_lazy()?;
         Ok(self.client.get_or_init(|| client).clone())
     }
 

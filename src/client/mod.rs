@@ -50,6 +50,7 @@ mod state;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod tests;
+mod tls;
 pub mod topology;
 
 use std::{
@@ -66,7 +67,7 @@ use session::Session;
 
 pub use self::{
     builder::Builder, cluster::Cluster, config::Config, json::Json, messages::Messages, node_state::NodeStates,
-    routes::Routes, state::State, topology::Topology,
+    routes::Routes, state::State, tls::Tls, topology::Topology,
 };
 use crate::{Result, limits, proto::v1};
 pub use crate::{
@@ -111,6 +112,8 @@ pub struct Transacted {
 /// What all clones of a client share.
 struct Shared {
     endpoints: Endpoints,
+    /// What says in each call who the client is.
+    authorization: Option<tonic::metadata::AsciiMetadataValue>,
     session: Session,
     jitter: backoff::Jitter,
     exactly_once: bool,

@@ -139,7 +139,7 @@ async fn follower(view: LeaderView) -> Follower {
         leadership: leadership.clone(),
         peers: Peers::new(net.clone(), identity(1), Arc::new(Freshness::new(Arc::new(RealClock))), room()),
         status,
-        principal: |_| "billing".into(),
+        principal: |_| Principal::Service("billing".into()),
     });
     let router = Server::builder().layer(layer).add_service(SessionServer::new(service.clone()));
     let _served = serve(router, listener);
@@ -179,7 +179,7 @@ async fn a_write_is_served_by_the_leader_for_the_caller_that_the_follower_verifi
 
     let seen = service.seen.lock().unwrap().clone();
     let [(forwarded, headers)] = &seen[..] else { panic!("{seen:?}") };
-    assert_eq!(*forwarded, Some(Forwarded { principal: "billing".into() }));
+    assert_eq!(*forwarded, Some(Forwarded { principal: Principal::Service("billing".into()) }));
     assert_eq!(headers.get("x-meshstore-from").unwrap(), "1");
     assert_eq!(headers.get("grpc-timeout").unwrap(), "77000m");
     assert_eq!(headers.get("trace").unwrap(), "abc");
@@ -253,7 +253,7 @@ async fn the_callers_deadline_holds_on_the_way_to_the_leader() {
         leadership: follower.leadership.clone(),
         peers: Peers::new(Arc::new(RealNet), identity(1), Arc::new(Freshness::new(Arc::new(RealClock))), room()),
         status,
-        principal: |_| String::new(),
+        principal: |_| Principal::Anonymous,
     })
     .layer(tower::service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(Body::empty())) }));
     let response = service.oneshot(request).await.unwrap();

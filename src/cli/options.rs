@@ -48,15 +48,16 @@ pub(super) struct Options {
         help_heading = "Global options"
     )]
     pub(super) timeout: Duration,
+    // Commands have arguments of their own that are called `key`: the names of these are longer.
     /// The certificate of the cluster's authority; with it TLS is spoken, without it plain text
-    #[arg(long, global = true, env = "MESHSTORE_CA", value_name = "FILE", help_heading = "Global options")]
-    pub(super) ca: Option<PathBuf>,
+    #[arg(long = "ca", global = true, env = "MESHSTORE_CA", value_name = "FILE", help_heading = "Global options")]
+    pub(super) tls_ca: Option<PathBuf>,
     /// The certificate that says who you are
-    #[arg(long, global = true, env = "MESHSTORE_CERT", value_name = "FILE", help_heading = "Global options")]
-    pub(super) cert: Option<PathBuf>,
+    #[arg(long = "cert", global = true, env = "MESHSTORE_CERT", value_name = "FILE", help_heading = "Global options")]
+    pub(super) tls_cert: Option<PathBuf>,
     /// Its private key
-    #[arg(long, global = true, env = "MESHSTORE_KEY", value_name = "FILE", help_heading = "Global options")]
-    pub(super) key: Option<PathBuf>,
+    #[arg(long = "key", global = true, env = "MESHSTORE_KEY", value_name = "FILE", help_heading = "Global options")]
+    pub(super) tls_key: Option<PathBuf>,
     /// A file with the token that says who you are; or put the token itself into MESHSTORE_TOKEN
     #[arg(long, global = true, env = "MESHSTORE_TOKEN_FILE", value_name = "FILE", help_heading = "Global options")]
     pub(super) token_file: Option<PathBuf>,
@@ -69,14 +70,14 @@ impl Options {
             .endpoints(&self.endpoints)
             .deadline(self.timeout)
             .read_mode(self.read.unwrap_or_default());
-        let Some(ca) = &self.ca else {
-            return match (&self.cert, &self.key, &self.token_file) {
+        let Some(ca) = &self.tls_ca else {
+            return match (&self.tls_cert, &self.tls_key, &self.token_file) {
                 (None, None, None) => Ok(builder),
                 _ => Err(Failure::usage("--cert, --key and --token-file need TLS: pass --ca, too")),
             };
         };
         let mut tls = Tls::new(file("--ca", ca)?);
-        match (&self.cert, &self.key) {
+        match (&self.tls_cert, &self.tls_key) {
             (Some(cert), Some(key)) => tls = tls.identity(file("--cert", cert)?, file("--key", key)?),
             (None, None) => {}
             _ => return Err(Failure::usage("--cert and --key belong together: pass both")),

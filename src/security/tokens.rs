@@ -210,6 +210,17 @@ mod tests {
     }
 
     #[test]
+    fn the_file_is_the_one_of_earlier_releases() {
+        let text = "\n[[token]]\nid = \"3fa94c10\"\nprincipal = \"service/billing\"\n\
+                    sha256 = \"fb0ec24ef25ec61c0adc18d30cd21a9eeae92c48a95f5a6aea1e2f6e5b7e3d0a\"\n\
+                    created = \"2026-11-18T11:06:40Z\"\nexpires = \"2027-11-18T11:06:40Z\"\n";
+        let tokens = Tokens::parse(text, Path::new("tokens.toml")).unwrap();
+        let token = tokens.iter().next().unwrap();
+        assert_eq!((token.created_ms, token.expires_ms), (NOW, Some(NOW + 365 * 86_400_000)));
+        assert_eq!(tokens.text(), format!("{HEADER}{text}"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let right = format!(
             "[[token]]\nid = \"a\"\nprincipal = \"service/a\"\nsha256 = \"{}\"\ncreated = \"2026-01-01T00:00:00Z\"\n",

@@ -101,7 +101,6 @@ async fn whoever_is_known_is_served_and_nobody_else() {
         (&[][..], 2, "the node speaks TLS: give the certificate of the cluster's authority (--ca)"),
         (&["--ca", &ca], 5, "neither a token nor a certificate"),
         (&["--ca", &ca, "--token-file", &wrong_token], 5, "the token is unknown here, or was revoked"),
-        (&["--ca", &ca, "--cert", &wrong_cert, "--key", &wrong_key], 5, "the node refuses the client's certificate"),
         (&["--ca", &ca, "--cert", &cert, "--key", &wrong_key], 2, "certificate and key must belong together"),
         (&["--ca", &wrong_ca, "--token-file", &admin], 4, "is not signed by the given authority (--ca)"),
     ] {
@@ -109,6 +108,10 @@ async fn whoever_is_known_is_served_and_nobody_else() {
         assert_eq!((found, stdout.as_str()), (code, ""), "{flags:?}: {stderr}");
         assert!(stderr.contains(expected), "{flags:?}: {stderr}");
     }
+    // The node ends the connection while the client takes it for open already, so what the client learns of the reason
+    // depends on which of the two is faster.
+    let (code, stdout, stderr) = secured.put(&["--ca", &ca, "--cert", &wrong_cert, "--key", &wrong_key]);
+    assert!(code != 0 && stdout.is_empty(), "{stderr}");
     let endpoint = secured.cluster.nodes[0].client.replace("127.0.0.1", "localhost");
     let (code, _, stderr) =
         run(&["--ca", &ca, "--token-file", &admin, "--timeout", "2s", "--endpoints", &endpoint, "state", "get", "key"]);

@@ -96,6 +96,9 @@ pub enum Error {
     /// The caller may not do this.
     #[error("permission denied: {0}")]
     PermissionDenied(String),
+    /// Who calls is not known: a token or certificate is missing, wrong or expired. Nothing changed.
+    #[error("not authenticated: {0}")]
+    Unauthenticated(String),
     /// The server answered something that this client does not know.
     #[error("unexpected answer: {0}")]
     Unexpected(String),

@@ -18,6 +18,9 @@ pub mod environment;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
+pub mod security;
+
+#[cfg(feature = "server")]
 pub mod layers;
 #[cfg(feature = "server")]
 pub mod node;

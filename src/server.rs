@@ -5,7 +5,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tonic::transport::Server;
 
 use crate::{
@@ -20,7 +20,9 @@ use crate::{
     rpc::{
         self,
         forward::{self, Forward, ForwardLayer, LeaderView},
+        gate::{Authenticate, Authorise},
     },
+    security::{Callers, Policy, Security},
     state::View,
 };
 
@@ -78,11 +80,18 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fault> {
     let faults = Faults::default();
-    let http = rpc::http::Http::start(&environment, &config.node.http.to_string()).await?;
+    let doors = Doors::open(&environment, &config)?;
+    // Ends with this function.
+    let mut watching = JoinSet::new();
+    if let Some(security) = doors.security.clone() {
+        watching.spawn(security.watch());
+    }
+    let http = rpc::http::Http::start(&doors.watchers, &config.node.http.to_string()).await?;
     tokio::pin!(stop);
-    let calls = |node: &Node| rpc::forwarded_routes(Arc::new(node.clone()));
+    let policy = doors.policy();
+    let calls = move |node: &Node| rpc::forwarded_routes(Arc::new(node.clone()), policy);
     let parts =
-        node::Parts { environment: environment.clone(), observer, faults: faults.clone(), calls: Box::new(calls) };
+        node::Parts { environment: doors.peers.clone(), observer, faults: faults.clone(), calls: Box::new(calls) };
     let starting = raft.spawn(node::start(parts, config.clone()));
     let running = tokio::select! {
         started = starting => started.map_err(|error| Fault::new(format!("starting panicked: {error}")))??,
@@ -94,7 +103,7 @@ pub async fn serve(
     };
     running.node.keep_doing("rollback of unconfirmed changes", Arc::new(overdue));
     let (drain, drained) = watch::channel(false);
-    let clients = serve_clients(&environment, &config, &running.node, drained).await?;
+    let clients = serve_clients(&doors, &config, &running.node, drained).await?;
     http.serves(&running.node, config.cluster.raft.election_max * READY_ELECTIONS);
     let broken = tokio::select! {
         fault = faults.wait() => Some(fault),
@@ -123,27 +132,58 @@ async fn shut_down(
     raft.spawn(running.stop()).await.map_err(|error| Fault::new(format!("stopping panicked: {error}")))?
 }
 
+/// The world as each listener sees it: with TLS around its network, or as it is.
+struct Doors {
+    security: Option<Arc<Security>>,
+    clients: Environment,
+    peers: Environment,
+    watchers: Environment,
+}
+
+impl Doors {
+    fn open(environment: &Environment, config: &Config) -> Result<Self, Fault> {
+        let plain = || environment.clone();
+        let Some(files) = &config.tls else {
+            return Ok(Self { security: None, clients: plain(), peers: plain(), watchers: plain() });
+        };
+        let security = Security::open(files, config.node.id, &environment.clock)?;
+        let over = |callers| Environment { net: security.net(&environment.net, callers), ..plain() };
+        Ok(Self {
+            clients: over(Callers::Clients),
+            peers: over(Callers::Peers),
+            watchers: if files.http { over(Callers::Watchers) } else { plain() },
+            security: Some(security),
+        })
+    }
+
+    fn policy(&self) -> Policy {
+        if self.security.is_some() { Policy::Known } else { Policy::Open }
+    }
+}
+
 async fn serve_clients(
-    environment: &Environment,
+    doors: &Doors,
     config: &Config,
     node: &Node,
     mut drain: watch::Receiver<bool>,
 ) -> Result<tokio::task::JoinHandle<()>, Fault> {
     let address = config.node.client.to_string();
-    let listener = environment.net.listen(&address).await;
+    let listener = doors.clients.net.listen(&address).await;
     let listener = listener.map_err(|error| Fault::new(format!("cannot listen for clients on {address}: {error}")))?;
     let routes = rpc::routes(Arc::new(node.clone()));
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
         .max_concurrent_streams(Some(limits::STREAMS_PER_CONNECTION))
+        .layer(Authenticate::new(doors.security.clone()))
+        .layer(Authorise::new(doors.policy()))
         .layer(forwarding(node))
         .add_routes(routes)
         .serve_with_incoming_shutdown(net::incoming(listener), async move {
             // A dropped sender means that the node is gone.
             let _ = drain.wait_for(|drain| *drain).await;
         });
-    tracing::info!(%address, "serving clients");
+    tracing::info!(%address, tls = doors.security.is_some(), "serving clients");
     let faults = node.faults().clone();
     Ok(tokio::spawn(async move {
         if let Err(error) = server.await {

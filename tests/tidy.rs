@@ -74,12 +74,24 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
     ("comfy_table", &["src/cli/"]),
     ("indicatif", &["src/cli/"]),
-    // A person's files are the command line's business, the configuration's file is its own, and sled opens its files
-    // itself, whatever our disk is.
+    // A person's files are the command line's business, so are the files that it makes for TLS; the configuration's file is
+    // its own, and sled opens its files itself, whatever our disk is.
     (
         "std::fs",
-        &["src/environment/", "src/cli/", "src/main.rs", "src/config.rs", "src/config/", "src/storage/sled.rs"],
+        &[
+            "src/environment/",
+            "src/cli/",
+            "src/main.rs",
+            "src/config.rs",
+            "src/config/",
+            "src/security/mod.rs",
+            "src/storage/sled.rs",
+        ],
     ),
+    ("rcgen", &["src/security/"]),
+    ("ring", &["src/security/"]),
+    ("tokio_rustls", &["src/security/"]),
+    ("x509_parser", &["src/security/"]),
     ("std::time::SystemTime", &["src/environment/"]),
     ("std::time::Instant", &["src/environment/"]),
 ];

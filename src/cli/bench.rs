@@ -224,7 +224,7 @@ fn histogram() -> Result<Histogram<u64>, Failure> {
 pub(super) async fn connect(session: &Session, connections: u32) -> Result<Vec<Client>, Failure> {
     let mut clients = Vec::new();
     for _ in 0..connections {
-        clients.push(session.options.builder()?.connect().await?);
+        clients.push(session.options.client()?.connect().await?);
     }
     Ok(clients)
 }

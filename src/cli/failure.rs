@@ -54,6 +54,7 @@ impl Failure {
                 Error::Refused(_) => (CONFLICT, "refused"),
                 Error::Conflict(_) => (CONFLICT, "conflict"),
                 Error::PermissionDenied(_) => (CONFLICT, "permission_denied"),
+                Error::Unauthenticated(_) => (CONFLICT, "unauthenticated"),
                 Error::ViewTooOld { .. } => (CONFLICT, "view_too_old"),
                 Error::TooStale { .. } => (UNAVAILABLE, "too_stale"),
                 Error::Unavailable { .. } => (UNAVAILABLE, "unavailable"),
@@ -75,6 +76,9 @@ impl Failure {
             }
             Self::Answer(Error::Unavailable { .. } | Error::DeadlineExceeded { .. }) => {
                 Some("`meshstore status` shows which nodes answer; --endpoints says where to look")
+            }
+            Self::Answer(Error::Unauthenticated(_)) => {
+                Some("say who you are with --token-file, or with --cert and --key; --ca says which cluster to trust")
             }
             Self::Answer(Error::TooStale { .. }) => Some("allow more age, or use --read linearizable"),
             Self::Answer(Error::ViewTooOld { .. }) => Some("begin the list again, without --cursor"),

@@ -20,6 +20,7 @@ mod options;
 mod output;
 mod recover;
 mod route;
+mod security;
 mod serve;
 mod state;
 mod status;
@@ -44,7 +45,8 @@ Exit codes:
   4  unavailable, or the deadline passed with certainly nothing done
   5  conflict, not permitted, a view too old, or refused by the state of the store
 
-Environment: MESHSTORE_ENDPOINTS, and for serve MESHSTORE_CONFIG, MESHSTORE_NODE, MESHSTORE_DATA,
+Environment: MESHSTORE_ENDPOINTS, MESHSTORE_CA, MESHSTORE_CERT, MESHSTORE_KEY, MESHSTORE_TOKEN_FILE,
+MESHSTORE_TOKEN, and for serve MESHSTORE_CONFIG, MESHSTORE_NODE, MESHSTORE_DATA,
 MESHSTORE_ENGINE, MESHSTORE_INSECURE, MESHSTORE_LOG. Flags win over them.
 
 Examples:
@@ -103,6 +105,9 @@ enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Certificates and tokens: by what nodes and clients know each other
+    #[command(subcommand)]
+    Security(security::Command),
 }
 
 /// Does what the command line says.
@@ -135,6 +140,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(serve) => return serve.run(),
         Command::Recover(recover) => return recover.run(options.json),
         Command::Completions { shell } => return completions(shell),
+        Command::Security(security) => return security.run(options.json),
         other => other,
     };
     let mut runtime = match &command {
@@ -145,7 +151,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(async {
         let session = Session::new(options);
         let done = match command {
-            Command::Serve(_) | Command::Recover(_) | Command::Completions { .. } => Ok(()),
+            Command::Serve(_) | Command::Recover(_) | Command::Completions { .. } | Command::Security(_) => Ok(()),
             Command::Status(status) => status.run(&session).await,
             Command::Mesh(command) => command.run(&session).await,
             Command::Message(command) => command.run(&session).await,

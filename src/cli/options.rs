@@ -1,6 +1,10 @@
 //! The flags that all commands share, and what they make: a client and an output.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use clap::Args;
 
@@ -8,10 +12,13 @@ use super::{failure::Failure, output::Output};
 use crate::{
     Client,
     client::{
-        Builder, ReadMode,
+        Builder, ReadMode, Tls,
         connection::{self, SCHEME},
     },
 };
+
+/// A token itself, for where there are no files. As a flag everybody on the machine could read it.
+const TOKEN: &str = "MESHSTORE_TOKEN";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
@@ -44,24 +51,61 @@ pub(super) struct Options {
         help_heading = "Global options"
     )]
     timeout: Option<Duration>,
+    // Commands have arguments of their own that are called `key`: the names of these are longer.
+    /// The certificate of the cluster's authority; with it TLS is spoken, without it plain text
+    #[arg(long = "ca", global = true, env = "MESHSTORE_CA", value_name = "FILE", help_heading = "Global options")]
+    pub(super) tls_ca: Option<PathBuf>,
+    /// The certificate that says who you are
+    #[arg(long = "cert", global = true, env = "MESHSTORE_CERT", value_name = "FILE", help_heading = "Global options")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long = "key", global = true, env = "MESHSTORE_KEY", value_name = "FILE", help_heading = "Global options")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// A file with the token that says who you are; or put the token itself into MESHSTORE_TOKEN
+    #[arg(long, global = true, env = "MESHSTORE_TOKEN_FILE", value_name = "FILE", help_heading = "Global options")]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 impl Options {
-    /// The settings of a client: those of a connection string, over which flags win.
-    pub(super) fn builder(&self) -> Result<Builder, Failure> {
+    /// A client of the cluster that the flags name, as whom they say.
+    pub(super) fn client(&self) -> Result<Builder, Failure> {
         let mut builder = match self.endpoints.first() {
             // Its hosts are separated as endpoints are.
             Some(first) if first.starts_with(SCHEME) => Builder::parse(&self.endpoints.join(","))?,
             _ => Client::builder().endpoints(&self.endpoints),
         };
+        // Flags win over what a connection string says.
         if let Some(timeout) = self.timeout {
             builder = builder.deadline(timeout);
         }
         if let Some(mode) = self.read {
             builder = builder.read_mode(mode);
         }
-        Ok(builder)
+        let Some(ca) = &self.tls_ca else {
+            return match (&self.tls_cert, &self.tls_key, &self.token_file) {
+                (None, None, None) => Ok(builder),
+                _ => Err(Failure::usage("--cert, --key and --token-file need TLS: pass --ca, too")),
+            };
+        };
+        let mut tls = Tls::new(file("--ca", ca)?);
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => tls = tls.identity(file("--cert", cert)?, file("--key", key)?),
+            (None, None) => {}
+            _ => return Err(Failure::usage("--cert and --key belong together: pass both")),
+        }
+        let token = match &self.token_file {
+            Some(path) => Some(String::from_utf8_lossy(&file("--token-file", path)?).into_owned()),
+            None => std::env::var(TOKEN).ok(),
+        };
+        if let Some(token) = token {
+            builder = builder.token(token);
+        }
+        Ok(builder.tls(tls))
     }
+}
+
+fn file(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::usage(format!("{flag}: cannot read {}: {error}", path.display())))
 }
 
 /// What a command works with.
@@ -82,7 +126,7 @@ impl Session {
         if let Some(client) = self.client.get() {
             return Ok(client.clone());
         }
-        let client = self.options.builder()?.connect_lazy()?;
+        let client = self.options.client()?.connect_lazy()?;
         Ok(self.client.get_or_init(|| client).clone())
     }
 

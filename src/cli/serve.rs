@@ -31,7 +31,7 @@ pub(super) struct Serve {
     /// Another engine than the file's: sled or memory
     #[arg(long, env = "MESHSTORE_ENGINE", value_name = "ENGINE")]
     engine: Option<Engine>,
-    /// Listen without TLS on addresses that other machines can reach
+    /// Listen in plain text on addresses that other machines can reach; without [tls] these may do everything then
     #[arg(long, env = "MESHSTORE_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
     /// What to log: error, warn, info, debug, trace, or directives like info,meshstore=debug [default: info,openraft=error]

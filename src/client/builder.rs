@@ -16,6 +16,7 @@ use super::{
     backoff::Jitter,
     endpoints::{Connect, Endpoints},
     session::Session,
+    tls::{self, Tls},
 };
 use crate::{Error, Result, limits, model::ReadMode};
 
@@ -30,6 +31,8 @@ pub struct Builder {
     exactly_once: bool,
     connections: usize,
     seed: Option<u64>,
+    tls: Option<Tls>,
+    token: Option<String>,
     connect: Connect,
 }
 
@@ -43,13 +46,15 @@ impl Default for Builder {
             exactly_once: true,
             connections: 1,
             seed: None,
+            tls: None,
+            token: None,
             connect: Arc::new(|endpoint: transport::Endpoint| endpoint.connect_lazy()),
         }
     }
 }
 
 impl Builder {
-    /// Where nodes listen for clients: `host:port`, or `http://host:port`. One is enough to find the
+    /// Where nodes listen for clients: `host:port`, or with `http://` in front, with TLS `https://`. One is enough to find the
     /// others, several also when that one is down.
     pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.endpoints = endpoints.into_iter().map(Into::into).collect();
@@ -89,6 +94,18 @@ impl Builder {
         self
     }
 
+    /// Speaks TLS with the nodes. Without it everything is in plain text.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Says who the client is, by this token, in every call. Needs [`tls`](Self::tls).
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
     /// Makes the waits between attempts repeat, for simulations.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -105,8 +122,8 @@ impl Builder {
 
     /// A client, once a node has answered.
     ///
-    /// Errors: `InvalidArgument` if a setting is wrong; `Unavailable` if no endpoint answers within the
-    /// deadline.
+    /// Errors: `InvalidArgument` if a setting is wrong; `Unauthenticated` if no node knows the client; `Unavailable` if
+    /// no endpoint answers within the deadline.
     pub async fn connect(self) -> Result<Client> {
         let client = self.connect_lazy()?;
         let deadline = Instant::now() + client.deadline;
@@ -114,12 +131,14 @@ impl Builder {
         loop {
             let refused = match timeout_at(deadline, probe(&client)).await {
                 Ok(Ok(())) => return Ok(client),
-                Ok(Err(refused)) => refused,
+                Ok(Err(error)) if !error.is_retryable() => return Err(error),
+                Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".into(),
             };
             failures += 1;
             let again = Instant::now() + client.shared.jitter.backoff(failures);
             if again >= deadline {
+                let refused = refused.trim_start_matches("unavailable: ");
                 return Err(Error::Unavailable { reason: format!("no endpoint answers: {refused}"), leader: None });
             }
             tokio::time::sleep_until(again).await;
@@ -143,8 +162,14 @@ impl Builder {
         if !(1..=64).contains(&self.connections) {
             return Err(Error::invalid("connections", self.connections.to_string(), "must be from 1 to 64"));
         }
+        if let Some(tls) = &self.tls {
+            tls.check()?;
+        } else if self.token.is_some() {
+            return Err(Error::invalid("token", "", "needs TLS: in plain text it would not stay a secret"));
+        }
         let shared = Shared {
-            endpoints: Endpoints::new(&self.endpoints, self.connections, self.connect)?,
+            authorization: self.token.as_deref().map(tls::bearer).transpose()?,
+            endpoints: Endpoints::new(&self.endpoints, self.connections, self.tls, self.connect)?,
             session: Session::new(self.session_ttl),
             jitter: Jitter::new(self.seed),
             exactly_once: self.exactly_once,
@@ -157,8 +182,9 @@ impl Builder {
     }
 }
 
-/// Asks all endpoints who they are, until one knows the leader or all have answered. Errors: nobody did.
-pub(super) async fn probe(client: &Client) -> std::result::Result<(), String> {
+/// Asks all endpoints who they are, until one knows the leader or all have answered. Errors: nobody did; `Unavailable` if
+/// that may change.
+pub(super) async fn probe(client: &Client) -> Result<()> {
     let mut asked = JoinSet::new();
     for endpoint in client.shared.endpoints.all() {
         let client = client.clone();
@@ -167,7 +193,7 @@ pub(super) async fn probe(client: &Client) -> std::result::Result<(), String> {
             (endpoint, answer)
         });
     }
-    let (mut answered, mut refused) = (false, Vec::new());
+    let (mut answered, mut refused, mut last) = (false, Vec::new(), None);
     while let Some(joined) = asked.join_next().await {
         match joined {
             Ok((endpoint, Ok(status))) => {
@@ -177,10 +203,18 @@ pub(super) async fn probe(client: &Client) -> std::result::Result<(), String> {
                     break;
                 }
             }
-            Ok((endpoint, Err(error))) => refused.push(format!("{}: {error}", endpoint.address)),
+            Ok((endpoint, Err(error))) => {
+                refused.push(format!("{}: {error}", endpoint.address));
+                // One that may yet answer counts more than those that never will.
+                last = last.filter(Error::is_retryable).or(Some(error));
+            }
             Err(error) => refused.push(error.to_string()),
         }
     }
     refused.sort();
-    if answered { Ok(()) } else { Err(refused.join("; ")) }
+    match last {
+        _ if answered => Ok(()),
+        Some(error) if !error.is_retryable() => Err(error),
+        _ => Err(Error::Unavailable { reason: refused.join("; "), leader: None }),
+    }
 }

@@ -82,6 +82,9 @@ impl<'a> Call<'a> {
         self.attempts = self.attempts.saturating_add(1);
         let mut request = tonic::Request::new(message);
         request.set_timeout(time);
+        if let Some(authorization) = &self.client.shared.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
         let answer = tokio::time::timeout(time, R::send(request, endpoint.channel()?)).await;
         let error = match answer {
             Ok(Ok(reply)) => {

@@ -18,6 +18,7 @@ use std::{
 use tokio::time::Instant;
 use tonic::transport::{self, Channel};
 
+use super::tls::Tls;
 use crate::{Error, Result, proto::v1::StatusResponse};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,6 +60,7 @@ pub(super) enum Preference {
 pub(super) struct Endpoints {
     connect: Connect,
     connections: usize,
+    tls: Option<Tls>,
     turn: AtomicUsize,
     table: Mutex<Table>,
 }
@@ -80,9 +82,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Endpoints {
-    pub(super) fn new(named: &[String], connections: usize, connect: Connect) -> Result<Self> {
+    pub(super) fn new(named: &[String], connections: usize, tls: Option<Tls>, connect: Connect) -> Result<Self> {
         let turn = AtomicUsize::new(0);
-        let endpoints = Self { connect, connections, turn, table: Mutex::default() };
+        let endpoints = Self { connect, connections, tls, turn, table: Mutex::default() };
         for address in named {
             let endpoint = endpoints.open(address)?;
             let mut table = lock(&endpoints.table);
@@ -96,10 +98,13 @@ impl Endpoints {
     }
 
     fn open(&self, address: &str) -> Result<Arc<Endpoint>> {
-        let address = normal(address)?;
+        let address = normal(address, self.tls.is_some())?;
         let malformed = |error: transport::Error| Error::invalid("endpoint", &address, error.to_string());
-        let endpoint = transport::Endpoint::from_shared(format!("http://{address}"))
-            .map_err(malformed)?
+        let endpoint = match &self.tls {
+            Some(tls) => tls.endpoint(&address)?,
+            None => transport::Endpoint::from_shared(format!("http://{address}")).map_err(malformed)?,
+        };
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -111,7 +116,7 @@ impl Endpoints {
 
     /// The endpoint with this address, known or new.
     pub(super) fn at(&self, address: &str) -> Result<Arc<Endpoint>> {
-        let address = normal(address)?;
+        let address = normal(address, self.tls.is_some())?;
         if let Some(known) = lock(&self.table).find(&address) {
             return Ok(known);
         }
@@ -258,13 +263,18 @@ impl Endpoint {
 }
 
 /// `host:port` of an address that may be written as a URL.
-fn normal(address: &str) -> Result<String> {
+fn normal(address: &str, tls: bool) -> Result<String> {
     let invalid = |rule: &str| Error::invalid("endpoint", address, rule);
+    let (right, wrong) = if tls { ("https://", "http://") } else { ("http://", "https://") };
     let rest = address.trim();
-    if rest.starts_with("https://") {
-        return Err(invalid("must begin with http:// or with the host: there is no TLS in this version"));
+    if rest.starts_with(wrong) {
+        return Err(invalid(if tls {
+            "must begin with https:// or with the host: this client speaks TLS only"
+        } else {
+            "is for TLS, which needs the certificate of the cluster's authority (--ca)"
+        }));
     }
-    let rest = rest.strip_prefix("http://").unwrap_or(rest);
+    let rest = rest.strip_prefix(right).unwrap_or(rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let uri: tonic::codegen::http::Uri =
         format!("http://{rest}").parse().map_err(|_| invalid("must be host:port, like 127.0.0.1:7401"))?;
@@ -283,7 +293,7 @@ mod tests {
 
     fn endpoints(named: &[&str]) -> Endpoints {
         let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
-        Endpoints::new(&named, 1, Arc::new(|endpoint: transport::Endpoint| endpoint.connect_lazy())).unwrap()
+        Endpoints::new(&named, 1, None, Arc::new(|endpoint: transport::Endpoint| endpoint.connect_lazy())).unwrap()
     }
 
     fn status(node_id: u64, leader_id: u64, members: &[(u64, &str)]) -> StatusResponse {
@@ -305,11 +315,13 @@ mod tests {
         for (given, meant) in
             [("127.0.0.1:7401", "127.0.0.1:7401"), (" http://Node1:7401/ ", "node1:7401"), ("[::1]:7401", "[::1]:7401")]
         {
-            assert_eq!(normal(given).unwrap(), meant);
+            assert_eq!(normal(given, false).unwrap(), meant);
         }
+        assert_eq!(normal("https://Node1:7401", true).unwrap(), "node1:7401");
+        assert!(normal("http://node1:7401", true).is_err());
         for wrong in ["", "a", "a:", "a:0", "a:b", "a:99999", "https://a:1", "http://a:1/x", "a:1?x", "u@a:1", "a b:1"]
         {
-            assert!(matches!(normal(wrong), Err(Error::InvalidArgument { .. })), "{wrong}");
+            assert!(matches!(normal(wrong, false), Err(Error::InvalidArgument { .. })), "{wrong}");
         }
     }
 

@@ -51,6 +51,7 @@ mod state;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod tests;
+mod tls;
 pub mod topology;
 pub mod transaction;
 
@@ -68,7 +69,7 @@ use session::Session;
 
 pub use self::{
     builder::Builder, cluster::Cluster, config::Config, json::Json, messages::Messages, node_state::NodeStates,
-    routes::Routes, state::State, topology::Topology, transaction::OpenTransaction,
+    routes::Routes, state::State, tls::Tls, topology::Topology, transaction::OpenTransaction,
 };
 use crate::{Result, limits, proto::v1};
 pub use crate::{
@@ -115,6 +116,8 @@ pub struct Transacted {
 /// What all clones of a client share.
 struct Shared {
     endpoints: Endpoints,
+    /// What says in each call who the client is.
+    authorization: Option<tonic::metadata::AsciiMetadataValue>,
     session: Session,
     jitter: backoff::Jitter,
     exactly_once: bool,

@@ -5,11 +5,15 @@ use std::{collections::BTreeMap, fmt::Display, ops::Range, path::Path, time::Dur
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Address, Cluster, Engine, Invalid, Node, Raft, Storage};
+use super::{
+    Address, Cluster, Engine, Invalid, Node, Raft, Storage, Tls,
+    tls::{self, AuthTable, TlsTable},
+};
 
 /// What the file says, and where in it the addresses of the nodes stand.
 pub(super) struct Checked {
     pub(super) cluster: Cluster,
+    pub(super) tls: Option<Tls>,
     pub(super) lines: AddressSpans,
 }
 
@@ -24,6 +28,8 @@ struct File {
     storage: StorageTable,
     #[serde(default)]
     raft: RaftTable,
+    tls: Option<TlsTable>,
+    auth: Option<AuthTable>,
     #[serde(default)]
     node: Vec<Spanned<NodeTable>>,
 }
@@ -66,9 +72,9 @@ struct NodeTable {
 }
 
 /// The text of one file, for messages.
-struct Source<'a> {
-    text: &'a str,
-    path: &'a Path,
+pub(super) struct Source<'a> {
+    pub(super) text: &'a str,
+    pub(super) path: &'a Path,
 }
 
 impl Source<'_> {
@@ -76,7 +82,7 @@ impl Source<'_> {
         self.text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
     }
 
-    fn invalid(&self, at: &Range<usize>, rule: impl Into<String>) -> Invalid {
+    pub(super) fn invalid(&self, at: &Range<usize>, rule: impl Into<String>) -> Invalid {
         Invalid::at(self.path, Some(self.line(at.start)), rule)
     }
 
@@ -114,7 +120,8 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Checked, Invalid> {
     let storage = storage(&source, &file.storage)?;
     let raft = raft(&source, &file.raft)?;
     let (nodes, lines) = nodes(&source, &file.node)?;
-    Ok(Checked { cluster: Cluster { name: name.clone(), storage, raft, nodes }, lines })
+    let tls = tls::read(&source, file.tls.as_ref(), file.auth.as_ref(), nodes.len())?;
+    Ok(Checked { cluster: Cluster { name: name.clone(), storage, raft, nodes }, tls, lines })
 }
 
 fn storage(source: &Source<'_>, table: &StorageTable) -> Result<Storage, Invalid> {
@@ -225,16 +232,33 @@ impl<T: Ord + Display> Unique<T> {
     }
 }
 
-/// Without TLS whoever reaches a node may do everything, so it is not offered to other machines by accident.
-pub(super) fn require_loopback(text: &str, path: &Path, node: &Node, spans: &AddressSpans) -> Result<(), Invalid> {
-    let Some(open) = [&node.client, &node.peer, &node.http].into_iter().find(|address| !address.is_loopback()) else {
-        return Ok(());
+/// What is in plain text is not offered to other machines by accident.
+pub(super) fn require_loopback(
+    text: &str,
+    path: &Path,
+    node: &Node,
+    tls: Option<&Tls>,
+    spans: &AddressSpans,
+) -> Result<(), Invalid> {
+    let plain: &[&Address] = match tls {
+        None => &[&node.client, &node.peer, &node.http],
+        Some(tls) if !tls.http => &[&node.http],
+        Some(_) => &[],
     };
+    let Some(open) = plain.iter().find(|address| !address.is_loopback()) else { return Ok(()) };
     let line = spans.get(open).map(|span| Source { text, path }.line(span.start));
-    let rule = format!(
-        "{open} can be reached by other machines, but node {} runs without TLS: whoever reaches it may read and write \
-         everything. Use 127.0.0.1, or pass --insecure if the network is trusted",
-        node.id
-    );
+    let rule = if tls.is_none() {
+        format!(
+            "{open} can be reached by other machines, but node {} runs without TLS: whoever reaches it may read and \
+             write everything. Set up [tls] (`meshstore security init --help`), use 127.0.0.1, or pass --insecure if \
+             the network is trusted",
+            node.id
+        )
+    } else {
+        format!(
+            "{open} can be reached by other machines, but health and metrics are in plain text there. Use 127.0.0.1, \
+             write http = true under [tls], or pass --insecure if the network is trusted"
+        )
+    };
     Err(Invalid::at(path, line, rule))
 }

@@ -11,6 +11,7 @@
 
 mod address;
 mod file;
+mod tls;
 
 use std::{
     fmt,
@@ -20,6 +21,7 @@ use std::{
 };
 
 pub use address::Address;
+pub use tls::Tls;
 
 /// What is logged unless told otherwise. openraft warns of every heartbeat to a node that is down; what matters of
 /// that shows in the status.
@@ -34,6 +36,8 @@ pub struct Config {
     pub node: Node,
     /// Where its data lies.
     pub data_dir: PathBuf,
+    /// By what it knows other nodes and callers; `None`: it knows nobody, and whoever reaches it may do everything.
+    pub tls: Option<Tls>,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -127,7 +131,7 @@ pub struct Flags {
     pub data_dir: Option<PathBuf>,
     /// Another engine than the file's.
     pub engine: Option<Engine>,
-    /// Whether to listen without TLS on addresses that other machines can reach.
+    /// Whether to listen in plain text on addresses that other machines can reach.
     pub insecure: bool,
     /// What to log; without it `info`.
     pub log_filter: Option<String>,
@@ -148,9 +152,7 @@ impl Config {
     ///
     /// Errors: the first rule that is broken, with file and line.
     pub fn load(path: &Path, flags: &Flags) -> Result<Self, Invalid> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Invalid::flags(format!("cannot read the configuration {}: {error}", path.display())))?;
-        Self::parse(&text, path, flags)
+        Self::parse(&text_of(path)?, path, flags)
     }
 
     /// Joins the text of a file with the flags. `path` is for messages, and relative data directories in
@@ -161,8 +163,9 @@ impl Config {
         let file = file::read(text, path)?;
         let mut cluster = file.cluster;
         let node = chosen(&cluster.nodes, path, flags.node)?;
+        let tls = file.tls.map(|tls| tls.of_node(node.id));
         if !flags.insecure {
-            file::require_loopback(text, path, &node, &file.lines)?;
+            file::require_loopback(text, path, &node, tls.as_ref(), &file.lines)?;
         }
         let Some(data_dir) = flags.data_dir.clone().or_else(|| node.data_dir.clone()) else {
             let rule = format!(
@@ -182,8 +185,22 @@ impl Config {
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
             return Err(Invalid::flags(format!("--log-level {filter}: {error}; try info, or info,meshstore=debug")));
         }
-        Ok(Self { cluster, node, data_dir, log: Log { filter, json: flags.log_json } })
+        Ok(Self { cluster, node, data_dir, tls, log: Log { filter, json: flags.log_json } })
     }
+}
+
+impl Cluster {
+    /// Reads what the file says of the cluster, for those who are none of its nodes.
+    ///
+    /// Errors: the first rule that is broken, with file and line.
+    pub fn load(path: &Path) -> Result<Self, Invalid> {
+        Ok(file::read(&text_of(path)?, path)?.cluster)
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, Invalid> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Invalid::flags(format!("cannot read the configuration {}: {error}", path.display())))
 }
 
 fn chosen(nodes: &[Node], path: &Path, id: Option<u64>) -> Result<Node, Invalid> {

@@ -21,10 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tonic::transport::{
-    Channel, Endpoint,
-    server::{Connected, TcpConnectInfo},
-};
+use tonic::transport::{Channel, Endpoint, server::Connected};
 
 /// A network.
 pub trait Net: Send + Sync + 'static {
@@ -46,11 +43,33 @@ pub trait Listener: Send {
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
+/// What a connection has proven of its other end. An extension of each request that arrives over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: it is in plain text.
+    #[default]
+    Plain,
+    /// TLS, by an end without a certificate.
+    Encrypted,
+    /// TLS, by the owner of a certificate that was checked.
+    Certified(Arc<Certified>),
+}
+
+/// What a checked certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// Whose it is.
+    pub name: String,
+    /// Until when, in milliseconds since 1970.
+    pub until_ms: u64,
+}
+
 /// An open connection.
 pub struct Io {
     stream: Box<dyn ByteStream>,
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
+    proof: Proof,
     /// Its place among those that its listener may have open.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -58,7 +77,23 @@ pub struct Io {
 impl Io {
     /// A connection over `stream` between these two ends, as far as they are known.
     pub fn new(stream: impl ByteStream + 'static, local: Option<SocketAddr>, remote: Option<SocketAddr>) -> Self {
-        Self { stream: Box::new(stream), local, remote, _place: None }
+        Self { stream: Box::new(stream), local, remote, proof: Proof::Plain, _place: None }
+    }
+
+    /// The connection, with what it has proven.
+    #[must_use]
+    pub fn with_proof(self, proof: Proof) -> Self {
+        Self { proof, ..self }
+    }
+
+    /// This end.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// What it has proven of the other end.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
     }
 
     /// The other end.
@@ -74,11 +109,10 @@ impl fmt::Debug for Io {
 }
 
 impl Connected for Io {
-    // The type that `tonic::Request::remote_addr` looks for.
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Proof;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: self.local, remote_addr: self.remote }
+    fn connect_info(&self) -> Proof {
+        self.proof.clone()
     }
 }
 
@@ -288,7 +322,8 @@ mod tests {
         let (client, server) = tokio::join!(RealNet.connect(&address), listener.accept());
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         assert_eq!(client.remote_address().unwrap().to_string(), address);
-        assert_eq!(server.connect_info().local_addr.unwrap().to_string(), address);
+        assert_eq!(server.local_address().unwrap().to_string(), address);
+        assert_eq!(server.connect_info(), Proof::Plain);
         client.write_all(b"ping").await.unwrap();
         let mut bytes = [0; 4];
         server.read_exact(&mut bytes).await.unwrap();

@@ -38,6 +38,7 @@ mod reason {
     pub(super) const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
     pub(super) const TOO_BUSY: &str = "TOO_BUSY";
     pub(super) const PERMISSION_DENIED: &str = "PERMISSION_DENIED";
+    pub(super) const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
     pub(super) const UNEXPECTED: &str = "UNEXPECTED";
 }
 
@@ -115,6 +116,7 @@ fn parts(error: &Error) -> (Code, &'static str, Vec<(&'static str, String)>) {
         Error::PermissionDenied(why) => {
             (Code::PermissionDenied, reason::PERMISSION_DENIED, vec![("text", why.clone())])
         }
+        Error::Unauthenticated(why) => (Code::Unauthenticated, reason::UNAUTHENTICATED, vec![("text", why.clone())]),
         Error::Unexpected(what) => (Code::Internal, reason::UNEXPECTED, vec![("text", what.clone())]),
     }
 }
@@ -158,6 +160,7 @@ fn from_details(info: &ErrorInfo, details: &ErrorDetails) -> Option<Error> {
             Error::ResourceExhausted { reason: text("text")?, retry_after_ms: number("retry_after_ms")? }
         }
         reason::PERMISSION_DENIED => Error::PermissionDenied(text("text")?),
+        reason::UNAUTHENTICATED => Error::Unauthenticated(text("text")?),
         reason::UNEXPECTED => Error::Unexpected(text("text")?),
         _ => return None,
     })
@@ -165,6 +168,10 @@ fn from_details(info: &ErrorInfo, details: &ErrorDetails) -> Option<Error> {
 
 /// What a status means that was not made by a node's code.
 fn from_transport(status: &Status) -> Error {
+    let tls = if never_connected(status) { from_handshake } else { from_lost_connection };
+    if let Some(error) = sources(status).find_map(tls) {
+        return error;
+    }
     let text = format!("{:?}: {}", status.code(), status.message());
     // Without a source the status came over the wire, from a server or proxy that is at least running.
     let answered = status.source().is_none();
@@ -176,21 +183,63 @@ fn from_transport(status: &Status) -> Error {
             Error::ResourceExhausted { reason: text, retry_after_ms: RETRY_AFTER_MS }
         }
         Code::InvalidArgument | Code::OutOfRange if answered => Error::invalid("request", "", text),
-        Code::PermissionDenied | Code::Unauthenticated if answered => Error::PermissionDenied(text),
+        Code::PermissionDenied if answered => Error::PermissionDenied(text),
+        Code::Unauthenticated if answered => Error::Unauthenticated(text),
         Code::Unimplemented => Error::Unexpected(text),
         _ => Error::Unknown(text),
     }
 }
 
-fn never_connected(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<ConnectError>() {
-            return true;
+/// What stopped TLS from coming about.
+fn from_handshake(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    use rustls::{CertificateError as Certificate, Error as Tls};
+    // An `io::Error` hides what it was made of from `source`.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = error.downcast_ref::<Tls>().or_else(|| inner?.downcast_ref());
+    let unavailable = |reason: String| Some(Error::Unavailable { reason, leader: None });
+    match tls {
+        Some(Tls::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. })) => {
+            unavailable("the node's certificate has expired".into())
         }
-        source = error.source();
+        Some(Tls::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature)) => {
+            unavailable("the node's certificate is not signed by the given authority (--ca)".into())
+        }
+        Some(Tls::InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. })) => {
+            unavailable("the node's certificate is not for the host that was called".into())
+        }
+        Some(Tls::InvalidCertificate(error)) => unavailable(format!("the node's certificate cannot be used: {error}")),
+        Some(Tls::InvalidMessage(_)) => unavailable("the node does not speak TLS: leave out --ca".into()),
+        _ => None,
     }
-    false
+}
+
+/// Why the node ended a connection that seemed to stand, before it read a call: only h2's text of it is left.
+///
+/// In TLS 1.3 a client has done its part of the handshake before the node has looked at its certificate. Plain text is
+/// answered by the end of the connection, too.
+fn from_lost_connection(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    if error.source().is_some() {
+        return None;
+    }
+    let text = format!("{error:?}");
+    if text.contains("INADEQUATE_SECURITY") {
+        let rule = "the node speaks TLS: give the certificate of the cluster's authority (--ca)";
+        return Some(Error::invalid("endpoint", "", rule));
+    }
+    let (_, alert) = text.split_once("received fatal alert: ")?;
+    let alert = alert.split(|char: char| !char.is_alphanumeric()).next()?;
+    // Of a handshake only; others may come in the middle of a call.
+    let of_certificates = ["AccessDenied", "UnknownCA", "UnsupportedCertificate"].contains(&alert);
+    let refused = of_certificates || alert.starts_with("Certificate") || alert == "BadCertificate";
+    refused.then(|| Error::Unauthenticated(format!("the node refuses the client's certificate: {alert}")))
+}
+
+fn sources(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(status.source(), |error| (**error).source())
+}
+
+fn never_connected(status: &Status) -> bool {
+    sources(status).any(|error| error.is::<ConnectError>())
 }
 
 /// At most `limit` bytes of a text, with a mark where it was cut.
@@ -224,6 +273,7 @@ mod tests {
             Error::DeadlineExceeded { deadline_ms: 10, waiting_for: "a leader".into(), may_have_applied: false },
             Error::ResourceExhausted { reason: "queue".into(), retry_after_ms: u64::MAX },
             Error::PermissionDenied("no".into()),
+            Error::Unauthenticated("no token".into()),
             Error::Unexpected("what".into()),
         ]
     }
@@ -258,6 +308,7 @@ mod tests {
             DeadlineExceeded,
             ResourceExhausted,
             PermissionDenied,
+            Unauthenticated,
             Internal,
         ];
         assert_eq!(codes, expected);

@@ -36,6 +36,7 @@ use super::{TIMEOUT, time_allowed};
 use crate::{
     error::Error,
     limits,
+    model::Principal,
     raft::{
         network::{Lane, Peers, identity},
         peer::Caller,
@@ -50,7 +51,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarded {
     /// The principal.
-    pub principal: String,
+    pub principal: Principal,
 }
 
 /// On a call that is passed on: the principal.
@@ -125,7 +126,7 @@ pub struct Forward {
     /// The one mapping of errors to statuses.
     pub status: fn(&Error) -> Status,
     /// The principal of a call, as this node has verified it.
-    pub principal: fn(&Extensions) -> String,
+    pub principal: fn(&Extensions) -> Principal,
 }
 
 /// Passes writes on to the leader, if that is another node. For the client listener.
@@ -200,7 +201,7 @@ impl Forward {
         // As the services see it, too. What this node has spent so far is too little to be counted.
         let time = time_allowed(&parts.headers)?;
         let deadline = Instant::now() + time;
-        let principal = (self.principal)(&parts.extensions);
+        let principal = (self.principal)(&parts.extensions).to_string();
         // What this node knows of its own connection means nothing on the next.
         parts.extensions = Extensions::new();
         parts.version = Version::HTTP_2;
@@ -320,7 +321,7 @@ where
         }
         match accept(&mut request) {
             Ok(forwarded) => {
-                let sum = Checksum::of_call(request.uri().path(), forwarded.principal.as_bytes());
+                let sum = Checksum::of_call(request.uri().path(), forwarded.principal.to_string().as_bytes());
                 request.extensions_mut().insert(forwarded);
                 let sealed: fn(Response<R>) -> Response<Summed<R>> = sealed;
                 Either::Left(self.0.call(request.map(|body| Checked::new(body, Some(sum)))).map_ok(sealed))
@@ -347,8 +348,8 @@ fn accept<B>(request: &mut Request<B>) -> Result<Forwarded, Status> {
     let Some(value) = request.headers_mut().remove(FORWARDED) else {
         return Err(Status::permission_denied("clients call the client address of a node, not its peer address"));
     };
-    let principal = String::from_utf8(value.as_bytes().to_vec());
-    let principal = principal.map_err(|_| Status::permission_denied(format!("{FORWARDED} is malformed")))?;
+    let principal = value.to_str().ok().and_then(|text| text.parse().ok());
+    let principal = principal.ok_or_else(|| Status::permission_denied(format!("{FORWARDED} is malformed")))?;
     Ok(Forwarded { principal })
 }
 

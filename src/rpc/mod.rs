@@ -10,6 +10,7 @@
 
 mod cluster;
 pub mod forward;
+pub mod gate;
 pub mod http;
 mod join_key;
 mod mesh;
@@ -21,12 +22,15 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, service::Routes};
 
-use self::forward::{AcceptForwarded, Forwarded};
+use self::{
+    forward::{AcceptForwarded, Forwarded},
+    gate::Authorise,
+};
 use crate::{
     Error, Result,
     layers::{Decided, Write},
     limits,
-    model::{ReadMode, mesh::Page, proposal::Guards, session::Attempt},
+    model::{Principal, ReadMode, mesh::Page, proposal::Guards, session::Attempt},
     node::{self, Node},
     proto::{
         convert::read_header,
@@ -35,13 +39,12 @@ use crate::{
             topology_server::TopologyServer,
         },
     },
+    security::Policy,
     state::View,
 };
 
 /// What a client writes its deadline into.
 const TIMEOUT: &str = "grpc-timeout";
-/// Who calls, as long as there is nothing by which to tell callers apart.
-const ANONYMOUS: &str = "anonymous";
 /// A node answers this much before the caller's deadline, or a tenth of the time if that is less: the answer
 /// that says what was being waited for is worth more than the one that the transport gives.
 const MARGIN: Duration = Duration::from_millis(20);
@@ -71,21 +74,19 @@ pub fn routes(node: Arc<Node>) -> Routes {
 }
 
 /// The same services for the peer listener: calls that other nodes pass on.
-pub fn forwarded_routes(node: Arc<Node>) -> Routes {
-    Routes::from(routes(node).into_axum_router().layer(AcceptForwarded))
+pub fn forwarded_routes(node: Arc<Node>, policy: Policy) -> Routes {
+    Routes::from(routes(node).into_axum_router().layer(Authorise::new(policy)).layer(AcceptForwarded))
 }
 
-/// Who calls.
+/// Who calls, as proposals and sessions name it.
 pub fn principal<T>(request: &Request<T>) -> String {
-    match request.extensions().get::<Forwarded>() {
-        Some(forwarded) => forwarded.principal.clone(),
-        None => ANONYMOUS.into(),
-    }
+    principal_of(request.extensions()).to_string()
 }
 
-/// Who calls, by what earlier layers have left in the request's extensions.
-pub fn principal_of(_: &::http::Extensions) -> String {
-    ANONYMOUS.into()
+/// Who calls, by what earlier layers have left in the request's extensions: another node has verified it, or this one.
+pub fn principal_of(extensions: &::http::Extensions) -> Principal {
+    let forwarded = extensions.get::<Forwarded>().map(|forwarded| &forwarded.principal);
+    forwarded.or_else(|| extensions.get()).cloned().unwrap_or(Principal::Anonymous)
 }
 
 /// Until when an answer is of use: the caller's deadline less a margin, or the default; never more than the
@@ -246,7 +247,9 @@ mod tests {
     fn a_forwarded_call_keeps_its_principal() {
         let mut request = Request::new(());
         assert_eq!(principal(&request), "anonymous");
-        request.extensions_mut().insert(Forwarded { principal: "billing".into() });
-        assert_eq!(principal(&request), "billing");
+        request.extensions_mut().insert(Principal::Node(1));
+        assert_eq!(principal(&request), "node/1");
+        request.extensions_mut().insert(Forwarded { principal: Principal::Service("billing".into()) });
+        assert_eq!(principal(&request), "service/billing");
     }
 }

@@ -18,7 +18,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// Exit code, standard output, standard error.
-fn run(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
@@ -36,6 +36,8 @@ fn commands() -> Vec<Vec<&'static str>> {
         commands.push(vec![group]);
         commands.extend(verbs.map(|verb| vec![group, verb]));
     }
+    commands.extend([vec!["security"], vec!["security", "init"], vec!["security", "cert"]]);
+    commands.extend(["add", "list", "revoke"].map(|verb| vec!["security", "token", verb]));
     commands
 }
 
@@ -70,6 +72,10 @@ fn a_wrong_command_line_is_refused_with_2_in_either_face() {
         &["state", "get", "key", "--timeout", "1h"],
         &["state", "get", "key", "--endpoints", "https://127.0.0.1:7401"],
         &["state", "get", "key", "--endpoints", "127.0.0.1"],
+        &["state", "get", "key", "--cert", "x", "--key", "y"],
+        &["state", "get", "key", "--token-file", "x"],
+        &["state", "get", "key", "--ca", "no/such/file"],
+        &["state", "get", "key", "--ca", "Cargo.toml"],
         &["state", "put", "key", "@no/such/file"],
         &["message", "store", "--from", "a", "content"],
         &["message", "store", "--from", "a", "--to", "b", "--timestamp", "noon", "content"],

@@ -66,7 +66,11 @@ fn unknown_and_missing_keys_are_named_by_line() {
         "cache_mb = 64",
         "8: unknown field `cache_mb`, expected one of `engine`, `cache_mib`, `flush_mib`, `flush_after_s`, `reserve_mib`",
     );
-    refused(13, "[rafts]", "13: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `node`");
+    refused(
+        13,
+        "[rafts]",
+        "13: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `tls`, `auth`, `node`",
+    );
     refused(22, "", "21: missing field `id`");
     refused(24, "", "21: missing field `peer`");
     refused(4, "", "3: missing field `name`");
@@ -176,6 +180,51 @@ fn a_node_without_tls_stays_on_loopback_unless_told_otherwise() {
         assert!(parse(&FILE.replace("127.0.0.1:7501", loopback), &flags()).is_ok(), "{loopback}");
     }
     assert!(parse(&FILE.replace("127.0.0.1:7501", "node1.example:7501"), &flags()).is_err());
+}
+
+const TLS: &str = "[tls]\nca = \"tls/ca.crt\"\ncert = \"tls/node-{node}.crt\"\nkey = \"/etc/mesh/own.key\"\n";
+
+#[test]
+fn tls_names_each_node_s_files() {
+    let text = format!("{FILE}{TLS}[auth]\ntokens = \"tls/tokens.toml\"\n");
+    let tls = parse(&text, &Flags { node: Some(2), ..flags() }).unwrap().tls.unwrap();
+    assert_eq!(tls.ca, PathBuf::from("some/tls/ca.crt"), "relative to the file");
+    assert_eq!(tls.cert, PathBuf::from("some/tls/node-2.crt"));
+    assert_eq!(tls.key, PathBuf::from("/etc/mesh/own.key"));
+    assert_eq!(tls.tokens, Some(PathBuf::from("some/tls/tokens.toml")));
+    assert!(!tls.http);
+    assert_eq!(parse(FILE, &flags()).unwrap().tls, None);
+    assert_eq!(parse(&format!("{FILE}{TLS}"), &flags()).unwrap().tls.unwrap().tokens, None);
+}
+
+#[test]
+fn tls_that_cannot_be_meant_is_named_by_line() {
+    let first = FILE.lines().count() + 1;
+    let refused = |text: String, line: usize, expected: &str| {
+        let error = parse(&format!("{FILE}{text}"), &flags()).unwrap_err();
+        assert_eq!(error, format!("some/cluster.toml:{}: {expected}", first + line));
+    };
+    let own = "cert is each node's own: write {node} into it, like tls/node-{node}.crt";
+    refused(TLS.replace("-{node}", ""), 2, own);
+    refused(TLS.replace("tls/ca.crt", ""), 1, "ca must not be empty");
+    refused(TLS.replace("ca = ", "cas = "), 1, "unknown field `cas`, expected one of `ca`, `cert`, `key`, `http`");
+    refused(TLS.replace("ca = ", "http = 1\nca = "), 1, "invalid type: integer `1`, expected a boolean");
+    let plain = "tokens need [tls]: sent in plain text, whoever sees the connection could use them";
+    refused("[auth]\ntokens = \"t\"\n".into(), 1, plain);
+    refused(format!("{TLS}[auth]\ntokens = \"\"\n"), 5, "tokens must not be empty");
+}
+
+#[test]
+fn a_node_with_tls_may_be_reached_but_for_what_stays_in_plain_text() {
+    let open = |http: &str| format!("{}{TLS}{http}", FILE.replace("127.0.0.1", "10.0.0.1"));
+    let error = parse(&open(""), &flags()).unwrap_err();
+    assert!(
+        error.starts_with("some/cluster.toml:25: 10.0.0.1:7601 can be reached by other machines, but health"),
+        "{error}"
+    );
+    assert!(parse(&open("http = true\n"), &flags()).unwrap().tls.unwrap().http);
+    assert!(parse(&open(""), &Flags { insecure: true, ..flags() }).is_ok());
+    assert!(parse(&open("").replace("10.0.0.1:760", "127.0.0.1:760"), &flags()).is_ok());
 }
 
 #[test]

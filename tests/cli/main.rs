@@ -11,3 +11,4 @@
 
 mod command;
 mod config;
+mod security;

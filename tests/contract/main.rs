@@ -64,3 +64,8 @@ async fn single_node() {
 async fn three_nodes() {
     with_cluster(Kind::Embedded(3, "sled"), run_all).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_tls() {
+    with_cluster(Kind::EmbeddedTls(3, "sled"), run_all).await;
+}

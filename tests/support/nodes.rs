@@ -1,10 +1,14 @@
 //! Nodes inside the test's process: the real server on real sockets and files.
 
-use std::{net::TcpListener, path::Path};
+use std::{fs, net::TcpListener, path::Path, time::Duration};
 
 use meshstore::{
+    Client,
+    client::{Builder, Tls},
     config::{Config, Flags},
     environment::Environment,
+    model::Principal,
+    security::{issue::Authority, tokens::Tokens},
     server,
 };
 use tempfile::TempDir;
@@ -13,20 +17,50 @@ use tokio::{sync::oneshot, task::JoinHandle};
 /// A cluster that runs inside this process, until it is stopped.
 pub struct Nodes {
     pub endpoints: Vec<String>,
+    /// What a client needs to be served, if the nodes have TLS.
+    pub access: Option<Access>,
     running: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
     _directory: TempDir,
+}
+
+/// An authority's certificate, and a token.
+#[derive(Clone)]
+pub struct Access {
+    pub ca: String,
+    pub token: String,
 }
 
 impl Nodes {
     /// Starts a cluster of so many nodes with this engine.
     pub async fn start(count: usize, engine: &str) -> Self {
+        Self::start_in(TempDir::new().unwrap(), configuration(count, engine), None).await
+    }
+
+    /// The same with TLS, certificates of the nodes, and a token for clients.
+    pub async fn start_with_tls(count: usize, engine: &str) -> Self {
         let directory = TempDir::new().unwrap();
-        let text = configuration(count, engine);
-        let mut nodes = Self { endpoints: Vec::new(), running: Vec::new(), _directory: directory };
+        let access = issue(directory.path(), count);
+        let files = "[tls]\nca = \"ca.crt\"\ncert = \"node-{node}.crt\"\nkey = \"node-{node}.key\"\n\
+                     [auth]\ntokens = \"tokens.toml\"\n";
+        Self::start_in(directory, files.to_owned() + &configuration(count, engine), Some(access)).await
+    }
+
+    /// A client of all nodes.
+    pub fn client(&self) -> Builder {
+        let builder = Client::builder().endpoints(&self.endpoints);
+        match &self.access {
+            None => builder,
+            Some(Access { ca, token }) => builder.tls(Tls::new(ca.as_str())).token(token),
+        }
+    }
+
+    async fn start_in(directory: TempDir, text: String, access: Option<Access>) -> Self {
+        let count = text.matches("[[node]]").count();
+        let mut nodes = Self { endpoints: Vec::new(), access, running: Vec::new(), _directory: directory };
         for id in 1..=count as u64 {
             let data_dir = nodes._directory.path().join(format!("node-{id}"));
             let flags = Flags { node: Some(id), data_dir: Some(data_dir), ..Flags::default() };
-            let config = Config::parse(&text, Path::new("test.toml"), &flags).unwrap();
+            let config = Config::parse(&text, &nodes._directory.path().join("test.toml"), &flags).unwrap();
             nodes.endpoints.push(config.node.client.to_string());
             let (stop, stopped) = oneshot::channel();
             let stopped = async move {
@@ -50,6 +84,23 @@ impl Nodes {
             node.await.expect("the node stops cleanly");
         }
     }
+}
+
+/// Makes an authority, and lays out what so many nodes need.
+fn issue(directory: &Path, count: usize) -> Access {
+    let now_ms = Environment::real().clock.wall_ms();
+    let write = |name: &str, content: &str| fs::write(directory.join(name), content).unwrap();
+    let (authority, ca) = Authority::found("test", now_ms).unwrap();
+    for id in 1..=count as u64 {
+        let issued = authority.node(id, &["127.0.0.1".into()], now_ms, Duration::from_secs(86_400)).unwrap();
+        write(&format!("node-{id}.crt"), &issued.cert);
+        write(&format!("node-{id}.key"), &issued.key);
+    }
+    let mut tokens = Tokens::default();
+    let token = tokens.add(Principal::Service("contract".into()), now_ms, None).unwrap();
+    write("ca.crt", &ca.cert);
+    write("tokens.toml", &tokens.text());
+    Access { ca: ca.cert, token }
 }
 
 /// A `cluster.toml` of so many nodes on free ports of the loopback.

@@ -16,9 +16,13 @@ use tonic::Status;
 use tower::{Layer, Service};
 
 use super::Standing;
-use crate::raft::{
-    network::identity::{CLUSTER, FROM, FROM_DIRECTORY, Identity, TO, TO_DIRECTORY, from_hex, hex},
-    types::NodeId,
+use crate::{
+    environment::net::Proof,
+    model::Principal,
+    raft::{
+        network::identity::{CLUSTER, FROM, FROM_DIRECTORY, Identity, TO, TO_DIRECTORY, from_hex, hex},
+        types::NodeId,
+    },
 };
 
 /// The peer that calls, verified. An extension of every request that got through.
@@ -45,13 +49,20 @@ impl IdentityLayer {
 
     /// The caller of a request.
     ///
-    /// Errors: `PERMISSION_DENIED` if it does not say who it is, `FAILED_PRECONDITION` if one of the two is
+    /// Errors: `PERMISSION_DENIED` if it does not say who it is, or has a certificate of somebody else, `FAILED_PRECONDITION` if one of the two is
     /// not who the other thinks it is.
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<Option<Caller>, Status> {
+    fn check(&self, path: &str, headers: &HeaderMap, proof: &Proof) -> Result<Option<Caller>, Status> {
+        let certified = certified_node(proof)?;
         if path == "/meshstore.v1.Peer/Identify" {
             return Ok(None);
         }
         let claim = Claim::read(headers)?;
+        if let Some(node) = certified.filter(|node| *node != claim.from.node) {
+            return Err(Status::permission_denied(format!(
+                "the caller says that it is node {}, but its certificate is for node {node}",
+                claim.from.node
+            )));
+        }
         let founding = path == "/meshstore.v1.Peer/Adopt";
         self.check_target(&claim, founding)?;
         self.check_caller(&claim)?;
@@ -98,6 +109,22 @@ impl IdentityLayer {
             _ => Ok(()),
         }
     }
+}
+
+/// The node whose certificate the caller has shown; `None` if the listener asks for none.
+fn certified_node(proof: &Proof) -> Result<Option<NodeId>, Status> {
+    let name = match proof {
+        Proof::Plain => return Ok(None),
+        Proof::Encrypted => "nobody",
+        Proof::Certified(certified) => match certified.name.parse() {
+            Ok(Principal::Node(node)) => return Ok(Some(node)),
+            _ => &certified.name,
+        },
+    };
+    Err(Status::permission_denied(format!(
+        "this address is for the nodes of one cluster, and the caller's certificate is for {name}: clients call the \
+         client address"
+    )))
 }
 
 struct Named(NodeId, Option<u128>, Option<u128>);
@@ -186,7 +213,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.gate.check(request.uri().path(), request.headers()) {
+        let proof = request.extensions().get::<Proof>().unwrap_or(&Proof::Plain);
+        match self.gate.check(request.uri().path(), request.headers(), proof) {
             Ok(caller) => {
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
@@ -209,6 +237,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::environment::net::Certified;
 
     struct Known(BTreeMap<NodeId, u128>);
 
@@ -225,6 +254,15 @@ mod tests {
     const CLUSTER_ID: u128 = 0xC;
 
     async fn call(cluster: Option<u128>, path: &str, headers: HeaderMap) -> Result<Option<Caller>, Status> {
+        call_over(Proof::Plain, cluster, path, headers).await
+    }
+
+    async fn call_over(
+        proof: Proof,
+        cluster: Option<u128>,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Option<Caller>, Status> {
         let standing = Known(BTreeMap::from([(1, 0xD1), (2, 0xD2)]));
         let layer = IdentityLayer::new(Identity::new(2, 0xD2, cluster), Arc::new(standing));
         let service = layer.layer(tower::service_fn(|request: Request<Body>| async move {
@@ -234,6 +272,7 @@ mod tests {
         }));
         let mut request = Request::builder().uri(format!("http://node{path}")).body(Body::empty()).unwrap();
         *request.headers_mut() = headers;
+        request.extensions_mut().insert(proof);
         let response = service.oneshot(request).await.unwrap();
         match Status::from_header_map(response.headers()) {
             Some(status) => Err(status),
@@ -286,6 +325,26 @@ mod tests {
                 assert!(status.message().contains(expected), "{status}");
                 assert!(matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied), "{status}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_certificate_is_of_the_node_that_the_caller_says_it_is() {
+        let of = |name: &str| Proof::Certified(Arc::new(Certified { name: name.into(), until_ms: 0 }));
+        let (identify, append) = ("/meshstore.v1.Peer/Identify", "/meshstore.v1.Peer/Append");
+        assert!(call_over(of("node/1"), Some(CLUSTER_ID), append, right()).await.unwrap().is_some());
+        assert!(call_over(of("node/3"), None, identify, HeaderMap::new()).await.is_ok());
+        for (proof, path, expected) in [
+            (of("node/3"), append, "says that it is node 1, but its certificate is for node 3"),
+            (of("service/billing"), append, "the caller's certificate is for service/billing"),
+            (of("service/billing"), identify, "the caller's certificate is for service/billing"),
+            (of(""), identify, "the caller's certificate is for"),
+            (Proof::Encrypted, append, "the caller's certificate is for nobody"),
+            (Proof::Encrypted, identify, "the caller's certificate is for nobody"),
+        ] {
+            let status = call_over(proof, Some(CLUSTER_ID), path, right()).await.unwrap_err();
+            assert_eq!(status.code(), Code::PermissionDenied);
+            assert!(status.message().contains(expected), "{status}");
         }
     }
 

@@ -27,6 +27,7 @@ use crate::{
             testing::{Served, bind, serve},
         },
     },
+    security::{Access, matrix},
 };
 
 /// For whom a call was, and its headers.
@@ -139,7 +140,7 @@ async fn follower(view: LeaderView) -> Follower {
         leadership: leadership.clone(),
         peers: Peers::new(net.clone(), identity(1), Arc::new(Freshness::new(Arc::new(RealClock))), room()),
         status,
-        principal: |_| "billing".into(),
+        principal: |_| Principal::Service("billing".into()),
     });
     let router = Server::builder().layer(layer).add_service(SessionServer::new(service.clone()));
     let _served = serve(router, listener);
@@ -179,7 +180,7 @@ async fn a_write_is_served_by_the_leader_for_the_caller_that_the_follower_verifi
 
     let seen = service.seen.lock().unwrap().clone();
     let [(forwarded, headers)] = &seen[..] else { panic!("{seen:?}") };
-    assert_eq!(*forwarded, Some(Forwarded { principal: "billing".into() }));
+    assert_eq!(*forwarded, Some(Forwarded { principal: Principal::Service("billing".into()) }));
     assert_eq!(headers.get("x-meshstore-from").unwrap(), "1");
     assert_eq!(headers.get("grpc-timeout").unwrap(), "77000m");
     assert_eq!(headers.get("trace").unwrap(), "abc");
@@ -253,7 +254,7 @@ async fn the_callers_deadline_holds_on_the_way_to_the_leader() {
         leadership: follower.leadership.clone(),
         peers: Peers::new(Arc::new(RealNet), identity(1), Arc::new(Freshness::new(Arc::new(RealClock))), room()),
         status,
-        principal: |_| String::new(),
+        principal: |_| Principal::Anonymous,
     })
     .layer(tower::service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(Body::empty())) }));
     let response = service.oneshot(request).await.unwrap();
@@ -324,7 +325,7 @@ async fn only_peers_pass_calls_on() {
 async fn passed_on(service: &Service, message: &'static [u8], trailers: HeaderMap) -> Status {
     let frames = [Ok::<_, BoxError>(Frame::data(Bytes::from_static(message))), Ok(Frame::trailers(trailers))];
     let mut request = Request::post("/meshstore.v1.Session/OpenSession").header("content-type", "application/grpc");
-    request = request.header(FORWARDED, "billing").extension(Caller { node: 1, directory: 0xD1 });
+    request = request.header(FORWARDED, "service/billing").extension(Caller { node: 1, directory: 0xD1 });
     let body = StreamBody::new(futures_util::stream::iter(frames));
     let routes = Routes::new(SessionServer::new(service.clone())).into_axum_router().layer(AcceptForwarded);
     let response = routes.oneshot(request.body(axum::body::Body::new(body)).unwrap()).await.unwrap();
@@ -335,7 +336,7 @@ async fn passed_on(service: &Service, message: &'static [u8], trailers: HeaderMa
 async fn a_call_that_was_damaged_on_its_way_is_not_executed() {
     let service = Service::default();
     let whole = b"\0\0\0\0\x02\x08\x05";
-    let mut sum = Checksum::of_call("/meshstore.v1.Session/OpenSession", b"billing");
+    let mut sum = Checksum::of_call("/meshstore.v1.Session/OpenSession", b"service/billing");
     sum.add(whole);
     let mut trailers = HeaderMap::new();
     sum.put(&mut trailers);
@@ -395,4 +396,11 @@ fn the_table_has_every_write_of_the_protos() {
         }
     }
     assert_eq!(WRITES.as_slice(), writes.as_slice());
+    for path in WRITES {
+        let access = matrix::action(path).unwrap().access;
+        assert!(
+            matches!(access, Access::Write | Access::Admin),
+            "{path} is passed on as a write, and listed as {access:?}"
+        );
+    }
 }

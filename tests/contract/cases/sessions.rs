@@ -14,14 +14,15 @@ use meshstore::{
     },
 };
 use tokio::task::JoinSet;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status};
 
 use super::{assert_missing, invalid_field, unique};
+use crate::harness::{self, wire};
 
 /// The services of the leader, without a client in between.
 struct Wire {
-    mesh: MeshClient<Channel>,
-    sessions: SessionClient<Channel>,
+    mesh: MeshClient<harness::Wire>,
+    sessions: SessionClient<harness::Wire>,
 }
 
 fn opened<T>(answer: std::result::Result<Response<T>, Status>) -> Result<T> {
@@ -32,9 +33,8 @@ impl Wire {
     async fn to_leader(client: &Client) -> Self {
         let status = client.cluster().status(false).await.unwrap();
         let leader = status.members.iter().find(|member| member.leader).expect("a leader");
-        let channel =
-            Channel::from_shared(format!("http://{}", leader.client_address)).unwrap().connect().await.unwrap();
-        Self { mesh: MeshClient::new(channel.clone()), sessions: SessionClient::new(channel) }
+        let wire = wire(&leader.client_address).await;
+        Self { mesh: MeshClient::new(wire.clone()), sessions: SessionClient::new(wire) }
     }
 
     async fn open(&mut self) -> u64 {

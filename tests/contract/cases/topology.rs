@@ -437,8 +437,8 @@ pub async fn a_storage_node_knows_whom_it_serves(client: &Client) {
 pub async fn a_repeated_attempt_founds_one_mesh(client: &Client) {
     let status = client.cluster().status(false).await.unwrap();
     let leader = status.members.iter().find(|member| member.leader).expect("a leader").client_address.clone();
-    let channel = tonic::transport::Channel::from_shared(format!("http://{leader}")).unwrap().connect().await.unwrap();
-    let opened = SessionClient::new(channel.clone()).open_session(OpenSessionRequest { ttl_ms: 0 }).await.unwrap();
+    let wire = crate::harness::wire(&leader).await;
+    let opened = SessionClient::new(wire.clone()).open_session(OpenSessionRequest { ttl_ms: 0 }).await.unwrap();
     let session = opened.into_inner().session;
     let (mesh_name, node_name) = (unique("mesh"), unique("node"));
     let request = |attempt: u32, mesh_name: &str| SeedMeshRequest {
@@ -455,7 +455,7 @@ pub async fn a_repeated_attempt_founds_one_mesh(client: &Client) {
             ..NodeFields::default()
         }),
     };
-    let mut topology = TopologyClient::new(channel);
+    let mut topology = TopologyClient::new(wire);
     let first = topology.seed_mesh(request(1, &mesh_name)).await.unwrap().into_inner();
     let again = topology.seed_mesh(request(2, &mesh_name)).await.unwrap().into_inner();
     assert_eq!(first, again);

@@ -1,0 +1,183 @@
+//! Before every client call: who is it ([`Authenticate`]), and may it do that ([`Authorise`])?
+//!
+//! On the client listener both stand before the layer that passes calls on, so nothing of a stranger goes further than
+//! this node. On the peer listener the caller is who the first node says it is, and the leader decides again. A handler
+//! finds the caller in its request, and cannot be reached by a way that has not asked.
+//!
+//! A node without TLS knows no callers and asks nothing: each layer is one branch then.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::{Either, Ready, ready};
+use http::{Request, Response};
+use tonic::Status;
+use tower::{Layer, Service};
+
+use super::principal_of;
+use crate::{
+    environment::net::Proof,
+    error::Error,
+    security::{Policy, Security, decide, matrix},
+};
+
+/// Finds out who calls, and leaves it in the call. For the client listener.
+#[derive(Clone)]
+pub struct Authenticate(Option<Arc<Security>>);
+
+impl Authenticate {
+    /// With what the node knows of callers; `None`: it knows nobody.
+    pub fn new(security: Option<Arc<Security>>) -> Self {
+        Self(security)
+    }
+
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
+        let Some(security) = &self.0 else { return Ok(()) };
+        let proof = request.extensions().get::<Proof>().cloned().unwrap_or_default();
+        let principal = security.authenticate(&proof, request.headers())?;
+        request.extensions_mut().insert(principal);
+        Ok(())
+    }
+}
+
+/// Asks whether the caller may do what it calls for.
+#[derive(Clone, Copy)]
+pub struct Authorise(Policy);
+
+impl Authorise {
+    /// With the rules that hold.
+    pub fn new(policy: Policy) -> Self {
+        Self(policy)
+    }
+
+    fn check<B>(self, request: &Request<B>) -> Result<(), Status> {
+        if self.0 == Policy::Open {
+            return Ok(());
+        }
+        let path = request.uri().path();
+        let Some(action) = matrix::action(path) else {
+            return Err(Status::unimplemented(format!("there is no {path}")));
+        };
+        let principal = principal_of(request.extensions());
+        Ok(decide(&principal, action, self.0).map_err(|denied| {
+            tracing::debug!(%principal, path, %denied, "denied");
+            Error::PermissionDenied(denied.to_string())
+        })?)
+    }
+}
+
+impl<S> Layer<S> for Authenticate {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Authenticated { gate: self.clone(), inner }
+    }
+}
+
+impl<S> Layer<S> for Authorise {
+    type Service = Authorised<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Authorised { gate: *self, inner }
+    }
+}
+
+/// A service whose callers are known.
+#[derive(Clone)]
+pub struct Authenticated<S> {
+    gate: Authenticate,
+    inner: S,
+}
+
+/// A service whose callers may call it.
+#[derive(Clone)]
+pub struct Authorised<S> {
+    gate: Authorise,
+    inner: S,
+}
+
+type Gated<S, B, R> =
+    Either<<S as Service<Request<B>>>::Future, Ready<Result<Response<R>, <S as Service<Request<B>>>::Error>>>;
+
+impl<S, B, R> Service<Request<B>> for Authenticated<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Gated<S, B, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        match self.gate.check(&mut request) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(error) => Either::Right(ready(Ok(Status::from(error).into_http()))),
+        }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Authorised<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Gated<S, B, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.gate.check(&request) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(status) => Either::Right(ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tonic::{Code, body::Body};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::model::Principal;
+
+    async fn call(policy: Policy, principal: Option<Principal>, path: &str) -> Code {
+        let service = tower::service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+        let mut request = Request::builder().uri(format!("http://node{path}")).body(Body::empty()).unwrap();
+        request.extensions_mut().extend(
+            principal
+                .map(|principal| {
+                    let mut extensions = http::Extensions::new();
+                    extensions.insert(principal);
+                    extensions
+                })
+                .unwrap_or_default(),
+        );
+        let response = Authorise::new(policy).layer(service).oneshot(request).await.unwrap();
+        Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
+    }
+
+    #[tokio::test]
+    async fn what_nobody_vouched_for_or_nobody_listed_goes_nowhere() {
+        let (put, peer) = ("/meshstore.v1.Mesh/PutState", "/meshstore.v1.Peer/Append");
+        let ada = || Some(Principal::Person("ada".into()));
+        assert_eq!(call(Policy::Open, None, put).await, Code::Ok);
+        assert_eq!(call(Policy::Known, None, put).await, Code::PermissionDenied);
+        assert_eq!(call(Policy::Known, Some(Principal::Anonymous), put).await, Code::PermissionDenied);
+        assert_eq!(call(Policy::Known, ada(), put).await, Code::Ok);
+        assert_eq!(call(Policy::Known, ada(), peer).await, Code::PermissionDenied);
+        assert_eq!(call(Policy::Known, ada(), "/meshstore.v1.Mesh/DropEverything").await, Code::Unimplemented);
+    }
+}

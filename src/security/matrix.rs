@@ -1,0 +1,128 @@
+//! The matrix: every RPC, with what it does to which surface. What is not listed is not served.
+
+use super::decide::{
+    Access::{self, Peer, Read, Write},
+    Action,
+    Surface::{self, Cluster, Mesh, Session, Topology},
+};
+
+type Entry = (&'static str, Access, Surface);
+
+/// In the order of the protos.
+const MATRIX: [Entry; 65] = [
+    ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
+    ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
+    ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
+    ("/meshstore.v1.Mesh/ListMessages", Read, Mesh),
+    ("/meshstore.v1.Mesh/PutState", Write, Mesh),
+    ("/meshstore.v1.Mesh/GetState", Read, Mesh),
+    ("/meshstore.v1.Mesh/DeleteState", Write, Mesh),
+    ("/meshstore.v1.Mesh/ListState", Read, Mesh),
+    ("/meshstore.v1.Mesh/SaveNodeState", Write, Mesh),
+    ("/meshstore.v1.Mesh/GetNodeState", Read, Mesh),
+    ("/meshstore.v1.Mesh/DeleteNodeState", Write, Mesh),
+    ("/meshstore.v1.Mesh/ListNodeStates", Read, Mesh),
+    ("/meshstore.v1.Mesh/SaveRoute", Write, Mesh),
+    ("/meshstore.v1.Mesh/GetRoute", Read, Mesh),
+    ("/meshstore.v1.Mesh/ListRoutes", Read, Mesh),
+    ("/meshstore.v1.Mesh/DeleteRoute", Write, Mesh),
+    ("/meshstore.v1.Mesh/SaveConfig", Write, Mesh),
+    ("/meshstore.v1.Mesh/GetConfig", Read, Mesh),
+    ("/meshstore.v1.Mesh/DeleteConfig", Write, Mesh),
+    ("/meshstore.v1.Mesh/ListConfigKeys", Read, Mesh),
+    ("/meshstore.v1.Mesh/Transact", Write, Mesh),
+    ("/meshstore.v1.Topology/SeedMesh", Write, Topology),
+    ("/meshstore.v1.Topology/JoinMesh", Write, Topology),
+    ("/meshstore.v1.Topology/LeaveMesh", Write, Topology),
+    ("/meshstore.v1.Topology/EvictNode", Write, Topology),
+    ("/meshstore.v1.Topology/ModifyMesh", Write, Topology),
+    ("/meshstore.v1.Topology/DeleteMesh", Write, Topology),
+    ("/meshstore.v1.Topology/ModifyNode", Write, Topology),
+    ("/meshstore.v1.Topology/AddRoute", Write, Topology),
+    ("/meshstore.v1.Topology/ModifyRoute", Write, Topology),
+    ("/meshstore.v1.Topology/DeleteRoute", Write, Topology),
+    ("/meshstore.v1.Topology/AddRegion", Write, Topology),
+    ("/meshstore.v1.Topology/ModifyRegion", Write, Topology),
+    ("/meshstore.v1.Topology/DeleteRegion", Write, Topology),
+    ("/meshstore.v1.Topology/Apply", Write, Topology),
+    ("/meshstore.v1.Topology/Confirm", Write, Topology),
+    ("/meshstore.v1.Topology/Rollback", Write, Topology),
+    ("/meshstore.v1.Topology/ShowMesh", Read, Topology),
+    ("/meshstore.v1.Topology/ListMeshes", Read, Topology),
+    ("/meshstore.v1.Topology/ShowNode", Read, Topology),
+    ("/meshstore.v1.Topology/ListNodes", Read, Topology),
+    ("/meshstore.v1.Topology/ShowTopology", Read, Topology),
+    ("/meshstore.v1.Topology/GetRoutesForNode", Read, Topology),
+    ("/meshstore.v1.Topology/ListRegions", Read, Topology),
+    ("/meshstore.v1.Topology/History", Read, Topology),
+    ("/meshstore.v1.Topology/Diff", Read, Topology),
+    ("/meshstore.v1.Topology/GetLocalIdentity", Read, Topology),
+    ("/meshstore.v1.Topology/SetLocalIdentity", Write, Topology),
+    ("/meshstore.v1.Topology/ReportApplied", Write, Topology),
+    ("/meshstore.v1.Topology/ShowApplied", Read, Topology),
+    ("/meshstore.v1.Topology/WaitUntilApplied", Read, Topology),
+    ("/meshstore.v1.Session/OpenSession", Write, Session),
+    ("/meshstore.v1.Session/KeepSession", Write, Session),
+    ("/meshstore.v1.Session/CloseSession", Write, Session),
+    ("/meshstore.v1.Cluster/Status", Read, Cluster),
+    ("/meshstore.v1.Peer/Identify", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/Adopt", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/Append", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/Vote", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/PreVote", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/TransferLeader", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/InstallSnapshot", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/FetchSnapshot", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/ReadIndex", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/StateHash", Peer, Surface::Peer),
+];
+
+/// What a call of this path does; `None` if there is no such RPC.
+pub fn action(path: &str) -> Option<Action> {
+    let (_, access, surface) = MATRIX.iter().find(|(listed, ..)| *listed == path)?;
+    Some(Action { access: *access, surface: *surface })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every RPC that the protos have, in their order.
+    fn rpcs() -> Vec<String> {
+        let protos = [
+            include_str!("../../proto/meshstore/v1/mesh.proto"),
+            include_str!("../../proto/meshstore/v1/topology.proto"),
+            include_str!("../../proto/meshstore/v1/cluster.proto"),
+            include_str!("../../proto/meshstore/v1/peer.proto"),
+        ];
+        let (mut found, mut service) = (Vec::new(), "");
+        for line in protos.iter().flat_map(|proto| proto.lines()) {
+            let mut words = line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+            match (line.trim_start().split(' ').next(), words.nth(1)) {
+                (Some("service"), Some(name)) => service = name,
+                (Some("rpc"), Some(name)) => found.push(format!("/meshstore.v1.{service}/{name}")),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_rpc_has_its_entry() {
+        let listed: Vec<&str> = MATRIX.iter().map(|(path, ..)| *path).collect();
+        assert_eq!(listed, rpcs(), "a new RPC needs a line in src/security/matrix.rs: what does it do, to what?");
+        let protos = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/meshstore/v1")).unwrap();
+        // common.proto has no services; a new file is to be read above.
+        assert_eq!(protos.count(), 5, "rpcs() does not read every file of proto/");
+    }
+
+    #[test]
+    fn an_entry_says_its_surface() {
+        for (path, access, surface) in MATRIX {
+            assert!(path.starts_with(&format!("/meshstore.v1.{surface:?}/")), "{path}");
+            assert_eq!(access == Access::Peer, surface == Surface::Peer, "{path}");
+            assert_eq!(action(path), Some(Action { access, surface }));
+        }
+        assert_eq!(action("/meshstore.v1.Mesh/DropEverything"), None);
+    }
+}

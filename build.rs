@@ -2,7 +2,8 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let protos = ["mesh", "topology", "cluster", "peer"].map(|name| format!("proto/meshstore/v1/{name}.proto"));
+    let protos =
+        ["mesh", "topology", "consensus_log", "cluster", "peer"].map(|name| format!("proto/meshstore/v1/{name}.proto"));
     let descriptors = protox::compile(protos, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")

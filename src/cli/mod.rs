@@ -13,6 +13,7 @@ mod config;
 mod failure;
 mod fill;
 mod input;
+mod log;
 mod mesh;
 mod message;
 mod node_state;
@@ -90,6 +91,9 @@ enum Command {
     /// Runtime configuration: JSON by key
     #[command(subcommand)]
     Config(config::Command),
+    /// The consensus log: the Raft log, decoded, and the logs of consensus groups
+    #[command(subcommand)]
+    Log(log::Command),
     /// Several changes together, from a file: all of them, if what they require is so, or none
     Txn(txn::Txn),
     /// Measure the cluster
@@ -159,6 +163,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::NodeState(command) => command.run(&session).await,
             Command::Route(command) => command.run(&session).await,
             Command::Config(command) => command.run(&session).await,
+            Command::Log(command) => command.run(&session).await,
             Command::Txn(txn) => txn.run(&session).await,
             Command::Bench(bench) => bench.run(&session).await,
         };

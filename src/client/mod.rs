@@ -39,6 +39,7 @@ mod call;
 mod cluster;
 mod config;
 pub mod connection;
+pub mod consensus_log;
 mod endpoints;
 mod json;
 mod messages;
@@ -68,8 +69,18 @@ use endpoints::{Endpoint, Endpoints};
 use session::Session;
 
 pub use self::{
-    builder::Builder, cluster::Cluster, config::Config, json::Json, messages::Messages, node_state::NodeStates,
-    routes::Routes, state::State, tls::Tls, topology::Topology, transaction::OpenTransaction,
+    builder::Builder,
+    cluster::Cluster,
+    config::Config,
+    consensus_log::{GroupLog, RaftLog},
+    json::Json,
+    messages::Messages,
+    node_state::NodeStates,
+    routes::Routes,
+    state::State,
+    tls::Tls,
+    topology::Topology,
+    transaction::OpenTransaction,
 };
 use crate::{Result, limits, proto::v1};
 pub use crate::{
@@ -235,6 +246,16 @@ impl Client {
     /// The definition of meshes: nodes, routes and regions, with their history.
     pub fn topology(&self) -> Topology {
         Topology::of(self.clone())
+    }
+
+    /// The Raft log of the cluster.
+    pub fn raft_log(&self) -> RaftLog {
+        RaftLog::of(self.clone())
+    }
+
+    /// The log of a consensus group that a mesh engine keeps here.
+    pub fn group_log(&self, group: &str) -> GroupLog {
+        GroupLog::of(self.clone(), group.to_owned())
     }
 
     /// The cluster itself.

@@ -10,8 +10,8 @@ use crate::{
     limits,
     model::session::Attempt,
     proto::v1::{
-        self, cluster_client::ClusterClient, mesh_client::MeshClient, session_client::SessionClient,
-        topology_client::TopologyClient,
+        self, cluster_client::ClusterClient, consensus_log_client::ConsensusLogClient, mesh_client::MeshClient,
+        session_client::SessionClient, topology_client::TopologyClient,
     },
 };
 
@@ -120,6 +120,21 @@ reads! {
     get_config(GetConfigRequest) -> GetConfigResponse;
     list_config_keys(ListConfigKeysRequest) -> ListConfigKeysResponse;
 }
+
+writes! {
+    ConsensusLogClient:
+    append_to_raft(AppendToRaftRequest) -> AppendToRaftResponse;
+    append_entry(AppendEntryRequest) -> WriteResponse;
+    delete_entries(DeleteEntriesRequest) -> WriteResponse;
+}
+
+reads! {
+    ConsensusLogClient:
+    get_entry(GetEntryRequest) -> GetEntryResponse;
+    list_entries(ListEntriesRequest) -> ListEntriesResponse;
+}
+
+rpc!(ConsensusLogClient.read_raft(ReadRaftRequest) -> ReadRaftResponse, changes: false);
 
 writes! {
     TopologyClient:

@@ -10,6 +10,7 @@
 //! any release: old entries replay as they were decided.
 
 mod check;
+pub mod consensus_log;
 mod list;
 pub mod mesh;
 pub mod topology;
@@ -55,6 +56,13 @@ impl Write {
     /// These operations, decided on what `guards` say: if they no longer hold the call is decided anew.
     pub fn guarded(guards: Vec<Compare>, operations: Vec<Operation>) -> Self {
         Self { guards, ..Self::always(operations) }
+    }
+
+    /// These operations if the key has no record; otherwise nothing happens and the answer is `present`.
+    pub fn if_missing(key: Key, operations: Vec<Operation>, present: Error) -> Self {
+        let compares = vec![Compare::Exists { key, exists: false }];
+        let transaction = Transaction { compares, then: operations, otherwise: vec![] };
+        Self { transaction, guards: vec![], meaning: Meaning { unmet: Some(present) } }
     }
 
     /// These operations if the key has a record; otherwise nothing happens and the answer is `missing`.

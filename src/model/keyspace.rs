@@ -21,6 +21,9 @@ pub const TOPOLOGY: Keyspace = 0x15;
 pub const TOPOLOGY_CHANGES: Keyspace = 0x16;
 /// Which revision of the topology a node has applied, by its id.
 pub const APPLIED_REVISIONS: Keyspace = 0x17;
+/// Logs of consensus groups: `escaped group | index u64 BE | term u64 BE` (JSON); and under the empty group the last entry
+/// that the application appended to the Raft log.
+pub const CONSENSUS_LOG: Keyspace = 0x18;
 
 /// Permissions: every proposal names the revision of the last change here that it was decided on.
 pub const SECURITY: Keyspace = 0x20;
@@ -87,6 +90,7 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         TOPOLOGY => Some("mesh_topology"),
         TOPOLOGY_CHANGES => Some("mesh_topology_changes"),
         APPLIED_REVISIONS => Some("mesh_applied_revisions"),
+        CONSENSUS_LOG => Some("mesh_consensus_log"),
         STATE_CHECKS => Some("state_checks"),
         _ => None,
     }

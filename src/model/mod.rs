@@ -1,5 +1,6 @@
 //! The shared vocabulary: plain data, no I/O. Everything above (client, core, layers, rpc) speaks it.
 
+pub mod consensus_log;
 pub mod key;
 pub mod keyspace;
 pub mod kind;

@@ -12,6 +12,7 @@ mod jobs;
 mod pages;
 mod peers;
 mod propose;
+mod raft_log;
 mod read;
 pub mod recover;
 mod repair;
@@ -36,7 +37,7 @@ pub use status::{MemberStatus, Status};
 use self::{
     clock::LogClock,
     pages::PagedViews,
-    propose::Proposer,
+    propose::{Answered, Proposer},
     read::{NodeView, ReadIndex},
 };
 use crate::{
@@ -121,6 +122,10 @@ impl Shared {
     }
 
     async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome> {
+        self.propose_answered(proposal, deadline).await.map(|answered| answered.outcome)
+    }
+
+    async fn propose_answered(&self, proposal: Proposal, deadline: Instant) -> Result<Answered> {
         self.check_state()?;
         self.check_room(&proposal)?;
         let budget = deadline.saturating_duration_since(Instant::now());
@@ -252,6 +257,10 @@ impl Node {
     /// (too much is queued, or there is no room on the disks), `Unknown`, `DeadlineExceeded`, `InvalidArgument` if it
     /// is too large.
     pub async fn propose(&self, request: Request, deadline: Instant) -> Result<Outcome> {
+        self.propose_answered(request, deadline).await.map(|answered| answered.outcome)
+    }
+
+    async fn propose_answered(&self, request: Request, deadline: Instant) -> Result<Answered> {
         let shared = &self.shared;
         let Request { principal, attempt, guards, transaction } = request;
         check_size(&transaction)?;
@@ -259,7 +268,7 @@ impl Node {
         let guards = Guards { security_revision, ..guards };
         let call = attempt.map(Call::from);
         let action = Action::Transact(transaction);
-        shared.propose(Proposal { principal, call, guards, action }, deadline).await
+        shared.propose_answered(Proposal { principal, call, guards, action }, deadline).await
     }
 
     /// Closes a session call with a refusal that a layer has made, unless an earlier attempt of it was executed: then its

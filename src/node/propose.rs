@@ -17,7 +17,7 @@ use crate::{
     environment::Clock,
     error::{Error, Result},
     limits,
-    model::{Outcome, proposal::Proposal},
+    model::{Outcome, consensus_log::Placed, proposal::Proposal},
     raft::consensus::{Consensus, Leadership},
     storage::codec::{self, Kind},
 };
@@ -34,10 +34,17 @@ pub(super) struct Proposer {
     bytes: Arc<Semaphore>,
 }
 
+/// What became of a proposal, and where in the log it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Answered {
+    pub(super) outcome: Outcome,
+    pub(super) placed: Placed,
+}
+
 /// A proposal on its way, with the room that it takes in the queue.
 struct Pending {
     encoded: Vec<u8>,
-    reply: oneshot::Sender<Result<Outcome>>,
+    reply: oneshot::Sender<Result<Answered>>,
     _room: tokio::sync::OwnedSemaphorePermit,
 }
 
@@ -59,7 +66,7 @@ impl Proposer {
     }
 
     /// Queues a proposal and waits for its outcome.
-    pub(super) async fn propose(&self, proposal: &Proposal, deadline: Instant, budget: Duration) -> Result<Outcome> {
+    pub(super) async fn propose(&self, proposal: &Proposal, deadline: Instant, budget: Duration) -> Result<Answered> {
         let encoded = codec::encode_payload(proposal);
         if encoded.len() > limits::TRANSACTION_BYTES {
             let rule = format!("at most {} bytes encoded", limits::TRANSACTION_BYTES);
@@ -148,10 +155,10 @@ impl Packer {
                 Err(error) => Err(error),
             };
             match outcomes {
-                Ok(outcomes) => {
-                    for (pending, outcome) in batch.into_iter().zip(outcomes) {
+                Ok((position, outcomes)) => {
+                    for (ordinal, (pending, outcome)) in (0..).zip(batch.into_iter().zip(outcomes)) {
                         // A caller that has given up knows that the outcome is unknown to it.
-                        let _ = pending.reply.send(Ok(outcome));
+                        let _ = pending.reply.send(Ok(Answered { outcome, placed: Placed { position, ordinal } }));
                     }
                 }
                 Err(error) => {

@@ -14,7 +14,7 @@ use super::{
     log_store::LogStore,
     network::PeerNetwork,
     state_machine::{Machine, SnapshotData},
-    types::{Command, CommittedLeaderId, Member, NodeId, Runtime, TypeConfig},
+    types::{Command, CommittedLeaderId, Member, NodeId, Position, Runtime, TypeConfig},
 };
 use crate::{
     error::{Error, Fault},
@@ -168,7 +168,7 @@ impl Consensus {
 
     /// Appends an entry, if this node still leads in `term`; what became of its proposals, once it is applied
     /// here.
-    pub async fn submit(&self, batch: Bytes, term: u64) -> Result<Vec<Outcome>, Error> {
+    pub async fn submit(&self, batch: Bytes, term: u64) -> Result<(Position, Vec<Outcome>), Error> {
         let stopped = |_| Error::Unknown("the node stopped before it answered".into());
         let (responder, answer) = OneshotResponder::new_pair();
         self.raft
@@ -178,7 +178,7 @@ impl Consensus {
             .await
             .map_err(|_| not_leading(None))?;
         match answer.await.map_err(stopped)? {
-            Ok(written) => Ok(written.data.outcomes),
+            Ok(written) => Ok((written.log_id.into(), written.data.outcomes)),
             Err(ClientWriteError::ForwardToLeader(forward)) => Err(not_leading(Some(&forward))),
             Err(ClientWriteError::LogEntryDiscarded(_)) => {
                 Err(Error::Unknown("the leader changed before the write was acknowledged".into()))

@@ -17,7 +17,12 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::model::Position;
 use crate::{
-    model::Outcome,
+    error::Fault,
+    model::{
+        Outcome,
+        consensus_log::{self, RaftPayload},
+        proposal::Batch,
+    },
     storage::codec::{self, DecodeError, Kind},
 };
 
@@ -122,6 +127,26 @@ impl LogEntry {
             EntryPayload::Membership(membership) => Some(membership_to_stored(membership)),
             _ => None,
         }
+    }
+
+    /// The entry in plain terms.
+    ///
+    /// Errors: its batch cannot be read, which has passed every checksum: a broken node.
+    pub fn opened(&self) -> Result<consensus_log::RaftEntry, Fault> {
+        let position = Position { term: *self.term, index: self.index };
+        let payload = match &self.payload {
+            EntryPayload::Blank => RaftPayload::Blank,
+            EntryPayload::Membership(membership) => RaftPayload::Membership {
+                voters: membership.get_joint_config().iter().map(|voters| voters.iter().copied().collect()).collect(),
+                members: membership.nodes().map(|(id, member)| (*id, member.client_address.clone())).collect(),
+            },
+            EntryPayload::Normal(Command(batch)) => {
+                let batch: Batch = codec::decode(Kind::Batch, batch)
+                    .map_err(|error| Fault::new(format!("the log entry at {position} cannot be read: {error}")))?;
+                RaftPayload::Batch(batch)
+            }
+        };
+        Ok(consensus_log::RaftEntry { position, payload })
     }
 
     /// The entry's envelope, as it stands in the log.

@@ -60,7 +60,7 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-meshstore-forwarded");
 const FRAME_BYTES: usize = 5;
 
 /// The methods that only a leader can serve.
-const WRITES: [&str; 32] = [
+const WRITES: [&str; 35] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     "/meshstore.v1.Mesh/PutState",
@@ -90,6 +90,9 @@ const WRITES: [&str; 32] = [
     "/meshstore.v1.Topology/Rollback",
     "/meshstore.v1.Topology/SetLocalIdentity",
     "/meshstore.v1.Topology/ReportApplied",
+    "/meshstore.v1.ConsensusLog/AppendToRaft",
+    "/meshstore.v1.ConsensusLog/AppendEntry",
+    "/meshstore.v1.ConsensusLog/DeleteEntries",
     "/meshstore.v1.Session/OpenSession",
     "/meshstore.v1.Session/KeepSession",
     "/meshstore.v1.Session/CloseSession",

@@ -9,6 +9,7 @@
 //! the principal that the first node verified in the request's extensions ([`Forwarded`]).
 
 mod cluster;
+mod consensus_log;
 pub mod forward;
 pub mod gate;
 pub mod http;
@@ -35,8 +36,8 @@ use crate::{
     proto::{
         convert::read_header,
         v1::{
-            self, cluster_server::ClusterServer, mesh_server::MeshServer, session_server::SessionServer,
-            topology_server::TopologyServer,
+            self, cluster_server::ClusterServer, consensus_log_server::ConsensusLogServer, mesh_server::MeshServer,
+            session_server::SessionServer, topology_server::TopologyServer,
         },
     },
     security::Policy,
@@ -64,13 +65,16 @@ pub fn routes(node: Arc<Node>) -> Routes {
     let topology = TopologyServer::new(topology::Topology::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    let log = ConsensusLogServer::new(consensus_log::ConsensusLog::new(Arc::clone(&node)))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let session = SessionServer::new(session::Session::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let cluster = ClusterServer::new(cluster::Cluster::new(node))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    Routes::new(mesh).add_service(topology).add_service(session).add_service(cluster).prepare()
+    Routes::new(mesh).add_service(topology).add_service(log).add_service(session).add_service(cluster).prepare()
 }
 
 /// The same services for the peer listener: calls that other nodes pass on.

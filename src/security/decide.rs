@@ -28,6 +28,8 @@ pub enum Surface {
     Mesh,
     /// The definition of meshes.
     Topology,
+    /// The consensus log.
+    ConsensusLog,
     /// Sessions of clients.
     Session,
     /// The cluster.

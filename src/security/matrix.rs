@@ -3,13 +3,13 @@
 use super::decide::{
     Access::{self, Peer, Read, Write},
     Action,
-    Surface::{self, Cluster, Mesh, Session, Topology},
+    Surface::{self, Cluster, ConsensusLog, Mesh, Session, Topology},
 };
 
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 65] = [
+const MATRIX: [Entry; 71] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -61,6 +61,12 @@ const MATRIX: [Entry; 65] = [
     ("/meshstore.v1.Topology/ReportApplied", Write, Topology),
     ("/meshstore.v1.Topology/ShowApplied", Read, Topology),
     ("/meshstore.v1.Topology/WaitUntilApplied", Read, Topology),
+    ("/meshstore.v1.ConsensusLog/AppendToRaft", Write, ConsensusLog),
+    ("/meshstore.v1.ConsensusLog/ReadRaft", Read, ConsensusLog),
+    ("/meshstore.v1.ConsensusLog/AppendEntry", Write, ConsensusLog),
+    ("/meshstore.v1.ConsensusLog/GetEntry", Read, ConsensusLog),
+    ("/meshstore.v1.ConsensusLog/ListEntries", Read, ConsensusLog),
+    ("/meshstore.v1.ConsensusLog/DeleteEntries", Write, ConsensusLog),
     ("/meshstore.v1.Session/OpenSession", Write, Session),
     ("/meshstore.v1.Session/KeepSession", Write, Session),
     ("/meshstore.v1.Session/CloseSession", Write, Session),
@@ -92,6 +98,7 @@ mod tests {
         let protos = [
             include_str!("../../proto/meshstore/v1/mesh.proto"),
             include_str!("../../proto/meshstore/v1/topology.proto"),
+            include_str!("../../proto/meshstore/v1/consensus_log.proto"),
             include_str!("../../proto/meshstore/v1/cluster.proto"),
             include_str!("../../proto/meshstore/v1/peer.proto"),
         ];
@@ -113,7 +120,7 @@ mod tests {
         assert_eq!(listed, rpcs(), "a new RPC needs a line in src/security/matrix.rs: what does it do, to what?");
         let protos = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/meshstore/v1")).unwrap();
         // common.proto has no services; a new file is to be read above.
-        assert_eq!(protos.count(), 5, "rpcs() does not read every file of proto/");
+        assert_eq!(protos.count(), 6, "rpcs() does not read every file of proto/");
     }
 
     #[test]

@@ -383,9 +383,17 @@ fn the_table_has_every_write_of_the_protos() {
     let protos = [
         ("Mesh", include_str!("../../../proto/meshstore/v1/mesh.proto")),
         ("Topology", include_str!("../../../proto/meshstore/v1/topology.proto")),
+        ("ConsensusLog", include_str!("../../../proto/meshstore/v1/consensus_log.proto")),
         ("Session", include_str!("../../../proto/meshstore/v1/cluster.proto")),
     ];
-    let answers = ["WriteResponse", "TransactResponse", "CreatedResponse", "SeedMeshResponse", "ApplyResponse"];
+    let answers = [
+        "WriteResponse",
+        "AppendToRaftResponse",
+        "TransactResponse",
+        "CreatedResponse",
+        "SeedMeshResponse",
+        "ApplyResponse",
+    ];
     let mut writes = Vec::new();
     for (service, line) in protos.iter().flat_map(|(service, proto)| proto.lines().map(move |line| (service, line))) {
         let mut words = line.split_whitespace();

@@ -1,6 +1,7 @@
 //! The cases, and what they share. One that is written and not named in [`all`] is a warning of the
 //! compiler (dead code), and so an error in CI.
 
+mod consensus_log;
 mod json;
 mod message_lists;
 mod messages;
@@ -65,6 +66,13 @@ pub fn all() -> Vec<(&'static str, Case)> {
         message_lists::a_foreign_cursor_is_refused,
         message_lists::filters_are_checked,
         message_lists::a_heavy_page_is_closed_early,
+        consensus_log::a_group_keeps_its_entries_in_order,
+        consensus_log::a_position_is_taken_once,
+        consensus_log::a_range_is_deleted_whole,
+        consensus_log::an_application_entry_stands_in_the_raft_log,
+        consensus_log::entries_that_are_appended_together_have_places_of_their_own,
+        consensus_log::the_raft_log_shows_what_was_written,
+        consensus_log::bad_log_entries_are_refused,
         open_transactions::a_transaction_reads_its_own_writes,
         open_transactions::lists_show_what_was_written,
         open_transactions::reads_show_one_revision,

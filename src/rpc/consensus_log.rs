@@ -1,0 +1,92 @@
+//! The consensus log: the Raft log itself, and the logs of groups.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::Call;
+use crate::{
+    Error, Result,
+    layers::{
+        self,
+        consensus_log::{append, application, application_entry, delete, get, list},
+    },
+    limits,
+    model::{
+        consensus_log::{Indexes, LogEntry},
+        proposal::Guards,
+        session::Attempt,
+    },
+    node::{self, Node},
+    proto::{consensus_log::raft_part, v1, v1::consensus_log_server},
+};
+
+/// The `ConsensusLog` service.
+pub(super) struct ConsensusLog {
+    node: Arc<Node>,
+}
+
+impl ConsensusLog {
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+}
+
+/// What a handler answers.
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl consensus_log_server::ConsensusLog for ConsensusLog {
+    async fn append_to_raft(&self, request: Request<v1::AppendToRaftRequest>) -> Answer<v1::AppendToRaftResponse> {
+        let (call, v1::AppendToRaftRequest { attempt, entry_json }) = Call::open(request)?;
+        let attempt = attempt.map(Attempt::try_from).transpose()?;
+        let layers::Write { transaction, guards: compares, meaning } = application(entry_json)?;
+        let guards = Guards { compares, ..Guards::default() };
+        let request = node::Request { principal: call.principal, attempt, guards, transaction };
+        let (outcome, placed) = self.node.propose_placed(request, call.deadline).await?;
+        let revision = meaning.of(outcome, attempt.map(|attempt| attempt.session))?.revision;
+        let (term, index) = (placed.position.term, placed.position.index);
+        let (leader_id, ordinal) = (self.node.id(), placed.ordinal);
+        Ok(Response::new(v1::AppendToRaftResponse { revision, leader_id, term, index, ordinal }))
+    }
+
+    async fn read_raft(&self, request: Request<v1::ReadRaftRequest>) -> Answer<v1::ReadRaftResponse> {
+        let (_, v1::ReadRaftRequest { first_index: first, last_index: last, limit }) = Call::open(request)?;
+        let part = self.node.read_log(Indexes { first, last }, page_limit(limit)?).await?;
+        Ok(Response::new(raft_part(self.node.id(), part, application_entry)))
+    }
+
+    async fn append_entry(&self, request: Request<v1::AppendEntryRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::AppendEntryRequest { attempt, group, term, index, entry_json }) = Call::open(request)?;
+        call.write(&self.node, attempt, append(&group, LogEntry { term, index, entry_json })?).await
+    }
+
+    async fn get_entry(&self, request: Request<v1::GetEntryRequest>) -> Answer<v1::GetEntryResponse> {
+        let (call, v1::GetEntryRequest { read, group, index, term }) = Call::open(request)?;
+        call.read(&self.node, read, None, |view| get(view, &group, index, term)).await
+    }
+
+    async fn list_entries(&self, request: Request<v1::ListEntriesRequest>) -> Answer<v1::ListEntriesResponse> {
+        let (call, request) = Call::open(request)?;
+        let v1::ListEntriesRequest { read, group, first_index: first, last_index: last, page } = request;
+        let list = list(&group, Indexes { first, last }, &page.into())?;
+        call.list(&self.node, read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn delete_entries(&self, request: Request<v1::DeleteEntriesRequest>) -> Answer<v1::WriteResponse> {
+        let (call, request) = Call::open(request)?;
+        let v1::DeleteEntriesRequest { attempt, group, first_index: first, last_index: last } = request;
+        call.write(&self.node, attempt, delete(&group, Indexes { first, last })?).await
+    }
+}
+
+/// Most entries of a page. Errors: `InvalidArgument`.
+fn page_limit(limit: u32) -> Result<usize> {
+    match limit as usize {
+        0 => Ok(limits::PAGE_DEFAULT),
+        limit if limit > limits::PAGE_MAX => {
+            Err(Error::invalid("limit", limit.to_string(), format!("must be at most {}", limits::PAGE_MAX)))
+        }
+        limit => Ok(limit),
+    }
+}

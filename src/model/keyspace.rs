@@ -28,6 +28,10 @@ pub const SECURITY: Keyspace = 0x20;
 /// What a majority of the replicas agreed their state to be, at the log index that it names: key `agreed`.
 pub const STATE_CHECKS: Keyspace = 0x21;
 
+/// Every node id that the cluster has given out or taken back: `id u64 BE`. What is wanted of the node; who votes is said
+/// by the Raft membership alone.
+pub const MEMBERS: Keyspace = 0x30;
+
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
 /// See [`FIRST_RECORD`].
@@ -88,6 +92,7 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         TOPOLOGY_CHANGES => Some("mesh_topology_changes"),
         APPLIED_REVISIONS => Some("mesh_applied_revisions"),
         STATE_CHECKS => Some("state_checks"),
+        MEMBERS => Some("cluster_members"),
         _ => None,
     }
 }

@@ -36,6 +36,8 @@ fn commands() -> Vec<Vec<&'static str>> {
         commands.push(vec![group]);
         commands.extend(verbs.map(|verb| vec![group, verb]));
     }
+    commands.push(vec!["member"]);
+    commands.extend(["list", "add", "remove", "promote", "update", "transfer"].map(|verb| vec!["member", verb]));
     commands
 }
 

@@ -35,12 +35,19 @@ async fn step(node: &Node) -> Result<()> {
     let Ok(_changing) = node.begin_change() else { return Ok(()) };
     let (members, records) = (node.shared.consensus.members(), node.records()?);
     let (matched, last) = node.matched();
-    let Some(step) = rules::next_step(&members, &records, &matched, last) else { return Ok(()) };
-    node.check_quorum(&members, &step).await?;
-    if step == Step::Remove(node.id()) {
-        return Err(node.hand_over_to_be_removed(&members).await);
+    // One that is not possible now, since voters are missing, holds up no other: to add one may be what helps.
+    let mut refused = Ok(());
+    for step in rules::next_steps(&members, &records, &matched, last) {
+        if let Err(error) = node.check_quorum(&members, &step).await {
+            refused = Err(error);
+            continue;
+        }
+        if step == Step::Remove(node.id()) {
+            return Err(node.hand_over_to_be_removed(&members).await);
+        }
+        node.take(&members, &step).await?;
+        tracing::info!(?step, "the membership is changed");
+        return Ok(());
     }
-    node.take(&members, &step).await?;
-    tracing::info!(?step, "the membership is changed");
-    Ok(())
+    refused
 }

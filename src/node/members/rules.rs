@@ -137,15 +137,15 @@ pub(super) enum Step {
     Remove(NodeId),
 }
 
-/// What is left to be done, one after the other: what was begun first, then who is wanted, then who is not.
-pub(super) fn next_step(
+/// What is left to be done: one of these, the first that is possible now. What was begun comes first.
+pub(super) fn next_steps(
     members: &Members,
     records: &Records,
     matched: &BTreeMap<NodeId, u64>,
     last: u64,
-) -> Option<Step> {
+) -> Vec<Step> {
     if members.joint {
-        return Some(Step::Settle);
+        return vec![Step::Settle];
     }
     let step = |(node, found): (&NodeId, &super::record::Found)| {
         let (node, record) = (*node, &found.record);
@@ -161,7 +161,7 @@ pub(super) fn next_step(
             _ => None,
         }
     };
-    records.iter().find_map(step)
+    records.iter().filter_map(step).collect()
 }
 
 /// The voters after a step.
@@ -274,21 +274,21 @@ mod tests {
     fn what_was_begun_is_finished_in_order() {
         let matched = |lag: u64| BTreeMap::from([(4, 10_000 - lag)]);
         let next = |members: &Members, wishes: &[(NodeId, Wish)], lag| {
-            next_step(members, &records(wishes), &matched(lag), 10_000)
+            next_steps(members, &records(wishes), &matched(lag), 10_000)
         };
         let three = members(&[1, 2, 3], &[]);
         let learning = members(&[1, 2, 3], &[4]);
-        assert_eq!(next(&three, &[], 0), None);
-        assert_eq!(next(&Members { joint: true, ..three.clone() }, &[(4, Wish::Voter)], 0), Some(Step::Settle));
-        assert_eq!(next(&three, &[(4, Wish::Voter)], 0), Some(Step::Add(4, member(4))));
-        assert_eq!(next(&learning, &[(4, Wish::Voter)], CAUGHT_UP + 1), None);
-        assert_eq!(next(&learning, &[(4, Wish::Voter)], CAUGHT_UP), Some(Step::Promote(4)));
-        assert_eq!(next(&learning, &[(4, Wish::Learner)], 0), None);
-        assert_eq!(next(&members(&[1, 2, 3, 4], &[]), &[(4, Wish::Learner)], 0), None, "a voter stays one");
-        assert_eq!(next(&learning, &[(4, Wish::Removed)], 0), Some(Step::Remove(4)));
-        assert_eq!(next(&three, &[(2, Wish::Removed)], 0), Some(Step::Remove(2)));
-        assert_eq!(next(&three, &[(4, Wish::Removed)], 0), None);
-        assert_eq!(next(&members(&[2], &[]), &[(2, Wish::Removed)], 0), None, "never the last voter");
+        assert_eq!(next(&three, &[], 0), []);
+        assert_eq!(next(&Members { joint: true, ..three.clone() }, &[(4, Wish::Voter)], 0), [Step::Settle]);
+        assert_eq!(next(&three, &[(4, Wish::Voter)], 0), [Step::Add(4, member(4))]);
+        assert_eq!(next(&learning, &[(4, Wish::Voter)], CAUGHT_UP + 1), []);
+        assert_eq!(next(&learning, &[(4, Wish::Voter)], CAUGHT_UP), [Step::Promote(4)]);
+        assert_eq!(next(&learning, &[(4, Wish::Learner)], 0), []);
+        assert_eq!(next(&members(&[1, 2, 3, 4], &[]), &[(4, Wish::Learner)], 0), [], "a voter stays one");
+        assert_eq!(next(&learning, &[(4, Wish::Removed)], 0), [Step::Remove(4)]);
+        assert_eq!(next(&learning, &[(2, Wish::Removed), (4, Wish::Voter)], 0), [Step::Remove(2), Step::Promote(4)]);
+        assert_eq!(next(&three, &[(4, Wish::Removed)], 0), []);
+        assert_eq!(next(&members(&[2], &[]), &[(2, Wish::Removed)], 0), [], "never the last voter");
         assert_eq!(voters_after(&learning, &Step::Promote(4)), ids(&[1, 2, 3, 4]));
         assert_eq!(voters_after(&learning, &Step::Remove(3)), ids(&[1, 2]));
     }

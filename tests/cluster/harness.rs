@@ -184,9 +184,9 @@ impl Cluster {
         .await;
     }
 
-    /// Takes a node that was removed from the cluster out of what is expected of it, once its process has ended by itself:
-    /// what it said last.
-    pub async fn retired(&mut self, id: u64) -> String {
+    /// A node that was removed from the cluster is none of it any more: its process has ended by itself, and refuses to run
+    /// again.
+    pub async fn retired(&mut self, id: u64) -> Node {
         let at = self.nodes.iter().position(|node| node.id == id).unwrap();
         let mut node = self.nodes.remove(at);
         if node.process.is_some() {
@@ -194,7 +194,7 @@ impl Cluster {
         }
         let said = node.refusal(1).await;
         assert!(said.contains(&format!("node {id} was removed from cluster ")), "{said}");
-        said
+        node
     }
 
     pub fn endpoints(&self) -> Vec<String> {

@@ -5,10 +5,11 @@
 //! node, and the node asks again with the same directory until it is answered.
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::{
-    Node, Record, Wish, check_answer,
+    Node, OWN_DEADLINE, Record, Wish, check_answer,
     rules::{self, Admitted},
 };
 use crate::{
@@ -50,8 +51,8 @@ impl Admission for Node {
             let node = self.clone();
             // Whoever asked may be gone before it is done.
             let entering = tokio::spawn(async move {
+                let _changing = node.begin_change(Instant::now() + OWN_DEADLINE).await?;
                 node.check_leads()?;
-                let _changing = node.begin_change()?;
                 node.enter(Entry { newcomer, request: 0, by, invite: None }).await
             });
             let stopped = |_| Error::Unknown("the node stopped before it answered".into());

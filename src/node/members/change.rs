@@ -185,9 +185,11 @@ impl Node {
     where
         F: Future<Output = Result<()>> + Send,
     {
-        self.check_leads()?;
-        let changing = self.begin_change()?;
         let (node, deadline) = (self.clone(), asked.deadline);
+        self.check_leads()?;
+        let changing = self.begin_change(deadline).await?;
+        // It may have lost the lead meanwhile.
+        self.check_leads()?;
         let budget = deadline.saturating_duration_since(Instant::now());
         let done = tokio::spawn(async move {
             let _changing = changing;

@@ -32,7 +32,7 @@ async fn step(node: &Node) -> Result<()> {
         return Ok(());
     }
     // Whoever changes it now does what it wants; there is another look after it.
-    let Ok(_changing) = node.begin_change() else { return Ok(()) };
+    let Some(_changing) = node.try_change() else { return Ok(()) };
     let (members, records) = (node.shared.consensus.members(), node.records()?);
     let (matched, last) = node.matched();
     // One that is not possible now, since voters are missing, holds up no other: to add one may be what helps.

@@ -26,7 +26,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::Instant,
+};
 
 pub use change::{Asked, NewAddresses};
 pub use list::{Listed, ListedMember, RemovedMember};
@@ -95,11 +98,17 @@ impl Node {
         }
     }
 
-    /// The right to change the membership. Errors: `Unavailable` while somebody else has it.
-    fn begin_change(&self) -> Result<OwnedMutexGuard<()>> {
+    /// The right to change the membership, once whoever has it is done. Errors: `Unavailable` if that takes until the deadline.
+    async fn begin_change(&self, deadline: Instant) -> Result<OwnedMutexGuard<()>> {
+        let changing = Arc::clone(&self.shared.membership.changing).lock_owned();
         let busy = "another change of the membership is under way";
-        let changing = Arc::clone(&self.shared.membership.changing).try_lock_owned();
-        changing.map_err(|_| Error::Unavailable { reason: busy.into(), leader: None })
+        let begun = tokio::time::timeout_at(deadline, changing).await;
+        begun.map_err(|_| Error::Unavailable { reason: busy.into(), leader: None })
+    }
+
+    /// The same, if nobody has it.
+    fn try_change(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.shared.membership.changing).try_lock_owned().ok()
     }
 
     /// What is wanted of the nodes of this cluster, as the newest state here has it.
@@ -122,7 +131,7 @@ impl Node {
         let put = Operation::Put { key, put: Put::value(record::value(&record)) };
         let action = Action::Transact(Transaction::blind(vec![put]));
         let proposal = Proposal { principal: record.by, call: None, guards, action };
-        let deadline = tokio::time::Instant::now() + OWN_DEADLINE;
+        let deadline = Instant::now() + OWN_DEADLINE;
         match self.shared.propose_anyway(proposal, deadline).await? {
             Outcome::Applied { revision, .. } => Ok(revision),
             Outcome::Raced => Err(Error::Conflict(format!("what is wanted of node {node}"))),

@@ -14,6 +14,7 @@ mod failure;
 mod fill;
 mod input;
 mod log;
+mod member;
 mod mesh;
 mod message;
 mod node_state;
@@ -73,6 +74,9 @@ enum Command {
     Serve(serve::Serve),
     /// Show the nodes: roles, positions in the log, members, record counts
     Status(status::Status),
+    /// The nodes of the cluster: add, remove, promote, move them, and have another lead
+    #[command(subcommand)]
+    Member(member::Command),
     /// The definition of meshes: nodes, routes, regions, and their history
     #[command(subcommand)]
     Mesh(mesh::Command),
@@ -157,6 +161,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         let done = match command {
             Command::Serve(_) | Command::Recover(_) | Command::Completions { .. } | Command::Security(_) => Ok(()),
             Command::Status(status) => status.run(&session).await,
+            Command::Member(command) => command.run(&session).await,
             Command::Mesh(command) => command.run(&session).await,
             Command::Message(command) => command.run(&session).await,
             Command::State(command) => command.run(&session).await,

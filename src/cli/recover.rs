@@ -215,7 +215,7 @@ fn apply(
             "Do not start the old members: they cannot join. Clients must open new sessions, and read again what they hold.".into(),
         ];
         if !others.is_empty() {
-            lines.push(format!("The file also names node {}: it must have an empty directory, and waits to be added.", others.join(", ")));
+            lines.push(format!("The file also names node {}: start it with an empty directory, and add it: meshstore member add --help.", others.join(", ")));
         }
         lines.join("\n")
     })
@@ -243,10 +243,12 @@ fn node(environment: &Environment, out: &Output, data: &std::path::Path, confirm
             "{was}\n{done}\n\n\
              A node that has lost its log, vote or identity has forgotten what it promised, and may not come back under {old}.\n\
              1. Keep the other nodes running: they serve as long as they are a majority.\n\
-             2. Choose an id that the cluster has never had, and put a [[node]] with it into cluster.toml.\n\
-             3. Start it on this directory: meshstore serve --config cluster.toml --node NEW-ID --data {}\n\
-             4. It waits to be added. This version cannot change the members of a running cluster: until one can, the cluster goes\n   \
-             on without it, and a further loss may cost it its majority. If it has lost that: meshstore recover plan --help",
+             2. Take the old one out: meshstore member remove {}\n\
+             3. Choose an id that the cluster has never had, and start it on this directory, to join by any member's peer address:\n   \
+             meshstore serve --config cluster.toml --node NEW-ID --data {} --join HOST:PORT \\\n     \
+             --peer HOST:PORT --client HOST:PORT --http HOST:PORT\n\
+             4. It becomes a voter by itself: meshstore member list. If the majority is lost: meshstore recover plan --help",
+            node.map_or_else(|| "OLD-ID".into(), |node| node.to_string()),
             data.display()
         )
     })

@@ -16,7 +16,7 @@ use crate::config::{Config, Engine, Flags, Log};
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The node runs until SIGINT or SIGTERM, then stops cleanly. Log lines go to standard error.\n\nExamples:\n  meshstore serve --config cluster.toml --node 1 --data data/1\n  MESHSTORE_NODE=2 MESHSTORE_DATA=/var/lib/meshstore meshstore serve\n  meshstore serve --node 3 --data data/3 --log-level info,meshstore=debug"
+    after_help = "The node runs until SIGINT or SIGTERM, then stops cleanly. Log lines go to standard error.\n\nExamples:\n  meshstore serve --config cluster.toml --node 1 --data data/1\n  MESHSTORE_NODE=2 MESHSTORE_DATA=/var/lib/meshstore meshstore serve\n  meshstore serve --node 3 --data data/3 --log-level info,meshstore=debug\n  meshstore serve --node 4 --data data/4 --join 127.0.0.1:7501 --peer 127.0.0.1:7504 --client 127.0.0.1:7404 \\\n    --http 127.0.0.1:7604"
 )]
 pub(super) struct Serve {
     /// The file that describes the cluster; the same for all nodes
@@ -40,6 +40,21 @@ pub(super) struct Serve {
     /// Log one JSON object a line
     #[arg(long)]
     log_json: bool,
+    /// Ask these members, by their peer addresses, to let this new node join their cluster; of no effect once it has
+    #[arg(long, env = "MESHSTORE_JOIN", value_name = "HOST:PORT,...", value_delimiter = ',')]
+    join: Vec<String>,
+    /// With --join: stay a learner, which has all data and no vote
+    #[arg(long)]
+    learner: bool,
+    /// Where to listen for the other nodes, if the file does not say
+    #[arg(long, env = "MESHSTORE_PEER", value_name = "HOST:PORT")]
+    peer: Option<String>,
+    /// Where to listen for clients, if the file does not say
+    #[arg(long, env = "MESHSTORE_CLIENT", value_name = "HOST:PORT")]
+    client: Option<String>,
+    /// Where to answer health checks and metrics, if the file does not say
+    #[arg(long, env = "MESHSTORE_HTTP", value_name = "HOST:PORT")]
+    http: Option<String>,
 }
 
 impl Serve {
@@ -51,6 +66,11 @@ impl Serve {
             insecure: self.insecure,
             log_filter: self.log_level,
             log_json: self.log_json,
+            join: self.join,
+            learner: self.learner,
+            peer: self.peer,
+            client: self.client,
+            http: self.http,
         };
         let config = Config::load(&self.config, &flags)?;
         start_log(&config.log)?;

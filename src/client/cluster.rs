@@ -1,12 +1,13 @@
-//! The cluster itself.
+//! The cluster itself: its nodes, and who belongs to it.
 
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
 use super::{
-    Client, Status,
+    Client, Members, Status, Written,
     endpoints::{Endpoint, Preference},
+    rpc::Rpc,
 };
 use crate::{Error, Result, proto::v1};
 
@@ -46,6 +47,65 @@ impl Cluster {
         }
         answers.sort_by(|(a, _), (b, _)| a.cmp(b));
         answers
+    }
+
+    /// The members, with what the leader knows of them: who is behind, who is not reached, who was removed.
+    ///
+    /// Errors: as of any call.
+    pub async fn members(&self) -> Result<Members> {
+        self.client.ask(Preference::Leader, v1::ListMembersRequest {}).await
+    }
+
+    /// Invites the empty node that waits at a peer address. It becomes a voter as soon as it has caught up; a `learner` when
+    /// it is promoted. (A node that is started to join asks by itself.)
+    ///
+    /// ```no_run
+    /// # async fn example(client: meshstore::Client) -> meshstore::Result<()> {
+    /// client.cluster().add(4, "127.0.0.1:7504", false).await?;
+    /// while !client.cluster().status(false).await?.members.iter().any(|member| member.node_id == 4 && member.voter) {
+    ///     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    /// }
+    /// client.cluster().remove(1).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Errors, of this and the following: `InvalidArgument`; `NotFound` for a member that is none; `Refused` with the reason.
+    pub async fn add(&self, node_id: u64, peer_address: impl Into<String>, learner: bool) -> Result<Written> {
+        let (peer_address, request_id) = (peer_address.into(), self.request_id());
+        self.change(v1::AddMemberRequest { node_id, peer_address, learner, request_id }).await
+    }
+
+    /// Takes a member out, for good: its id is never used again. A leader hands over first.
+    pub async fn remove(&self, node_id: u64) -> Result<Written> {
+        self.change(v1::RemoveMemberRequest { node_id, request_id: self.request_id() }).await
+    }
+
+    /// Makes a learner that has caught up a voter.
+    pub async fn promote(&self, node_id: u64) -> Result<Written> {
+        self.change(v1::PromoteMemberRequest { node_id }).await
+    }
+
+    /// Says where a member is now reached. The new peer address must lead to that very node already.
+    pub async fn update(&self, node_id: u64, peer: Option<String>, client: Option<String>) -> Result<Written> {
+        let (peer_address, client_address) = (peer.unwrap_or_default(), client.unwrap_or_default());
+        self.change(v1::UpdateMemberRequest { node_id, peer_address, client_address }).await
+    }
+
+    /// Has another voter take the lead; 0: whichever is furthest.
+    pub async fn transfer_leadership(&self, node_id: u64) -> Result<Written> {
+        self.change(v1::TransferLeadershipRequest { node_id }).await
+    }
+
+    async fn change<R: Rpc<Reply = v1::MemberResponse>>(&self, request: R) -> Result<Written> {
+        let v1::MemberResponse { leader_id, revision } = self.client.ask(Preference::Leader, request).await?;
+        Ok(Written { revision, leader_id })
+    }
+
+    /// By which the cluster knows a request that is sent again.
+    fn request_id(&self) -> String {
+        let jitter = &self.client.shared.jitter;
+        format!("{:016x}{:016x}", jitter.next(), jitter.next())
     }
 
     async fn ask_each(&self, endpoints: Vec<Arc<Endpoint>>, with_hash: bool) -> Vec<(String, Result<Status>)> {

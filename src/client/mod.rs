@@ -90,7 +90,10 @@ pub use crate::{
             Change, Condition, Extent, Listed, Message, MessageFilter, Page, PageRequest, RecordId, Stored, Transaction,
         },
     },
-    proto::v1::{DiskSpace, KeyspaceStatus, Member, StatusResponse as Status},
+    proto::v1::{
+        DiskSpace, KeyspaceStatus, ListMembersResponse as Members, Member, MemberStatus, RemovedMember,
+        StatusResponse as Status,
+    },
 };
 
 /// A handle on a cluster. Clones share connections and the session; the last one to go ends the session's

@@ -179,3 +179,10 @@ rpc!(SessionClient.open_session(OpenSessionRequest) -> OpenSessionResponse, chan
 rpc!(SessionClient.keep_session(KeepSessionRequest) -> KeepSessionResponse, changes: false);
 rpc!(SessionClient.close_session(CloseSessionRequest) -> CloseSessionResponse, changes: false);
 rpc!(ClusterClient.status(StatusRequest) -> StatusResponse, changes: false);
+rpc!(ClusterClient.list_members(ListMembersRequest) -> ListMembersResponse, changes: false);
+// Sent again each of these does nothing more: a request has a number, or says how things are to be.
+rpc!(ClusterClient.add_member(AddMemberRequest) -> MemberResponse, changes: true);
+rpc!(ClusterClient.remove_member(RemoveMemberRequest) -> MemberResponse, changes: true);
+rpc!(ClusterClient.promote_member(PromoteMemberRequest) -> MemberResponse, changes: true);
+rpc!(ClusterClient.update_member(UpdateMemberRequest) -> MemberResponse, changes: true);
+rpc!(ClusterClient.transfer_leadership(TransferLeadershipRequest) -> MemberResponse, changes: true);

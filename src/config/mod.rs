@@ -32,8 +32,12 @@ const LOG_FILTER: &str = "info,openraft=error";
 pub struct Config {
     /// What is equal on all nodes.
     pub cluster: Cluster,
-    /// The node that this process is; one of `cluster.nodes`.
+    /// The node that this process is: one of `cluster.nodes`, or one that was or is to be added to them.
     pub node: Node,
+    /// Where members of the cluster are reached that a new node is to ask to join; none: it does not ask.
+    pub join: Vec<Address>,
+    /// Whether a new node is to stay a learner.
+    pub learner: bool,
     /// Where its data lies.
     pub data_dir: PathBuf,
     /// By what it knows other nodes and callers; `None`: it knows nobody, and whoever reaches it may do everything.
@@ -137,6 +141,16 @@ pub struct Flags {
     pub log_filter: Option<String>,
     /// Whether to log JSON.
     pub log_json: bool,
+    /// Where members are reached by peers, for a new node that asks to join.
+    pub join: Vec<String>,
+    /// Whether it is to stay a learner.
+    pub learner: bool,
+    /// Where a node that does not stand in the file listens for peers.
+    pub peer: Option<String>,
+    /// And for clients.
+    pub client: Option<String>,
+    /// And for health checks and metrics.
+    pub http: Option<String>,
 }
 
 /// Why a configuration cannot be used: one sentence with file and line where there is one.
@@ -162,7 +176,8 @@ impl Config {
     pub fn parse(text: &str, path: &Path, flags: &Flags) -> Result<Self, Invalid> {
         let file = file::read(text, path)?;
         let mut cluster = file.cluster;
-        let node = chosen(&cluster.nodes, path, flags.node)?;
+        let node = chosen(&cluster.nodes, path, flags)?;
+        let join = joined(flags)?;
         let tls = file.tls.map(|tls| tls.of_node(node.id));
         if !flags.insecure {
             file::require_loopback(text, path, &node, tls.as_ref(), &file.lines)?;
@@ -185,7 +200,7 @@ impl Config {
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
             return Err(Invalid::flags(format!("--log-level {filter}: {error}; try info, or info,meshstore=debug")));
         }
-        Ok(Self { cluster, node, data_dir, tls, log: Log { filter, json: flags.log_json } })
+        Ok(Self { cluster, node, join, learner: flags.learner, data_dir, tls, log: Log { filter, json: flags.log_json } })
     }
 }
 
@@ -203,7 +218,60 @@ fn text_of(path: &Path) -> Result<String, Invalid> {
         .map_err(|error| Invalid::flags(format!("cannot read the configuration {}: {error}", path.display())))
 }
 
-fn chosen(nodes: &[Node], path: &Path, id: Option<u64>) -> Result<Node, Invalid> {
+/// The node to be: one of the file, or one whose addresses the flags name.
+fn chosen(nodes: &[Node], path: &Path, flags: &Flags) -> Result<Node, Invalid> {
+    let named = [("--peer", &flags.peer), ("--client", &flags.client), ("--http", &flags.http)];
+    let given: Vec<&str> = named.iter().filter(|(_, address)| address.is_some()).map(|(name, _)| *name).collect();
+    let listed = |id: u64| nodes.iter().any(|node| node.id == id);
+    let id = match flags.node {
+        Some(id) if !given.is_empty() && !listed(id) => id,
+        id => {
+            let node = listed_node(nodes, path, id)?;
+            return match given.first() {
+                None => Ok(node),
+                Some(name) => Err(Invalid::flags(format!(
+                    "{name}: node {} stands in {}, and its addresses with it; change them there",
+                    node.id,
+                    path.display()
+                ))),
+            };
+        }
+    };
+    let address = |(name, text): (&str, &Option<String>)| {
+        let Some(text) = text else {
+            return Err(Invalid::flags(format!(
+                "node {id} does not stand in {}, so it needs --peer, --client and --http; {name} is missing",
+                path.display()
+            )));
+        };
+        let address: Address = text.parse().map_err(|rule| Invalid::flags(format!("{name}: {rule}")))?;
+        let taken = |node: &&Node| [&node.peer, &node.client, &node.http].contains(&&address);
+        match nodes.iter().find(taken) {
+            Some(other) => Err(Invalid::flags(format!("{name} {address} is an address of node {}", other.id))),
+            None => Ok(address),
+        }
+    };
+    let [peer, client, http] = named.map(address);
+    let (peer, client, http) = (peer?, client?, http?);
+    if id == 0 {
+        return Err(Invalid::flags("--node 0: a node id must be at least 1"));
+    }
+    if peer == client || peer == http || client == http {
+        return Err(Invalid::flags("--peer, --client and --http must be three addresses"));
+    }
+    Ok(Node { id, client, peer, http, data_dir: None })
+}
+
+/// Where to ask to join. Errors: what is no address, or makes no sense.
+fn joined(flags: &Flags) -> Result<Vec<Address>, Invalid> {
+    if flags.learner && flags.join.is_empty() {
+        return Err(Invalid::flags("--learner is for a node that joins: it goes with --join"));
+    }
+    let parse = |text: &String| text.parse().map_err(|rule| Invalid::flags(format!("--join: {rule}")));
+    flags.join.iter().map(parse).collect()
+}
+
+fn listed_node(nodes: &[Node], path: &Path, id: Option<u64>) -> Result<Node, Invalid> {
     let ids = nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(", ");
     match (id, nodes) {
         (None, [only]) => Ok(only.clone()),
@@ -211,11 +279,12 @@ fn chosen(nodes: &[Node], path: &Path, id: Option<u64>) -> Result<Node, Invalid>
             "which node to be is not said: pass --node with one of {ids} ({})",
             path.display()
         ))),
-        (Some(id), _) => {
-            nodes.iter().find(|node| node.id == id).cloned().ok_or_else(|| {
-                Invalid::flags(format!("--node {id}: {} has no such node, it has {ids}", path.display()))
-            })
-        }
+        (Some(id), _) => nodes.iter().find(|node| node.id == id).cloned().ok_or_else(|| {
+            Invalid::flags(format!(
+                "--node {id}: {} has no such node, it has {ids}; for another give --peer, --client and --http",
+                path.display()
+            ))
+        }),
     }
 }
 

@@ -31,6 +31,10 @@ pub const SECURITY: Keyspace = 0x20;
 /// What a majority of the replicas agreed their state to be, at the log index that it names: key `agreed`.
 pub const STATE_CHECKS: Keyspace = 0x21;
 
+/// Every node id that the cluster has given out or taken back: `id u64 BE`. What is wanted of the node; who votes is said
+/// by the Raft membership alone.
+pub const MEMBERS: Keyspace = 0x30;
+
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
 /// See [`FIRST_RECORD`].
@@ -92,6 +96,7 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         APPLIED_REVISIONS => Some("mesh_applied_revisions"),
         CONSENSUS_LOG => Some("mesh_consensus_log"),
         STATE_CHECKS => Some("state_checks"),
+        MEMBERS => Some("cluster_members"),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ mod divergence;
 mod fault;
 pub mod identity;
 mod jobs;
+mod members;
 mod pages;
 mod peers;
 mod propose;
@@ -30,6 +31,7 @@ use arc_swap::ArcSwapOption;
 use tokio::{task::JoinHandle, time::Instant};
 
 pub use fault::Faults;
+pub use members::{Asked, Listed, ListedMember, NewAddresses, RemovedMember};
 pub use standing::Decide;
 pub use start::{Parts, Running, start};
 pub use status::{MemberStatus, Status};
@@ -97,6 +99,7 @@ struct Shared {
     faults: Faults,
     places: space::Places,
     divergence: divergence::Divergence,
+    membership: members::Membership,
     /// On the leader: why there is no room for writes, because of the others.
     refusing: ArcSwapOption<String>,
     stopping: AtomicBool,
@@ -126,8 +129,17 @@ impl Shared {
     }
 
     async fn propose_answered(&self, proposal: Proposal, deadline: Instant) -> Result<Answered> {
-        self.check_state()?;
         self.check_room(&proposal)?;
+        self.propose_unchecked(proposal, deadline).await
+    }
+
+    /// Proposes, however little room there is.
+    async fn propose_anyway(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome> {
+        self.propose_unchecked(proposal, deadline).await.map(|answered| answered.outcome)
+    }
+
+    async fn propose_unchecked(&self, proposal: Proposal, deadline: Instant) -> Result<Answered> {
+        self.check_state()?;
         let budget = deadline.saturating_duration_since(Instant::now());
         let proposer = self.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let stopping = || Error::Unavailable { reason: "the node is stopping".into(), leader: None };

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::{service::Routes, transport::Server};
 
-use super::{Shared, fault::Faults, identity::Directory, read::ReadIndex};
+use super::{Node, Shared, fault::Faults, identity::Directory, read::ReadIndex};
 use crate::{
     environment::{Environment, net},
     error::{Error, Fault, Result as Answer},
@@ -15,10 +15,10 @@ use crate::{
     raft::{
         consensus::Consensus,
         freshness::Freshness,
-        log::Log,
         network::Peers,
         peer::{
-            Group, IdentityLayer, PeerParts, PeerService, ReadIndexSource, SnapshotStock, Standing, Stocked, Unformed,
+            Admission, Group, IdentityLayer, Joined, Newcomer, PeerParts, PeerService, ReadIndexSource, SnapshotStock,
+            Standing, Stocked, Unformed,
         },
         snapshot::Receiver,
         space::Space,
@@ -81,13 +81,11 @@ impl PeerListener {
 }
 
 /// What a new directory knows: nothing.
-pub(super) struct NewStanding {
-    pub(super) empty: bool,
-}
+struct NewStanding;
 
 impl Standing for NewStanding {
     fn is_empty(&self) -> bool {
-        self.empty
+        true
     }
 
     fn members(&self) -> BTreeMap<NodeId, u128> {
@@ -96,27 +94,32 @@ impl Standing for NewStanding {
 }
 
 /// What a node knows of itself and the members.
-struct NodeStanding {
-    consensus: Consensus,
-    log: Log,
-    machine: Machine,
-}
+struct NodeStanding(Arc<Shared>);
 
 impl Standing for NodeStanding {
     fn is_empty(&self) -> bool {
-        self.log.last().is_none() && self.log.vote().is_none() && self.machine.progress().borrow().position.index == 0
+        let Shared { log, machine, .. } = &*self.0;
+        log.last().is_none() && log.vote().is_none() && machine.progress().borrow().position.index == 0
     }
 
     fn members(&self) -> BTreeMap<NodeId, u128> {
-        self.consensus.directories()
+        self.0.consensus.directories()
     }
 
     fn state_hash(&self, index: u64) -> Option<u128> {
-        self.machine.checks().noted(index)
+        self.0.machine.checks().noted(index)
     }
 
     fn directory_of(&self, node: NodeId) -> Option<u128> {
-        self.consensus.directory_of(node)
+        self.0.consensus.directory_of(node)
+    }
+
+    fn removed(&self) -> BTreeMap<NodeId, u128> {
+        (*self.0.membership.removed()).clone()
+    }
+
+    fn is_removed(&self, node: NodeId, directory: u128) -> bool {
+        self.0.membership.removed().get(&node) == Some(&directory)
     }
 }
 
@@ -142,10 +145,10 @@ pub(super) fn unformed(
     environment: &Environment,
     directory: &Arc<Directory>,
     freshness: &Arc<Freshness>,
-    empty: bool,
+    addresses: (String, String),
 ) -> (IdentityLayer, Routes) {
     let identity = directory.identity();
-    let standing: Arc<dyn Standing> = Arc::new(NewStanding { empty });
+    let standing: Arc<dyn Standing> = Arc::new(NewStanding);
     let parts = PeerParts {
         identity: identity.clone(),
         consensus: Unformed,
@@ -155,6 +158,8 @@ pub(super) fn unformed(
         snapshots: Arc::new(NoReads),
         freshness: Arc::clone(freshness),
         space: Arc::new(Space::new(Arc::clone(&environment.clock), directory.path())),
+        admission: Arc::new(NoReads),
+        addresses,
     };
     let service = PeerService::new(environment, parts).into_server();
     (IdentityLayer::new(identity, standing), Routes::new(service))
@@ -164,6 +169,13 @@ struct NoReads;
 
 impl ReadIndexSource for NoReads {
     fn read_index(&self) -> BoxFuture<'_, Answer<u64, Error>> {
+        let reason = "this node belongs to no cluster yet".into();
+        Box::pin(async move { Err(Error::Unavailable { reason, leader: None }) })
+    }
+}
+
+impl Admission for NoReads {
+    fn join(&self, _: Newcomer) -> BoxFuture<'_, Answer<Joined>> {
         let reason = "this node belongs to no cluster yet".into();
         Box::pin(async move { Err(Error::Unavailable { reason, leader: None }) })
     }
@@ -199,13 +211,10 @@ impl SnapshotStock for OwnSnapshots {
 
 /// The gate and the service of a running node; `calls` are the client services, for the calls that other nodes
 /// pass on.
-pub(super) fn formed(shared: &Arc<Shared>, peers: &Arc<Peers>, calls: Routes) -> (IdentityLayer, Routes) {
+pub(super) fn formed(node: &Node, calls: Routes, addresses: (String, String)) -> (IdentityLayer, Routes) {
+    let (shared, peers) = (&node.shared, &node.shared.network);
     let identity = shared.directory.identity();
-    let standing: Arc<dyn Standing> = Arc::new(NodeStanding {
-        consensus: shared.consensus.clone(),
-        log: shared.log.clone(),
-        machine: shared.machine.clone(),
-    });
+    let standing: Arc<dyn Standing> = Arc::new(NodeStanding(Arc::clone(shared)));
     let faults = shared.faults.clone();
     let receiver = Receiver::new(shared.machine.store().clone(), Arc::new(move |fault| faults.report(fault)));
     let parts = PeerParts {
@@ -217,6 +226,8 @@ pub(super) fn formed(shared: &Arc<Shared>, peers: &Arc<Peers>, calls: Routes) ->
         reads: Arc::new(LeaderReads { consensus: shared.consensus.clone(), read_index: shared.read_index.clone() }),
         freshness: Arc::clone(peers.freshness()),
         space: Arc::clone(peers.space()),
+        admission: Arc::new(node.clone()),
+        addresses,
     };
     let service = PeerService::new(&shared.environment, parts).into_server();
     let service = service.max_encoding_message_size(limits::PEER_DECODE_BYTES);

@@ -19,8 +19,8 @@ use super::{
     clock::LogClock,
     divergence,
     fault::Faults,
-    identity::{self, Directory, Formed, form_cluster},
-    jobs,
+    identity::{self, Directory, Formed, Joining, form_cluster, join_cluster},
+    jobs, members,
     pages::PagedViews,
     peers::{self, AskOverPeers, PeerListener},
     propose::Proposer,
@@ -125,6 +125,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         faults,
         places,
         divergence: Default::default(),
+        membership: Default::default(),
         refusing: Default::default(),
         stopping: false.into(),
         tasks: Mutex::default(),
@@ -132,7 +133,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     });
     watch_space(&shared);
     let node = Node { shared: Arc::clone(&shared) };
-    let (gate, routes) = peers::formed(&shared, &shared.network, calls(&node));
+    let (gate, routes) = peers::formed(&node, calls(&node), own_addresses(&config));
     let address = config.node.peer.to_string();
     let listener = PeerListener::start(&shared.environment, &address, gate, routes, shared.faults.clone()).await?;
     shared.consensus.run(random_seed(&shared.environment)).await;
@@ -140,7 +141,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         shared.consensus.initialise(members).await?;
     }
     let packer = tokio::spawn(packer.run());
-    start_jobs(&shared, &config, observer);
+    start_jobs(&node, &config, observer);
     Ok(Running { node, packer, listener })
 }
 
@@ -204,16 +205,33 @@ async fn form(
         return Err(identity::lost_log(directory));
     }
     let nodes = addresses(config);
+    let (peer, client) = own_addresses(config);
+    let (own, members) = (identity::Address { peer, client }, join_addresses(config));
+    let joining = Joining { directory, net: &environment.net, members, own, learner: config.learner };
     if !empty {
+        joining.check_place().await?;
         return form_cluster(directory, &environment.net, &nodes, empty).await;
     }
-    let (gate, routes) = peers::unformed(environment, directory, freshness, empty);
+    let (gate, routes) = peers::unformed(environment, directory, freshness, own_addresses(config));
     let address = config.node.peer.to_string();
     let listener = PeerListener::start(environment, &address, gate, routes, faults.clone()).await?;
-    let formed = form_cluster(directory, &environment.net, &nodes, empty).await;
+    let formed = if config.join.is_empty() {
+        form_cluster(directory, &environment.net, &nodes, empty).await
+    } else {
+        join_cluster(joining).await
+    };
     listener.stop().await;
     directory.check()?;
     formed
+}
+
+/// Where this node is reached: by peers, by clients.
+fn own_addresses(config: &Config) -> (String, String) {
+    (config.node.peer.to_string(), config.node.client.to_string())
+}
+
+fn join_addresses(config: &Config) -> Vec<String> {
+    config.join.iter().map(ToString::to_string).collect()
 }
 
 fn addresses(config: &Config) -> BTreeMap<NodeId, identity::Address> {
@@ -302,7 +320,8 @@ pub(super) fn engine(engine: config::Engine) -> EngineKind {
     }
 }
 
-fn start_jobs(shared: &Arc<Shared>, config: &Config, observer: Option<Arc<dyn Observer>>) {
+fn start_jobs(node: &Node, config: &Config, observer: Option<Arc<dyn Observer>>) {
+    let shared = &node.shared;
     let limit = config.cluster.raft.election_max * 2;
     let ask = Arc::new(AskOverPeers { peers: Arc::clone(&shared.network), limit });
     let round = shared.read_index.clone().run(shared.consensus.clone(), ask, limit);
@@ -320,6 +339,11 @@ fn start_jobs(shared: &Arc<Shared>, config: &Config, observer: Option<Arc<dyn Ob
     tasks.push(tokio::spawn(jobs::watch_lead(Arc::clone(shared), observer)));
     tasks.push(tokio::spawn(jobs::watch_raft(Arc::clone(shared))));
     tasks.push(tokio::spawn(space::keep_room(Arc::clone(shared))));
+    let nodes = addresses(config).into_iter().filter(|(id, _)| *id != shared.node_id).map(|(_, address)| address.peer);
+    let places = nodes.chain(join_addresses(config)).collect();
+    tasks.push(tokio::spawn(members::follow(node.clone())));
+    tasks.push(tokio::spawn(members::keep(node.clone())));
+    tasks.push(tokio::spawn(members::notice_removal(node.clone(), places)));
 }
 
 impl Running {

@@ -286,7 +286,7 @@ impl Consensus {
 /// See [`Consensus::watch`].
 pub struct MetricsWatch(openraft::type_config::alias::WatchReceiverOf<TypeConfig, openraft::RaftMetrics<TypeConfig>>);
 
-fn not_leading(forward: Option<&ForwardToLeader<TypeConfig>>) -> Error {
+pub(super) fn not_leading(forward: Option<&ForwardToLeader<TypeConfig>>) -> Error {
     let leader = forward.and_then(|forward| forward.leader_node.as_ref()).map(|member| member.client_address.clone());
     Error::Unavailable { reason: "this node does not lead".into(), leader }
 }

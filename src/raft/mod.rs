@@ -5,6 +5,7 @@ pub mod consensus;
 pub mod freshness;
 pub mod log;
 pub mod log_store;
+pub mod members;
 pub mod network;
 pub mod offline;
 pub mod peer;

@@ -7,6 +7,7 @@
 //! finds its revision readable.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -172,6 +173,11 @@ impl Machine {
     pub fn with_state<T>(&self, look: impl FnOnce(Position, &Meta) -> T) -> T {
         let core = self.core();
         look(core.applied.map(Position::from).unwrap_or_default(), core.state.meta())
+    }
+
+    /// The members, as far as that is applied: committed, and never taken back.
+    pub fn members(&self) -> BTreeSet<NodeId> {
+        self.core().membership.membership().nodes().map(|(id, _)| *id).collect()
     }
 
     /// Freezes the memtable if storage finds it due and something was applied since the last time.

@@ -1,13 +1,20 @@
-//! The cluster's own state, as this node knows it.
+//! The cluster's own state, as this node knows it, and who belongs to it.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::Call;
+
 use crate::{
+    Error, Result as Answer,
     model::keyspace,
-    node::{self, MemberStatus, Node},
-    proto::v1::{KeyspaceStatus, Member, StatusRequest, StatusResponse, cluster_server},
+    node::{self, Asked, MemberStatus, NewAddresses, Node},
+    proto::v1::{
+        self, AddMemberRequest, KeyspaceStatus, ListMembersRequest, ListMembersResponse, Member, MemberResponse,
+        PromoteMemberRequest, RemoveMemberRequest, StatusRequest, StatusResponse, TransferLeadershipRequest,
+        UpdateMemberRequest, cluster_server,
+    },
 };
 
 /// The `Cluster` service.
@@ -19,6 +26,30 @@ impl Cluster {
     pub(super) fn new(node: Arc<Node>) -> Self {
         Self { node }
     }
+
+    /// What a change of the membership is answered, once it is made.
+    fn changed(&self) -> Response<MemberResponse> {
+        let status = self.node.status(false);
+        let leader_id = status.leader_id.unwrap_or_default();
+        Response::new(MemberResponse { leader_id, revision: status.revision })
+    }
+}
+
+/// Who asks, and under which number. Errors: `InvalidArgument`.
+fn asked(call: Call, request_id: &str) -> Answer<Asked> {
+    let request = match request_id {
+        "" => 0,
+        text => Some(text)
+            .filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .and_then(|text| u128::from_str_radix(text, 16).ok())
+            .ok_or_else(|| Error::invalid("request_id", text, "must be 32 hex digits, or empty"))?,
+    };
+    Ok(Asked { by: call.principal, request, deadline: call.deadline })
+}
+
+/// A node id that was given. Errors: `InvalidArgument`.
+fn given(node_id: u64) -> Answer<u64> {
+    if node_id == 0 { Err(Error::invalid("node_id", "0", "must be the id of a node, from 1")) } else { Ok(node_id) }
 }
 
 #[tonic::async_trait]
@@ -26,6 +57,77 @@ impl cluster_server::Cluster for Cluster {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let status = self.node.status(request.into_inner().with_hash);
         Ok(Response::new(status.into()))
+    }
+
+    async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
+        Ok(Response::new(self.node.list_members().await?.into()))
+    }
+
+    async fn add_member(&self, request: Request<AddMemberRequest>) -> Result<Response<MemberResponse>, Status> {
+        let (call, AddMemberRequest { node_id, peer_address, learner, request_id }) = Call::open(request)?;
+        self.node.add_member(asked(call, &request_id)?, given(node_id)?, &peer_address, learner).await?;
+        Ok(self.changed())
+    }
+
+    async fn remove_member(&self, request: Request<RemoveMemberRequest>) -> Result<Response<MemberResponse>, Status> {
+        let (call, RemoveMemberRequest { node_id, request_id }) = Call::open(request)?;
+        self.node.remove_member(asked(call, &request_id)?, given(node_id)?).await?;
+        Ok(self.changed())
+    }
+
+    async fn promote_member(&self, request: Request<PromoteMemberRequest>) -> Result<Response<MemberResponse>, Status> {
+        let (call, PromoteMemberRequest { node_id }) = Call::open(request)?;
+        self.node.promote_member(asked(call, "")?, given(node_id)?).await?;
+        Ok(self.changed())
+    }
+
+    async fn update_member(&self, request: Request<UpdateMemberRequest>) -> Result<Response<MemberResponse>, Status> {
+        let (call, UpdateMemberRequest { node_id, peer_address, client_address }) = Call::open(request)?;
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let to = NewAddresses { peer: some(peer_address), client: some(client_address) };
+        self.node.update_member(asked(call, "")?, given(node_id)?, to).await?;
+        Ok(self.changed())
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<TransferLeadershipRequest>,
+    ) -> Result<Response<MemberResponse>, Status> {
+        let (call, TransferLeadershipRequest { node_id }) = Call::open(request)?;
+        self.node.transfer_leadership(asked(call, "")?, node_id).await?;
+        Ok(self.changed())
+    }
+}
+
+impl From<node::Listed> for ListMembersResponse {
+    fn from(listed: node::Listed) -> Self {
+        let member = |member: node::ListedMember| {
+            let (version, unreachable) = match member.version {
+                Ok(version) => (version, String::new()),
+                Err(problem) => (String::new(), problem),
+            };
+            v1::MemberStatus {
+                member: Some(member.status.into()),
+                to_be_voter: member.to_be_voter,
+                to_be_removed: member.to_be_removed,
+                to_be_added: member.to_be_added,
+                lag: member.lag,
+                unreachable,
+                version,
+            }
+        };
+        let removed = |node::RemovedMember { node_id, removed_at_ms, removed_by }| v1::RemovedMember {
+            node_id,
+            removed_at_ms,
+            removed_by,
+        };
+        Self {
+            members: listed.members.into_iter().map(member).collect(),
+            removed: listed.removed.into_iter().map(removed).collect(),
+            leader_id: listed.leader_id,
+            term: listed.term,
+            last_log_index: listed.last_log_index,
+        }
     }
 }
 

@@ -60,7 +60,7 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-meshstore-forwarded");
 const FRAME_BYTES: usize = 5;
 
 /// The methods that only a leader can serve.
-const WRITES: [&str; 35] = [
+const WRITES: [&str; 41] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     "/meshstore.v1.Mesh/PutState",
@@ -96,6 +96,12 @@ const WRITES: [&str; 35] = [
     "/meshstore.v1.Session/OpenSession",
     "/meshstore.v1.Session/KeepSession",
     "/meshstore.v1.Session/CloseSession",
+    "/meshstore.v1.Cluster/ListMembers",
+    "/meshstore.v1.Cluster/AddMember",
+    "/meshstore.v1.Cluster/RemoveMember",
+    "/meshstore.v1.Cluster/PromoteMember",
+    "/meshstore.v1.Cluster/UpdateMember",
+    "/meshstore.v1.Cluster/TransferLeadership",
 ];
 
 /// Who leads, as this node knows it.

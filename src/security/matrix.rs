@@ -1,7 +1,7 @@
 //! The matrix: every RPC, with what it does to which surface. What is not listed is not served.
 
 use super::decide::{
-    Access::{self, Peer, Read, Write},
+    Access::{self, Admin, Peer, Read, Write},
     Action,
     Surface::{self, Cluster, ConsensusLog, Mesh, Session, Topology},
 };
@@ -9,7 +9,7 @@ use super::decide::{
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 71] = [
+const MATRIX: [Entry; 78] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -71,8 +71,15 @@ const MATRIX: [Entry; 71] = [
     ("/meshstore.v1.Session/KeepSession", Write, Session),
     ("/meshstore.v1.Session/CloseSession", Write, Session),
     ("/meshstore.v1.Cluster/Status", Read, Cluster),
+    ("/meshstore.v1.Cluster/ListMembers", Read, Cluster),
+    ("/meshstore.v1.Cluster/AddMember", Admin, Cluster),
+    ("/meshstore.v1.Cluster/RemoveMember", Admin, Cluster),
+    ("/meshstore.v1.Cluster/PromoteMember", Admin, Cluster),
+    ("/meshstore.v1.Cluster/UpdateMember", Admin, Cluster),
+    ("/meshstore.v1.Cluster/TransferLeadership", Admin, Cluster),
     ("/meshstore.v1.Peer/Identify", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Adopt", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/Join", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Append", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Vote", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/PreVote", Peer, Surface::Peer),

@@ -59,6 +59,8 @@ pub enum Kind {
     LogSynced = 23,
     /// A peer request or answer.
     Peer = 32,
+    /// What is wanted of a node of the cluster.
+    MemberRecord = 40,
     /// A message of mesh storage.
     Message = 48,
     /// A page cursor.

@@ -38,6 +38,8 @@ fn commands() -> Vec<Vec<&'static str>> {
     }
     commands.extend([vec!["security"], vec!["security", "init"], vec!["security", "cert"]]);
     commands.extend(["add", "list", "revoke"].map(|verb| vec!["security", "token", verb]));
+    commands.push(vec!["member"]);
+    commands.extend(["list", "add", "remove", "promote", "update", "transfer"].map(|verb| vec!["member", verb]));
     commands
 }
 

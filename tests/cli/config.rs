@@ -142,7 +142,7 @@ fn a_cluster_has_nodes_and_this_is_one_of_them() {
     );
     assert_eq!(
         parse(FILE, &Flags { node: Some(7), ..flags() }).unwrap_err(),
-        "--node 7: some/cluster.toml has no such node, it has 1, 2, 3"
+        "--node 7: some/cluster.toml has no such node, it has 1, 2, 3; for another give --peer, --client and --http"
     );
     assert_eq!(
         parse(FILE, &Flags { node: None, ..flags() }).unwrap_err(),
@@ -150,6 +150,48 @@ fn a_cluster_has_nodes_and_this_is_one_of_them() {
     );
     let single = FILE.split("[[node]]").take(2).collect::<Vec<_>>().join("[[node]]");
     assert_eq!(parse(&single, &Flags { node: None, ..flags() }).unwrap().node.id, 1);
+}
+
+#[test]
+fn a_node_that_is_added_brings_its_addresses_along() {
+    let at = |port: u16| Some(format!("127.0.0.1:{port}"));
+    let added = Flags { node: Some(4), peer: at(7504), client: at(7404), http: at(7604), ..flags() };
+    let joins = Flags { join: vec!["127.0.0.1:7501".into(), "node2:7502".into()], learner: true, ..added.clone() };
+    let config = parse(FILE, &joins).unwrap();
+    assert_eq!((config.node.id, config.node.peer.port(), config.cluster.nodes.len()), (4, 7504, 3));
+    assert_eq!((config.join.len(), config.learner), (2, true));
+    assert!(parse(FILE, &added).unwrap().join.is_empty(), "later it is told nothing of the others");
+    for (wrong, said) in [
+        (
+            Flags { http: None, ..added.clone() },
+            "node 4 does not stand in some/cluster.toml, so it needs --peer, --client and --http; --http is missing",
+        ),
+        (
+            Flags { node: Some(1), ..added.clone() },
+            "--peer: node 1 stands in some/cluster.toml, and its addresses with it; change them there",
+        ),
+        (
+            Flags { node: None, ..added.clone() },
+            "which node to be is not said: pass --node with one of 1, 2, 3 (some/cluster.toml)",
+        ),
+        (Flags { node: Some(0), ..added.clone() }, "--node 0: a node id must be at least 1"),
+        (Flags { peer: at(7502), ..added.clone() }, "--peer 127.0.0.1:7502 is an address of node 2"),
+        (Flags { peer: at(7404), ..added.clone() }, "--peer, --client and --http must be three addresses"),
+        (
+            Flags { peer: Some("7504".into()), ..added.clone() },
+            "--peer: \"7504\" is no address: it has no port; write it like 127.0.0.1:7401",
+        ),
+        (Flags { learner: true, ..added.clone() }, "--learner is for a node that joins: it goes with --join"),
+        (
+            Flags { join: vec!["node1".into()], ..added.clone() },
+            "--join: \"node1\" is no address: it has no port; write it like 127.0.0.1:7401",
+        ),
+    ] {
+        assert_eq!(parse(FILE, &wrong).unwrap_err(), said);
+    }
+    let open = Flags { peer: Some("10.0.0.4:7501".into()), ..added };
+    let error = parse(FILE, &open).unwrap_err();
+    assert!(error.contains("10.0.0.4:7501 can be reached by other machines"), "{error}");
 }
 
 #[test]

@@ -69,6 +69,10 @@ pub struct Node {
     pub toml: PathBuf,
     /// How many files it may have open; `None`: as many as the test.
     pub open_files: Option<u32>,
+    /// Where it joins, for one that does not stand in `cluster.toml`.
+    pub join: Vec<String>,
+    /// Whether it stands in `cluster.toml`.
+    listed: bool,
     log: PathBuf,
     /// Where in the log the current run begins.
     began: usize,
@@ -99,6 +103,8 @@ impl Cluster {
                 data: directory.path().join(format!("node-{id}")),
                 toml: toml.clone(),
                 open_files: None,
+                join: Vec::new(),
+                listed: true,
                 log: directory.path().join(format!("node-{id}.log")),
                 began: 0,
                 process: None,
@@ -144,6 +150,51 @@ impl Cluster {
         for node in &mut self.nodes {
             assert!(node.exit().await.success(), "node {} stopped with an error", node.id);
         }
+    }
+
+    /// Lays out one more node, which does not stand in `cluster.toml`. It joins where the others are reached now.
+    pub fn lay_out(&mut self, id: u64) -> &mut Node {
+        let [client, peer, http] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
+        let home = self._directory.path();
+        self.nodes.push(Node {
+            id,
+            client,
+            peer,
+            http,
+            data: home.join(format!("node-{id}")),
+            toml: home.join("cluster.toml"),
+            open_files: None,
+            join: self.nodes.iter().map(|node| node.peer.clone()).collect(),
+            listed: false,
+            log: home.join(format!("node-{id}.log")),
+            began: 0,
+            process: None,
+            paused: false,
+        });
+        self.node(id)
+    }
+
+    /// Waits until a node is a voter, as whoever leads sees it.
+    pub async fn voter(&self, id: u64) {
+        let client = self.client();
+        until(&format!("node {id} to be a voter"), async || {
+            let members = client.cluster().members().await.ok()?.members;
+            members.into_iter().filter_map(|status| status.member).find(|member| member.node_id == id && member.voter)
+        })
+        .await;
+    }
+
+    /// A node that was removed from the cluster is none of it any more: its process has ended by itself, and refuses to run
+    /// again.
+    pub async fn retired(&mut self, id: u64) -> Node {
+        let at = self.nodes.iter().position(|node| node.id == id).unwrap();
+        let mut node = self.nodes.remove(at);
+        if node.process.is_some() {
+            assert_eq!(node.exit().await.code(), Some(1), "{}", node.log());
+        }
+        let said = node.refusal(1).await;
+        assert!(said.contains(&format!("node {id} was removed from cluster ")), "{said}");
+        node
     }
 
     pub fn endpoints(&self) -> Vec<String> {
@@ -221,6 +272,12 @@ impl Node {
             .arg(&self.toml)
             .arg("--data")
             .arg(&self.data);
+        if !self.listed {
+            command.args(["--client", &self.client, "--peer", &self.peer, "--http", &self.http]);
+        }
+        if !self.join.is_empty() {
+            command.args(["--join", &self.join.join(",")]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().unwrap());
     }

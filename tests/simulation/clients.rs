@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use meshstore::Client;
+use meshstore::{Client, client::MemberStatus};
 use rand::{SeedableRng, rngs::StdRng};
 use tonic::transport::{Channel, Endpoint};
 
@@ -47,7 +47,7 @@ pub fn channel(endpoint: &str) -> Channel {
 }
 
 impl Plan {
-    fn client(&self, seed: u64) -> meshstore::Result<Client> {
+    pub fn client(&self, seed: u64) -> meshstore::Result<Client> {
         Client::builder()
             .endpoints(self.stage.endpoints.clone())
             .deadline(Duration::from_secs(5))
@@ -92,17 +92,22 @@ pub async fn conclude(plan: Plan, seed: u64) -> Ended {
         workload.clone().conclude(plan.seat(0, seed)?).await?;
     }
     let client = plan.client(seed)?;
-    let statuses = loop {
+    let (statuses, members) = loop {
+        let members = settled(&client).await;
         let answers = client.cluster().status_of_all(true).await;
-        let statuses: Vec<_> = answers.into_iter().filter_map(|(_, status)| status.ok()).collect();
+        let mut statuses: Vec<_> = answers.into_iter().filter_map(|(_, status)| status.ok()).collect();
+        statuses.sort_by_key(|status| status.node_id);
         let led = statuses.iter().any(|status| status.leader_id != 0);
         let level = statuses.windows(2).all(|pair| pair[0].applied_index == pair[1].applied_index);
         let whole = statuses.iter().all(|status| status.applied_index == status.last_log_index);
-        if statuses.len() == plan.stage.endpoints.len() && led && level && whole {
-            break statuses;
+        // Those that were removed have stopped.
+        let all = statuses.iter().map(|status| status.node_id).eq(members.iter().copied());
+        if !members.is_empty() && all && led && level && whole {
+            break (statuses, members);
         }
         tokio::time::sleep(PAUSE).await;
     };
+    plan.ledger.record(Event::Members { nodes: members });
     for status in statuses {
         plan.ledger.record(Event::Final {
             node: status.node_id,
@@ -112,4 +117,14 @@ pub async fn conclude(plan: Plan, seed: u64) -> Ended {
         });
     }
     Ok(())
+}
+
+/// The members, once nothing that is wanted of any is left to be done; else nobody.
+async fn settled(client: &Client) -> Vec<u64> {
+    let Ok(listed) = client.cluster().members().await else { return Vec::new() };
+    let open = |status: &MemberStatus| status.to_be_voter || status.to_be_removed || status.to_be_added;
+    if listed.members.iter().any(open) {
+        return Vec::new();
+    }
+    listed.members.into_iter().filter_map(|status| Some(status.member?.node_id)).collect()
 }

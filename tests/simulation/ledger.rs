@@ -25,6 +25,10 @@ pub enum Event {
     Fault(String),
     /// A node stopped of itself.
     Stopped { node: u64, reason: String },
+    /// What came of a change of the membership that an operator wanted.
+    Churned { change: String, told: String },
+    /// Who belongs to the cluster at the end.
+    Members { nodes: Vec<u64> },
     /// What a node said of itself at the end.
     Final { node: u64, applied_index: u64, revision: u64, state_hash: String },
 }

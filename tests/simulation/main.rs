@@ -17,6 +17,7 @@
 )]
 
 mod campaign;
+mod churn;
 mod clients;
 mod divergence;
 mod environment;

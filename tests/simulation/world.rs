@@ -25,6 +25,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::sync::Notify;
 
 use super::{
+    churn::{self, Coming, Gate},
     clients::{self, Plan},
     environment::{self, Knobs},
     faults::{self, Fault},
@@ -44,13 +45,14 @@ const TASK_IDS: u64 = 64;
 const COUP_BACK: Duration = Duration::from_millis(20);
 /// How long the leader of a coup is cut off.
 const COUP: Duration = Duration::from_secs(3);
+/// What makes the chance of the membership's changes another than that of the rest.
+const CHURN: u64 = 0xC0_4E5;
 /// Bytes of a node's log segments: small, so that they are often finished and purged.
 const SEGMENT_BYTES: u64 = 128 << 10;
 
 /// What a run left behind.
 pub struct Report {
     pub ledger: Ledger,
-    pub nodes: usize,
     pub faults: usize,
     pub verdicts: Vec<(&'static str, Verdict)>,
     /// Calls that were answered.
@@ -81,6 +83,8 @@ struct Host {
     loses: Arc<AtomicBool>,
     /// It has ended, and asks to be started again.
     again: Rc<RefCell<bool>>,
+    /// Closed until the node is to run for the first time.
+    gate: Gate,
 }
 
 struct World<'a> {
@@ -167,10 +171,19 @@ pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
         .max_message_latency(faults::DELAY)
         .tcp_capacity(65_536)
         .build();
-    let hosts: Vec<Host> = (1..=settings.nodes).map(|id| host(&mut sim, id, settings, &ledger, &mut rng)).collect();
+    let mut hosts: Vec<Host> = (1..=settings.nodes).map(|id| host(&mut sim, id, settings, &ledger, &mut rng)).collect();
     let plan = seat_clients(&mut sim, settings, script.workload, &ledger, &mut rng);
-    let chosen = faults::plan(&mut rng, settings.nodes, length);
-    let faults = script.faults.unwrap_or(chosen);
+    let mut faults = faults::plan(&mut rng, settings.nodes, length);
+    match script.faults {
+        Some(scripted) => faults = scripted,
+        None => {
+            let mut rng = StdRng::seed_from_u64(seed ^ CHURN);
+            let coming = churn::plan(&mut rng, settings.nodes, length);
+            faults.extend(coming.faults.iter().cloned());
+            faults.sort_by_key(|(at, _)| *at);
+            seat_newcomers(&mut sim, &mut hosts, coming, &plan, settings, &mut rng);
+        }
+    }
     let count = faults.len();
     let mut world = World { sim, hosts, ledger, coup: None, later: Vec::new() };
     let mut faults = faults.into_iter().peekable();
@@ -199,6 +212,23 @@ pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
     world.report(&plan, count)
 }
 
+/// Nodes that are to join, and the operator who lets nodes come and go.
+fn seat_newcomers(
+    sim: &mut turmoil::Sim<'_>,
+    hosts: &mut Vec<Host>,
+    coming: Coming,
+    plan: &Plan,
+    settings: Settings,
+    rng: &mut StdRng,
+) {
+    for id in settings.nodes + 1..=settings.nodes + coming.spares {
+        hosts.push(host(sim, id, settings, &plan.ledger, rng));
+    }
+    plan.working.fetch_add(1, Ordering::SeqCst);
+    let gates = hosts.iter().map(|host| host.gate.clone()).collect();
+    sim.client("operator", churn::operate(plan.clone(), coming.changes, gates, rng.random()));
+}
+
 fn host(sim: &mut turmoil::Sim<'_>, id: u64, settings: Settings, ledger: &Ledger, rng: &mut StdRng) -> Host {
     let host = Host {
         disk: SimDisk::new(rng.random()),
@@ -208,13 +238,20 @@ fn host(sim: &mut turmoil::Sim<'_>, id: u64, settings: Settings, ledger: &Ledger
         excused: Rc::default(),
         loses: Arc::default(),
         again: Rc::default(),
+        gate: if id > settings.nodes { Gate::default() } else { Gate::opened() },
     };
     let (loses, again) = (host.loses.clone(), host.again.clone());
     let (disk, knobs, stop) = (host.disk.clone(), host.knobs.clone(), host.stop.clone());
     let (excused, ledger, seed) = (host.excused.clone(), ledger.clone(), rng.random::<u64>());
+    let gate = host.gate.clone();
     sim.host(format!("n{id}"), move || {
         let life = Life { id, settings, disk: disk.clone(), knobs: knobs.clone(), stop: stop.clone(), seed };
-        life.run(ledger.clone(), excused.clone(), loses.clone(), again.clone())
+        let running = life.run(ledger.clone(), excused.clone(), loses.clone(), again.clone());
+        let gate = gate.clone();
+        async move {
+            gate.pass().await;
+            running.await
+        }
     });
     host
 }
@@ -406,12 +443,15 @@ impl World<'_> {
     fn report(self, plan: &Plan, faults: usize) -> Report {
         let of = |workload: &Arc<dyn Workload>| (workload.name(), workload.verdict());
         Report {
-            nodes: self.hosts.len(),
             faults,
             verdicts: plan.workloads.iter().map(of).collect(),
             answered: plan.workloads.iter().map(|workload| workload.answered()).sum(),
             lines: plan.workloads.iter().map(|workload| (workload.name(), workload.lines())).collect(),
-            logs: (1..).zip(&self.hosts).map(|(id, host)| (id, stored_log(&host.disk.fork()))).collect(),
+            logs: (1..)
+                .zip(&self.hosts)
+                .filter(|(_, host)| host.gate.is_open())
+                .map(|(id, host)| (id, stored_log(&host.disk.fork())))
+                .collect(),
             simulated: self.sim.elapsed(),
             ledger: self.ledger,
         }
@@ -462,8 +502,8 @@ impl Life {
         let asks = ended.as_ref().err().is_some_and(meshstore::error::Fault::asks_for_rebuild);
         *again.borrow_mut() = asks;
         let reason = ended.err().map_or_else(|| "it was told to".to_string(), |fault| fault.to_string());
-        // A disk that breaks is a fault of the plan; anything else is one of ours.
-        if !asks && !*excused.borrow() {
+        // A disk that breaks is a fault of the plan, and who is removed is told so; anything else is a fault of ours.
+        if !asks && !*excused.borrow() && !reason.contains("its id is retired") {
             return Err(format!("node {id} stopped: {reason}").into());
         }
         ledger.record(Event::Stopped { node: id, reason });
@@ -478,7 +518,12 @@ fn config(id: u64, settings: Settings) -> Config {
             "[[node]]\nid = {node}\nclient = \"n{node}:7401\"\npeer = \"n{node}:7501\"\nhttp = \"n{node}:7601\"\n"
         ));
     }
-    let flags = Flags { node: Some(id), data_dir: Some("/data/node".into()), insecure: true, ..Flags::default() };
+    let mut flags = Flags { node: Some(id), data_dir: Some("/data/node".into()), insecure: true, ..Flags::default() };
+    if id > settings.nodes {
+        let at = |port: u16| Some(format!("n{id}:{port}"));
+        (flags.client, flags.peer, flags.http) = (at(7401), at(7501), at(7601));
+        flags.join = (1..=settings.nodes).map(|node| format!("n{node}:7501")).collect();
+    }
     let mut config = Config::parse(&text, Path::new("simulation.toml"), &flags).unwrap();
     // Smaller than the file could say, so that flushes, snapshots and purges come often.
     config.cluster.storage.flush_bytes = settings.flush_bytes;

@@ -262,15 +262,31 @@ impl v1::session_server::Session for Node {
     }
 }
 
-#[tonic::async_trait]
-impl v1::cluster_server::Cluster for Node {
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let world = self.network.0.lock().unwrap();
-        let mut members: Vec<v1::Member> = (1..=3)
-            .map(|id| v1::Member { node_id: id, client_address: format!("node{id}:7401"), ..Default::default() })
-            .collect();
-        members.retain(|member| world.listeners.contains_key(&member.client_address));
-        let status = v1::StatusResponse { node_id: self.id, leader_id: world.leader, members, ..Default::default() };
-        Ok(Response::new(status))
-    }
+macro_rules! cluster {
+    ($($other:ident($request:ident) -> $reply:ident;)*) => {
+        #[tonic::async_trait]
+        impl v1::cluster_server::Cluster for Node {
+            async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+                let world = self.network.0.lock().unwrap();
+                let member = |id| v1::Member { node_id: id, client_address: format!("node{id}:7401"), ..Default::default() };
+                let mut members: Vec<v1::Member> = (1..=3).map(member).collect();
+                members.retain(|member| world.listeners.contains_key(&member.client_address));
+                let leader_id = world.leader;
+                Ok(Response::new(v1::StatusResponse { node_id: self.id, leader_id, members, ..Default::default() }))
+            }
+
+            $(async fn $other(&self, _: Request<v1::$request>) -> Result<Response<v1::$reply>, Status> {
+                Err(Status::unimplemented(stringify!($other)))
+            })*
+        }
+    };
+}
+
+cluster! {
+    list_members(ListMembersRequest) -> ListMembersResponse;
+    add_member(AddMemberRequest) -> MemberResponse;
+    remove_member(RemoveMemberRequest) -> MemberResponse;
+    promote_member(PromoteMemberRequest) -> MemberResponse;
+    update_member(UpdateMemberRequest) -> MemberResponse;
+    transfer_leadership(TransferLeadershipRequest) -> MemberResponse;
 }

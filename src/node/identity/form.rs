@@ -72,7 +72,8 @@ const REMIND: Duration = Duration::from_secs(10);
 /// served meanwhile, since the others ask this node, too. May wait for the other nodes as long as it takes;
 /// can be dropped at any moment, and called again.
 ///
-/// `nodes` are all of `cluster.toml`, this one too. `empty`: whether log, vote and state are those of a
+/// `nodes` are all of `cluster.toml`. A node that is not among them is none that forms the cluster, and waits to be added.
+/// `empty`: whether log, vote and state are those of a
 /// new directory.
 ///
 /// Errors: the node must not run: its directory was wiped or replaced, the others belong to another
@@ -85,9 +86,6 @@ pub async fn form_cluster(
 ) -> Result<Formed, Fault> {
     let identity = directory.identity();
     let node = identity.node();
-    if !nodes.contains_key(&node) {
-        return Err(Fault::new(format!("node {node} is not one of the nodes in cluster.toml")));
-    }
     if !empty {
         let Some(cluster) = identity.cluster() else {
             let path = directory.path().display();
@@ -385,12 +383,12 @@ fn start_anew(node: NodeId) -> String {
 
 /// Says what is waited for, when that changes and now and then.
 #[derive(Default)]
-struct Waiting {
+pub(super) struct Waiting {
     last: Option<(String, Instant)>,
 }
 
 impl Waiting {
-    fn on(&mut self, what: fmt::Arguments<'_>) {
+    pub(super) fn on(&mut self, what: fmt::Arguments<'_>) {
         let what = what.to_string();
         let now = Instant::now();
         let again = self.last.as_ref().is_none_or(|(said, at)| *said != what || now - *at >= REMIND);

@@ -3,10 +3,11 @@
 //! The first thing written into an empty directory is its identity: a random id, the node it belongs to,
 //! and, as soon as there is one, the cluster. A directory is thereafter that node's and that cluster's for
 //! good: a node whose directory was wiped has forgotten how it voted, and must not come back under its old
-//! id. [`form`] is how an empty cluster comes to be, and how a wiped node is noticed.
+//! id. [`form`] is how an empty cluster comes to be, and how a wiped node is noticed; [`join`] how a new node becomes a member.
 
 mod epoch;
 pub mod form;
+mod join;
 mod recognise;
 
 use std::{
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use epoch::Held;
 pub use form::{Address, Formed, PAUSE, check_membership, form_cluster, identify, lost_log};
+pub use join::{Joining, join_cluster};
 pub use recognise::recognise;
 
 use crate::{

@@ -93,6 +93,10 @@ pub struct PeerConnection<D> {
 
 impl<D> PeerConnection<D> {
     fn client(&mut self, lane: Lane) -> io::Result<Client> {
+        if let Some(moved) = self.peers.moved(self.node, &self.member) {
+            self.member = moved;
+            self.clients.clear();
+        }
         if let Some(client) = self.clients.get(&lane) {
             return Ok(client.clone());
         }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use super::identity::{Identity, Introduction, from_hex};
@@ -48,6 +49,9 @@ pub struct Peers {
     freshness: Arc<Freshness>,
     space: Arc<Space>,
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
+    /// The members, as the newest membership here has them. openraft keeps the connections that it has made when an address
+    /// changes, so whoever dials looks here.
+    book: ArcSwap<BTreeMap<NodeId, Member>>,
     /// Why a node last refused this one.
     refusals: Mutex<BTreeMap<NodeId, String>>,
 }
@@ -55,7 +59,33 @@ pub struct Peers {
 impl Peers {
     /// No connections yet.
     pub fn new(net: Arc<dyn Net>, identity: Identity, freshness: Arc<Freshness>, space: Arc<Space>) -> Arc<Self> {
-        Arc::new(Self { net, identity, freshness, space, channels: Mutex::default(), refusals: Mutex::default() })
+        let (channels, book, refusals) = (Mutex::default(), ArcSwap::default(), Mutex::default());
+        Arc::new(Self { net, identity, freshness, space, channels, book, refusals })
+    }
+
+    /// Takes over who is a member and where. Connections to those that are none any more are let go.
+    pub fn set_members(&self, members: BTreeMap<NodeId, Member>) {
+        if **self.book.load() == members {
+            return;
+        }
+        if !members.is_empty() {
+            let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+            channels.retain(|(node, _), _| members.contains_key(node));
+        }
+        self.book.store(Arc::new(members));
+    }
+
+    /// The members, as they were last taken over.
+    pub fn members(&self) -> Arc<BTreeMap<NodeId, Member>> {
+        self.book.load_full()
+    }
+
+    /// Where a node is reached now, if that is another place than `before` has.
+    pub(super) fn moved(&self, node: NodeId, before: &Member) -> Option<Member> {
+        let book = self.book.load();
+        book.get(&node)
+            .filter(|now| now.directory == before.directory && now.peer_address != before.peer_address)
+            .cloned()
     }
 
     /// Who this node is.

@@ -75,17 +75,14 @@ fn option() -> RPCOption {
     RPCOption::new(Duration::from_secs(20))
 }
 
+fn peers(identity: Identity) -> Arc<Peers> {
+    let clock = Arc::new(RealClock);
+    let (freshness, space) = (Freshness::new(clock.clone()), Space::new(clock, "data".as_ref()));
+    Peers::new(Arc::new(RealNet), identity, Arc::new(freshness), Arc::new(space))
+}
+
 fn factory(identity: Identity) -> PeerNetwork<Scripted> {
-    let environment = Environment { net: Arc::new(RealNet), ..Environment::real() };
-    PeerNetwork::new(
-        &environment,
-        Peers::new(
-            environment.net.clone(),
-            identity,
-            Arc::new(Freshness::new(environment.clock.clone())),
-            Arc::new(Space::new(environment.clock.clone(), "data".as_ref())),
-        ),
-    )
+    PeerNetwork::new(&Environment::real(), peers(identity))
 }
 
 fn first() -> Identity {
@@ -146,12 +143,7 @@ async fn a_full_append_of_the_largest_entries_fits() {
 #[tokio::test]
 async fn the_read_index_comes_from_the_leader_or_not_at_all() {
     let node = FakeNode::second().await;
-    let peers = Peers::new(
-        Arc::new(RealNet),
-        first(),
-        Arc::new(Freshness::new(Arc::new(RealClock))),
-        Arc::new(Space::new(Arc::new(RealClock), "data".as_ref())),
-    );
+    let peers = peers(first());
     let timeout = Duration::from_secs(20);
     let error = peers.read_index(2, &node.member(), timeout).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("not the leader"), "{error}");
@@ -198,6 +190,23 @@ async fn a_node_that_is_back_is_reached_again() {
     let listener = crate::environment::Net::listen(&RealNet, &address).await.unwrap();
     let directory = Arc::new(crate::raft::peer::testing::NoDirectory(identity.clone()));
     let _node = FakeNode::new(listener, identity, directory, Arc::default());
+    peer.append_entries(append_of(vec![]), option()).await.unwrap();
+}
+
+/// openraft goes on with the connection that it has made.
+#[tokio::test]
+async fn a_member_that_moved_is_reached_where_it_is_now() {
+    let node = FakeNode::second().await;
+    let (listener, nobody) = bind().await;
+    drop(listener);
+    let peers = peers(first());
+    let before = Member { peer_address: nobody, ..node.member() };
+    let mut peer = PeerNetwork::<Scripted>::new(&Environment::real(), peers.clone()).new_client(2, &before).await;
+    unreachable_says(&peer.append_entries(append_of(vec![]), option()).await.unwrap_err(), "refused");
+    // Another directory is another node, wherever it is.
+    peers.set_members(BTreeMap::from([(2, Member { directory: 0xDD, ..node.member() })]));
+    unreachable_says(&peer.append_entries(append_of(vec![]), option()).await.unwrap_err(), "refused");
+    peers.set_members(BTreeMap::from([(2, node.member())]));
     peer.append_entries(append_of(vec![]), option()).await.unwrap();
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It stands before everything that is mounted there, so no handler is reached by a stranger, by a node
 //! that dialled a wrong address, or by one whose data directory is not the one that the cluster knows. Only
-//! `Identify` is answered to all, and `Adopt` to those that belong to no cluster yet.
+//! `Identify` is answered to all, and `Adopt` to those that belong to no cluster yet. `Join` is open to a node that belongs to
+//! none itself, and so can name none.
 
 use std::{
     fmt,
@@ -64,19 +65,21 @@ impl IdentityLayer {
             )));
         }
         let founding = path == "/meshstore.v1.Peer/Adopt";
-        self.check_target(&claim, founding)?;
+        let joining = path == "/meshstore.v1.Peer/Join" && claim.cluster.is_none();
+        self.check_target(&claim, founding || joining)?;
         self.check_caller(&claim)?;
         Ok(Some(claim.from))
     }
 
-    fn check_target(&self, claim: &Claim, founding: bool) -> Result<(), Status> {
+    fn check_target(&self, claim: &Claim, any_cluster: bool) -> Result<(), Status> {
         let own = (self.identity.node(), self.identity.directory(), self.identity.cluster());
         let right_directory = match claim.to_directory {
             Some(directory) => directory == own.1,
             None => false,
         };
-        // Which cluster an adoption is for stands in the request, and is its handler's to judge.
-        let right_cluster = founding || (own.2.is_some() && claim.cluster == own.2);
+        // Which cluster an adoption is for stands in the request, and is its handler's to judge; whoever joins takes the
+        // cluster that it finds.
+        let right_cluster = any_cluster || (own.2.is_some() && claim.cluster == own.2);
         if claim.to == own.0 && right_directory && right_cluster {
             return Ok(());
         }
@@ -104,6 +107,9 @@ impl IdentityLayer {
                  bring it back under a new node id",
                 hex(known),
                 hex(directory)
+            ))),
+            None if self.standing.is_removed(node, directory) => Err(Status::failed_precondition(format!(
+                "node {node} was removed from this cluster, and its id is retired"
             ))),
             // A membership that names the caller may not have come here yet.
             _ => Ok(()),
@@ -239,7 +245,7 @@ mod tests {
     use super::*;
     use crate::environment::net::Certified;
 
-    struct Known(BTreeMap<NodeId, u128>);
+    struct Known(BTreeMap<NodeId, u128>, BTreeMap<NodeId, u128>);
 
     impl Standing for Known {
         fn is_empty(&self) -> bool {
@@ -248,6 +254,10 @@ mod tests {
 
         fn members(&self) -> BTreeMap<NodeId, u128> {
             self.0.clone()
+        }
+
+        fn removed(&self) -> BTreeMap<NodeId, u128> {
+            self.1.clone()
         }
     }
 
@@ -263,7 +273,7 @@ mod tests {
         path: &str,
         headers: HeaderMap,
     ) -> Result<Option<Caller>, Status> {
-        let standing = Known(BTreeMap::from([(1, 0xD1), (2, 0xD2)]));
+        let standing = Known(BTreeMap::from([(1, 0xD1), (2, 0xD2)]), BTreeMap::from([(7, 0xD7)]));
         let layer = IdentityLayer::new(Identity::new(2, 0xD2, cluster), Arc::new(standing));
         let service = layer.layer(tower::service_fn(|request: Request<Body>| async move {
             let mut response = Response::new(Body::empty());
@@ -346,6 +356,23 @@ mod tests {
             assert_eq!(status.code(), Code::PermissionDenied);
             assert!(status.message().contains(expected), "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_was_removed_stays_out_and_who_is_new_may_ask() {
+        let removed = says((7, 0xD7), Some(CLUSTER_ID), 2, Some(0xD2));
+        for path in ["/meshstore.v1.Peer/PreVote", "/meshstore.v1.Peer/Join", "/meshstore.v1.Mesh/PutState"] {
+            let status = call(Some(CLUSTER_ID), path, removed.clone()).await.unwrap_err();
+            assert!(status.message().contains("node 7 was removed from this cluster"), "{status}");
+        }
+        // A node of no cluster may ask to join, and nothing else; one of another may not even that.
+        let new = says((9, 0xD9), None, 2, Some(0xD2));
+        assert!(call(Some(CLUSTER_ID), "/meshstore.v1.Peer/Join", new.clone()).await.is_ok());
+        assert!(call(Some(CLUSTER_ID), "/meshstore.v1.Peer/Append", new).await.is_err());
+        let stranger = says((9, 0xD9), Some(0xE), 2, Some(0xD2));
+        assert!(call(Some(CLUSTER_ID), "/meshstore.v1.Peer/Join", stranger).await.is_err());
+        let elsewhere = says((9, 0xD9), None, 2, Some(0xD3));
+        assert!(call(Some(CLUSTER_ID), "/meshstore.v1.Peer/Join", elsewhere).await.is_err());
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ use super::{
         snapshot::{SnapshotReader, served},
     },
     space::{Level, Space},
-    types::{NodeId, Position, TypeConfig, Vote},
+    types::{Member, NodeId, Position, TypeConfig, Vote},
     wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, SnapshotMeta, Transfer, Transferred},
 };
 use crate::{
@@ -39,7 +39,8 @@ use crate::{
     limits,
     proto::v1::{
         AdoptRequest, AdoptResponse, AppendRequest, AppendResponse, FetchSnapshotRequest, Frame, IdentifyRequest,
-        IdentifyResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk, StateHashRequest, StateHashResponse,
+        IdentifyResponse, JoinRequest, JoinResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+        StateHashRequest, StateHashResponse,
         peer_server::{Peer, PeerServer},
     },
     storage::codec::DecodeError,
@@ -139,6 +140,14 @@ pub trait Standing: Send + Sync + 'static {
     fn state_hash(&self, _index: u64) -> Option<u128> {
         None
     }
+    /// The data directory of each node that was a member and is none any more.
+    fn removed(&self) -> BTreeMap<NodeId, u128> {
+        BTreeMap::new()
+    }
+    /// Whether a node was a member with this directory and is none any more. Called for every request of a stranger.
+    fn is_removed(&self, node: NodeId, directory: u128) -> bool {
+        self.removed().get(&node) == Some(&directory)
+    }
     /// That of one member. Called for every request of a peer.
     fn directory_of(&self, node: NodeId) -> Option<u128> {
         self.members().get(&node).copied()
@@ -152,6 +161,34 @@ pub trait Adopt: Send + Sync + 'static {
     ///
     /// Errors: it could not be written; the node is broken.
     fn adopt(&self, cluster: u128) -> Result<u128, Fault>;
+}
+
+/// A node that wants to become a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// Its id.
+    pub node: NodeId,
+    /// Its data directory, and where it is reached.
+    pub member: Member,
+    /// Whether it is to stay a learner.
+    pub learner: bool,
+}
+
+/// What became of somebody's wish to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// It belongs to this cluster.
+    Cluster(u128),
+    /// The leader decides, who is reached here by peers.
+    AskAt(String),
+}
+
+/// Who decides whether a node may become a member.
+pub trait Admission: Send + Sync + 'static {
+    /// Makes a node a member. Again with the same one is fine.
+    ///
+    /// Errors: as an answer to the node; after one that is retryable it asks again.
+    fn join(&self, newcomer: Newcomer) -> BoxFuture<'_, Result<Joined, Error>>;
 }
 
 /// Where the leader's read index comes from.
@@ -201,6 +238,10 @@ pub struct PeerParts<C> {
     pub freshness: Arc<Freshness>,
     /// The room on its disk.
     pub space: Arc<Space>,
+    /// Who decides on new members.
+    pub admission: Arc<dyn Admission>,
+    /// Where it is configured to be reached, by peers and by clients.
+    pub addresses: (String, String),
 }
 
 impl<C: Consensus> PeerService<C> {
@@ -236,13 +277,34 @@ impl<C: Consensus> PeerService<C> {
 #[tonic::async_trait]
 impl<C: Consensus> Peer for PeerService<C> {
     async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
-        let PeerParts { identity, standing, .. } = &*self.parts;
+        let PeerParts { identity, standing, addresses, .. } = &*self.parts;
+        let directories = |of: BTreeMap<NodeId, u128>| of.into_iter().map(|(node, id)| (node, hex(id))).collect();
         Ok(Response::new(IdentifyResponse {
             node_id: identity.node(),
             directory: hex(identity.directory()),
             cluster: identity.cluster().map(hex).unwrap_or_default(),
             empty: standing.is_empty(),
-            members: standing.members().into_iter().map(|(node, directory)| (node, hex(directory))).collect(),
+            members: directories(standing.members()),
+            removed: directories(standing.removed()),
+            peer_address: addresses.0.clone(),
+            client_address: addresses.1.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().copied();
+        let JoinRequest { node_id, directory, peer_address, client_address, learner } = request.into_inner();
+        let directory =
+            from_hex(&directory).ok_or_else(|| Status::invalid_argument("directory must be 32 hex digits"))?;
+        if caller != Some(Caller { node: node_id, directory }) {
+            return Err(Status::permission_denied("a node joins for itself, as the one that it says it is"));
+        }
+        let member = Member { peer_address, client_address, directory };
+        let joined = self.parts.admission.join(Newcomer { node: node_id, member, learner }).await;
+        Ok(Response::new(match joined? {
+            Joined::Cluster(cluster) => JoinResponse { cluster: hex(cluster), ..JoinResponse::default() },
+            Joined::AskAt(address) => JoinResponse { leader_peer_address: address, ..JoinResponse::default() },
         }))
     }
 

@@ -145,6 +145,20 @@ pub(crate) struct FakeStanding {
     pub(crate) members: Mutex<BTreeMap<NodeId, u128>>,
     /// The read index; 0: not the leader.
     pub(crate) index: AtomicU64,
+    pub(crate) removed: Mutex<BTreeMap<NodeId, u128>>,
+    /// What whoever wants to join is answered, in turn; without one: not now.
+    pub(crate) joins: Mutex<Vec<Result<Joined, Error>>>,
+    /// Who wanted to join.
+    pub(crate) newcomers: Mutex<Vec<Newcomer>>,
+}
+
+impl Admission for FakeStanding {
+    fn join(&self, newcomer: Newcomer) -> BoxFuture<'_, Result<Joined, Error>> {
+        self.newcomers.lock().unwrap().push(newcomer);
+        let answer = self.joins.lock().unwrap().pop();
+        let later = || Err(Error::Unavailable { reason: "not now".into(), leader: None });
+        Box::pin(async move { answer.unwrap_or_else(later) })
+    }
 }
 
 impl Standing for FakeStanding {
@@ -154,6 +168,10 @@ impl Standing for FakeStanding {
 
     fn members(&self) -> BTreeMap<NodeId, u128> {
         self.members.lock().unwrap().clone()
+    }
+
+    fn removed(&self) -> BTreeMap<NodeId, u128> {
+        self.removed.lock().unwrap().clone()
     }
 }
 
@@ -248,6 +266,8 @@ impl FakeNode {
             directory,
             reads: standing.clone(),
             snapshots: Arc::new(NoSnapshots),
+            admission: standing.clone(),
+            addresses: (address.clone(), String::new()),
         };
         let service = PeerService::new(&Environment::real(), parts).into_server();
         let gate = IdentityLayer::new(identity.clone(), standing.clone());

@@ -3,6 +3,7 @@
 
 mod consensus_log;
 mod json;
+mod members;
 mod message_lists;
 mod messages;
 mod open_transactions;
@@ -106,6 +107,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
         tables::a_cursor_of_another_table_is_refused,
     ];
     all.extend(topology());
+    all.extend(members());
     of_tables!(all: [State, NodeState, Route, Config] [
         tables::what_is_stored_is_read_back,
         tables::an_upsert_keeps_the_creation,
@@ -126,6 +128,18 @@ pub fn all() -> Vec<(&'static str, Case)> {
         json::depth_is_bounded,
     ]);
     all
+}
+
+/// Those of the membership.
+fn members() -> Vec<(&'static str, Case)> {
+    cases![
+        members::the_leader_knows_of_all,
+        members::who_is_no_member_cannot_be_changed,
+        members::ids_and_addresses_are_checked,
+        members::only_an_empty_node_that_waits_is_added,
+        members::an_address_leads_to_the_node_that_it_is_for,
+        members::the_last_voter_stays_and_the_lead_goes_round,
+    ]
 }
 
 /// Those of the definition of meshes.

@@ -11,7 +11,10 @@ use crate::{
         Environment,
         net::{Listener, RealNet},
     },
-    raft::peer::testing::{FakeNode, FakeStanding, bind},
+    raft::peer::{
+        Adopt,
+        testing::{FakeNode, FakeStanding, bind},
+    },
 };
 
 /// The addresses of nodes, whose listeners are bound and not yet served.
@@ -253,11 +256,16 @@ async fn addresses_and_ids_that_are_mixed_up_are_noticed() {
     let double = sites.start(2);
     let refusal = double.refusal().await;
     assert!(refusal.contains("two nodes are configured with one id"), "{refusal}");
+}
 
-    // This node is not in its own file.
+/// Though its id is the lowest.
+#[tokio::test]
+async fn a_node_that_is_not_in_the_file_founds_nothing_and_waits_to_be_added() {
     let mut host = Sites::new([1]).await.start(1);
     host.nodes = Sites::new([2]).await.nodes;
-    assert!(host.refusal().await.contains("node 1 is not one of the nodes in cluster.toml"));
+    let added = async { host.directory.adopt(0xC).unwrap() };
+    let (formed, cluster) = tokio::join!(host.form(), added);
+    assert_eq!(formed.unwrap(), Formed::Adopted { cluster });
 }
 
 #[tokio::test]

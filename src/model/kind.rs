@@ -20,11 +20,13 @@ pub const MESH_ROUTE: &str = "mesh route";
 pub const REGION: &str = "region";
 /// Which node of a mesh a storage node belongs to.
 pub const LOCAL_IDENTITY: &str = "local identity";
+/// An entry of the consensus log.
+pub const LOG_ENTRY: &str = "log entry";
 /// Whatever this program has no name for.
 pub const ITEM: &str = "item";
 
 /// The constant that equals `name`; [`ITEM`] if there is none.
 pub fn known(name: &str) -> &'static str {
-    let all = [MESSAGE, STATE, NODE_STATE, ROUTE, CONFIG, MESH, NODE, MESH_ROUTE, REGION, LOCAL_IDENTITY];
+    let all = [MESSAGE, STATE, NODE_STATE, ROUTE, CONFIG, MESH, NODE, MESH_ROUTE, REGION, LOCAL_IDENTITY, LOG_ENTRY];
     all.into_iter().find(|kind| *kind == name).unwrap_or(ITEM)
 }

@@ -104,7 +104,7 @@ pub async fn serve(
     running.node.keep_doing("rollback of unconfirmed changes", Arc::new(overdue));
     let (drain, drained) = watch::channel(false);
     let clients = serve_clients(&doors, &config, &running.node, drained).await?;
-    http.serves(&running.node, config.cluster.raft.election_max * READY_ELECTIONS);
+    http.serves(&running.node, silence(&config));
     let broken = tokio::select! {
         fault = faults.wait() => Some(fault),
         () = &mut stop => None,
@@ -161,6 +161,11 @@ impl Doors {
     }
 }
 
+/// The longest silence of the leader, or of a quorum, that a node is still ready with.
+fn silence(config: &Config) -> Duration {
+    config.cluster.raft.election_max * READY_ELECTIONS
+}
+
 async fn serve_clients(
     doors: &Doors,
     config: &Config,
@@ -170,7 +175,8 @@ async fn serve_clients(
     let address = config.node.client.to_string();
     let listener = doors.clients.net.listen(&address).await;
     let listener = listener.map_err(|error| Fault::new(format!("cannot listen for clients on {address}: {error}")))?;
-    let routes = rpc::routes(Arc::new(node.clone()));
+    let (health, keep_health) = rpc::health::service(node.clone(), silence(config));
+    let routes = rpc::routes(Arc::new(node.clone())).add_service(health).add_service(rpc::reflection::service()?);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
@@ -186,7 +192,11 @@ async fn serve_clients(
     tracing::info!(%address, tls = doors.security.is_some(), "serving clients");
     let faults = node.faults().clone();
     Ok(tokio::spawn(async move {
-        if let Err(error) = server.await {
+        let served = tokio::select! {
+            served = server => served,
+            () = keep_health => Ok(()),
+        };
+        if let Err(error) = served {
             faults.report(Fault::new(format!("the client listener failed: {error}")));
         }
     }))

@@ -149,8 +149,7 @@ async fn list_raft(session: &Session, first: Option<u64>, last: u64, part: Part)
     if first.is_none() && shown.entries.is_empty() && shown.first_index > 0 {
         shown = log.read(Indexes { first: shown.first_index, last }, request.limit).await?;
     }
-    while part.all {
-        let Some(newest) = shown.entries.last() else { break };
+    while let Some(newest) = shown.entries.last().filter(|_| part.all) {
         let next = log.read(Indexes { first: newest.index + 1, last }, request.limit).await?;
         if next.entries.is_empty() {
             break;

@@ -200,7 +200,15 @@ impl Config {
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
             return Err(Invalid::flags(format!("--log-level {filter}: {error}; try info, or info,meshstore=debug")));
         }
-        Ok(Self { cluster, node, join, learner: flags.learner, data_dir, tls, log: Log { filter, json: flags.log_json } })
+        Ok(Self {
+            cluster,
+            node,
+            join,
+            learner: flags.learner,
+            data_dir,
+            tls,
+            log: Log { filter, json: flags.log_json },
+        })
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
         Key, Record, ScopeId,
         consensus_log::{Indexes, LogEntry, StoredEntry},
         key::{escape, prefix_end},
-        keyspace,
+        keyspace, kind,
         mesh::{Page, PageRequest},
         proposal::{Action, Proposal},
         transaction::{Operation, Put},
@@ -64,7 +64,7 @@ pub fn get(view: &View, group: &str, index: u64, term: Option<u64>) -> Result<St
             Some(term) => format!("index {index} of term {term} in group {group}"),
             None => format!("index {index} in group {group}"),
         };
-        return Err(Error::NotFound { kind: "log entry", name });
+        return Err(Error::NotFound { kind: kind::LOG_ENTRY, name });
     };
     open(view, &prefix, &key, &record)
 }

@@ -22,11 +22,14 @@ pub const REGION: &str = "region";
 pub const LOCAL_IDENTITY: &str = "local identity";
 /// A member of the cluster.
 pub const MEMBER: &str = "member";
+/// An entry of the consensus log.
+pub const LOG_ENTRY: &str = "log entry";
 /// Whatever this program has no name for.
 pub const ITEM: &str = "item";
 
 /// The constant that equals `name`; [`ITEM`] if there is none.
 pub fn known(name: &str) -> &'static str {
-    let all = [MESSAGE, STATE, NODE_STATE, ROUTE, CONFIG, MESH, NODE, MESH_ROUTE, REGION, LOCAL_IDENTITY, MEMBER];
+    let all =
+        [MESSAGE, STATE, NODE_STATE, ROUTE, CONFIG, MESH, NODE, MESH_ROUTE, REGION, LOCAL_IDENTITY, MEMBER, LOG_ENTRY];
     all.into_iter().find(|kind| *kind == name).unwrap_or(ITEM)
 }

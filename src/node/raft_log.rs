@@ -10,6 +10,7 @@ use crate::{
     model::{
         Outcome,
         consensus_log::{Indexes, Placed, RaftEntry, RaftPart, RaftPayload},
+        kind,
         proposal::{Call, Proposal},
     },
     storage::ViewError,
@@ -39,7 +40,7 @@ impl Node {
         let (first_index, entries) =
             answered.map_err(|fault| read::answer(ViewError::Fault(fault), &self.shared.faults))?;
         if entries.is_empty() && indexes.first == indexes.last {
-            let (kind, index) = ("log entry", indexes.first);
+            let (kind, index) = (kind::LOG_ENTRY, indexes.first);
             let name =
                 format!("index {index} in the Raft log, of which this node holds {first_index} to {committed_index}");
             return Err(Error::NotFound { kind, name });
@@ -82,7 +83,7 @@ impl Node {
             }
         }
         Err(Error::NotFound {
-            kind: "log entry",
+            kind: kind::LOG_ENTRY,
             name: "the entry that an earlier attempt appended; it was purged since".into(),
         })
     }

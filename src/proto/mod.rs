@@ -17,6 +17,9 @@ mod transaction;
 
 pub use status::{error_from_status, status_from_error};
 
+/// The protos themselves, as gRPC's reflection shows them: an encoded `FileDescriptorSet`.
+pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 // Which of these lints the generated code trips over depends on the crate's features.
 #[allow(
     missing_docs,

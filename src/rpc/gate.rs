@@ -16,7 +16,7 @@ use http::{Request, Response};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::principal_of;
+use super::{health, principal_of};
 use crate::{
     environment::net::Proof,
     error::Error,
@@ -35,6 +35,9 @@ impl Authenticate {
 
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
         let Some(security) = &self.0 else { return Ok(()) };
+        if request.uri().path().starts_with(health::PATHS) {
+            return Ok(());
+        }
         let proof = request.extensions().get::<Proof>().cloned().unwrap_or_default();
         let principal = security.authenticate(&proof, request.headers())?;
         request.extensions_mut().insert(principal);
@@ -57,6 +60,9 @@ impl Authorise {
             return Ok(());
         }
         let path = request.uri().path();
+        if path.starts_with(health::PATHS) {
+            return Ok(());
+        }
         let Some(action) = matrix::action(path) else {
             return Err(Status::unimplemented(format!("there is no {path}")));
         };
@@ -179,5 +185,9 @@ mod tests {
         assert_eq!(call(Policy::Known, ada(), put).await, Code::Ok);
         assert_eq!(call(Policy::Known, ada(), peer).await, Code::PermissionDenied);
         assert_eq!(call(Policy::Known, ada(), "/meshstore.v1.Mesh/DropEverything").await, Code::Unimplemented);
+        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        assert_eq!(call(Policy::Known, None, "/grpc.health.v1.Health/Check").await, Code::Ok);
+        assert_eq!(call(Policy::Known, None, reflection).await, Code::PermissionDenied);
+        assert_eq!(call(Policy::Known, ada(), reflection).await, Code::Ok);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     },
     error::Fault,
     node::Node,
-    raft::consensus::Leadership,
+    rpc::readiness,
 };
 
 /// How far the node is.
@@ -67,16 +67,9 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
     let reason = match phase {
         Phase::Starting => "starting: the log is being recovered, or the other nodes are waited for".to_owned(),
         Phase::Stopping => "stopping".to_owned(),
-        Phase::Serving(node, _) if node.has_diverged() => "its state differs from the majority's".to_owned(),
-        Phase::Serving(node, silence) => match (node.leadership(), node.age_ms()) {
-            (Leadership::Unknown, _) => "no leader is known: an election is under way, or no quorum is reached".into(),
-            (_, age_ms) if u128::from(age_ms) <= silence.as_millis() => return (StatusCode::OK, "ready\n".into()),
-            // The leader that a vote of earlier names may be long gone.
-            (Leadership::Me { .. }, _) => "this node leads, but no quorum answers it".into(),
-            (Leadership::Other { id, .. }, u64::MAX) => format!("nothing was heard yet from node {id}, which led last"),
-            (Leadership::Other { id, .. }, age_ms) => {
-                format!("node {id} leads or led, and what was applied here of it is {age_ms} ms old")
-            }
+        Phase::Serving(node, silence) => match readiness::check(&node, silence) {
+            Ok(()) => return (StatusCode::OK, "ready\n".into()),
+            Err(reason) => reason,
         },
     };
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))

@@ -12,9 +12,12 @@ mod cluster;
 mod consensus_log;
 pub mod forward;
 pub mod gate;
+pub mod health;
 pub mod http;
 mod join_key;
 mod mesh;
+mod readiness;
+pub mod reflection;
 mod session;
 mod topology;
 
@@ -56,6 +59,15 @@ const _: () = assert!(
     limits::PAGE_BYTES + limits::VALUE_BYTES + 4 * limits::KEY_BYTES + limits::PAGE_MAX * 128
         <= limits::CLIENT_DECODE_BYTES
 );
+
+/// The services of the client listener, as gRPC names them.
+const SERVICES: [&str; 5] = [
+    "meshstore.v1.Mesh",
+    "meshstore.v1.Topology",
+    "meshstore.v1.ConsensusLog",
+    "meshstore.v1.Session",
+    "meshstore.v1.Cluster",
+];
 
 /// The services of the client listener.
 pub fn routes(node: Arc<Node>) -> Routes {

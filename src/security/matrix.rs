@@ -90,8 +90,14 @@ const MATRIX: [Entry; 78] = [
     ("/meshstore.v1.Peer/StateHash", Peer, Surface::Peer),
 ];
 
+/// gRPC's own service that shows the others. Its health service is open to all.
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
 /// What a call of this path does; `None` if there is no such RPC.
 pub fn action(path: &str) -> Option<Action> {
+    if path == REFLECTION {
+        return Some(Action { access: Read, surface: Cluster });
+    }
     let (_, access, surface) = MATRIX.iter().find(|(listed, ..)| *listed == path)?;
     Some(Action { access: *access, surface: *surface })
 }

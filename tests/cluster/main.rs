@@ -3,8 +3,8 @@
 //! `harness` runs the processes, `load` writes and remembers what it was told, `proof` compares that with what each node
 //! holds. `faults` and `restarts` are about losing nothing, `refusals` and `damage` about starts that must not be, `garbage`
 //! about what a network may send, `disk` about disks that fill, `repair` about storage
-//! that is had from a peer, `recover` about the command of that name, `security` about TLS and who is served, `membership`
-//! about nodes that come and go.
+//! that is had from a peer, `recover` about the command of that name, `security` about TLS and who is served, `health` about
+//! what a node says of itself, `membership` about nodes that come and go.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,7 @@ mod disk;
 mod faults;
 mod garbage;
 mod harness;
+mod health;
 mod load;
 mod membership;
 mod proof;

@@ -67,19 +67,6 @@ pub fn all() -> Vec<(&'static str, Case)> {
         message_lists::a_foreign_cursor_is_refused,
         message_lists::filters_are_checked,
         message_lists::a_heavy_page_is_closed_early,
-        consensus_log::a_group_keeps_its_entries_in_order,
-        consensus_log::a_position_is_taken_once,
-        consensus_log::a_range_is_deleted_whole,
-        consensus_log::an_application_entry_stands_in_the_raft_log,
-        consensus_log::entries_that_are_appended_together_have_places_of_their_own,
-        consensus_log::the_raft_log_shows_what_was_written,
-        consensus_log::bad_log_entries_are_refused,
-        open_transactions::a_transaction_reads_its_own_writes,
-        open_transactions::lists_show_what_was_written,
-        open_transactions::reads_show_one_revision,
-        open_transactions::what_others_changed_is_a_conflict,
-        open_transactions::one_that_does_not_commit_changes_nothing,
-        open_transactions::a_lost_race_is_run_again,
         reads::an_answer_names_its_revision,
         reads::at_least_sees_the_named_write,
         reads::a_revision_that_never_comes_ends_with_the_deadline,
@@ -99,15 +86,13 @@ pub fn all() -> Vec<(&'static str, Case)> {
         sessions::a_malformed_request_is_explained,
         status::a_node_tells_of_itself,
         status::keyspaces_count_their_records,
-        transactions::a_transaction_changes_all_kinds_at_one_revision,
-        transactions::a_precondition_that_does_not_hold_changes_nothing,
-        transactions::one_of_many_wins,
-        transactions::bad_changes_are_refused_with_their_place,
         tables::one_name_is_another_record_in_each_table,
         tables::a_cursor_of_another_table_is_refused,
     ];
     all.extend(topology());
     all.extend(members());
+    all.extend(consensus_log());
+    all.extend(transactions());
     of_tables!(all: [State, NodeState, Route, Config] [
         tables::what_is_stored_is_read_back,
         tables::an_upsert_keeps_the_creation,
@@ -139,6 +124,35 @@ fn members() -> Vec<(&'static str, Case)> {
         members::only_an_empty_node_that_waits_is_added,
         members::an_address_leads_to_the_node_that_it_is_for,
         members::the_last_voter_stays_and_the_lead_goes_round,
+    ]
+}
+
+/// Those of several records together.
+fn transactions() -> Vec<(&'static str, Case)> {
+    cases![
+        transactions::a_transaction_changes_all_kinds_at_one_revision,
+        transactions::a_precondition_that_does_not_hold_changes_nothing,
+        transactions::one_of_many_wins,
+        transactions::bad_changes_are_refused_with_their_place,
+        open_transactions::a_transaction_reads_its_own_writes,
+        open_transactions::lists_show_what_was_written,
+        open_transactions::reads_show_one_revision,
+        open_transactions::what_others_changed_is_a_conflict,
+        open_transactions::one_that_does_not_commit_changes_nothing,
+        open_transactions::a_lost_race_is_run_again,
+    ]
+}
+
+/// Those of the consensus log.
+fn consensus_log() -> Vec<(&'static str, Case)> {
+    cases![
+        consensus_log::a_group_keeps_its_entries_in_order,
+        consensus_log::a_position_is_taken_once,
+        consensus_log::a_range_is_deleted_whole,
+        consensus_log::an_application_entry_stands_in_the_raft_log,
+        consensus_log::entries_that_are_appended_together_have_places_of_their_own,
+        consensus_log::the_raft_log_shows_what_was_written,
+        consensus_log::bad_log_entries_are_refused,
     ]
 }
 

@@ -217,6 +217,12 @@ impl Consensus {
         let _ = self.raft.wait(Some(HAND_OVER)).metrics(not_leading, "leadership handed over").await;
     }
 
+    /// Waits a while until it is known who leads.
+    pub async fn leader_known(&self) {
+        let known = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.current_leader.is_some();
+        let _ = self.raft.wait(Some(HAND_OVER)).metrics(known, "who leads is known").await;
+    }
+
     /// Resolves when anything that [`Consensus::status`] shows has changed; an error when Raft has stopped.
     pub async fn changed(&self, watch: &mut MetricsWatch) -> Result<(), Fault> {
         watch.0.changed().await.map_err(|_| Fault::new("Raft has stopped"))

@@ -147,7 +147,15 @@ fn serve_names_file_and_line_of_what_is_wrong() {
     file.write_all(include_bytes!("../../cluster.toml")).unwrap();
     let path = file.path().to_str().unwrap().to_owned();
     let (code, _, stderr) = run(&["serve", "--config", &path, "--node", "9", "--data", "x"]);
-    assert_eq!((code, stderr), (2, format!("error: --node 9: {path} has no such node, it has 1, 2, 3\n")));
+    assert_eq!(
+        (code, stderr),
+        (
+            2,
+            format!(
+                "error: --node 9: {path} has no such node, it has 1, 2, 3; for another give --peer, --client and --http\n"
+            )
+        )
+    );
     file.write_all(b"[[node]]\nid = 1\n").unwrap();
     let (code, _, stderr) = run(&["serve", "--config", &path, "--node", "1", "--data", "x"]);
     assert_eq!((code, stderr), (2, format!("error: {path}:38: missing field `client`\n")));

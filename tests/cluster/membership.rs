@@ -136,7 +136,7 @@ async fn a_node_is_invited_as_a_learner_and_promoted() {
     client.cluster().promote(7).await.unwrap();
     cluster.voter(7).await;
     client.cluster().promote(7).await.unwrap();
-    client.cluster().transfer_leadership(7).await.unwrap();
+    assert_eq!(client.cluster().transfer_leadership(7).await.unwrap().leader_id, 7);
     assert_eq!(cluster.leader().await, 7);
     prove(&cluster, &load.finish().await, BYTES).await;
 }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use meshstore::{Client, client::MemberStatus};
+use meshstore::{
+    Client,
+    client::{MemberStatus, Status},
+};
 use rand::{SeedableRng, rngs::StdRng};
 use tonic::transport::{Channel, Endpoint};
 
@@ -30,12 +33,16 @@ pub struct Plan {
     pub working: Arc<AtomicUsize>,
     /// Set by the world when all faults are undone.
     pub healed: Arc<Mutex<bool>>,
+    /// What the conclusion waits for.
+    pub waiting_for: Arc<Mutex<String>>,
 }
 
 pub type Ended = Result<(), Box<dyn std::error::Error>>;
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Between two rounds of questions to all. The simulated network keeps a port for each connection that was refused.
+const ROUND: Duration = Duration::from_millis(500);
 
 pub fn now_ns() -> u64 {
     u64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_nanos()).unwrap()
@@ -54,6 +61,14 @@ impl Plan {
             .seed(seed)
             .connector(environment::channel)
             .connect_lazy()
+    }
+
+    /// Why it does not end.
+    pub fn stuck(&self) -> String {
+        match self.working.load(Ordering::SeqCst) {
+            0 => format!("it waits for {}", self.waiting_for.lock().unwrap()),
+            clients => format!("{clients} clients still work"),
+        }
     }
 
     fn seat(&self, process: u64, seed: u64) -> meshstore::Result<Seat> {
@@ -88,7 +103,9 @@ pub async fn conclude(plan: Plan, seed: u64) -> Ended {
     while !*plan.healed.lock().unwrap() || plan.working.load(Ordering::SeqCst) > 0 {
         tokio::time::sleep(PAUSE).await;
     }
+    let waits_for = |what: String| *plan.waiting_for.lock().unwrap() = what;
     for workload in &plan.workloads {
+        waits_for(format!("the last reads of {}", workload.name()));
         workload.clone().conclude(plan.seat(0, seed)?).await?;
     }
     let client = plan.client(seed)?;
@@ -105,7 +122,9 @@ pub async fn conclude(plan: Plan, seed: u64) -> Ended {
         if !members.is_empty() && all && led && level && whole {
             break (statuses, members);
         }
-        tokio::time::sleep(PAUSE).await;
+        let at = |status: &Status| (status.node_id, status.leader_id, status.applied_index, status.last_log_index);
+        waits_for(format!("the members {members:?}; there are {:?}", statuses.iter().map(at).collect::<Vec<_>>()));
+        tokio::time::sleep(ROUND).await;
     };
     plan.ledger.record(Event::Members { nodes: members });
     for status in statuses {

@@ -1,7 +1,7 @@
 //! A run of one seed: hosts, disks, clients, and the faults at their times.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     path::Path,
     rc::Rc,
@@ -70,6 +70,15 @@ pub struct StoredLog {
     pub committed: u64,
 }
 
+/// What comes after a node that has ended of itself.
+#[derive(Clone, Copy)]
+enum Then {
+    /// It starts again, as `meshstore serve` does for one that is to be rebuilt.
+    Again,
+    /// Nothing: it was removed. Nobody starts it, but at the very end, when it must refuse.
+    Nothing,
+}
+
 /// A node, as the world sees it.
 struct Host {
     disk: SimDisk,
@@ -81,8 +90,10 @@ struct Host {
     excused: Rc<RefCell<bool>>,
     /// Set, its storage loses the next record.
     loses: Arc<AtomicBool>,
-    /// It has ended, and asks to be started again.
-    again: Rc<RefCell<bool>>,
+    /// It has ended, and what its process would do then.
+    ended: Rc<Cell<Option<Then>>>,
+    /// It was removed, and nobody runs it: its machine is there, and refuses connections.
+    gone: Rc<Cell<bool>>,
     /// Closed until the node is to run for the first time.
     gate: Gate,
 }
@@ -100,7 +111,10 @@ struct World<'a> {
 /// What is alike on all nodes, by seed.
 #[derive(Clone, Copy)]
 struct Settings {
+    /// Those that form the cluster.
     nodes: u64,
+    /// Those that may join it.
+    spares: u64,
     flush_bytes: u64,
     flush_after: Duration,
     keep_entries: u64,
@@ -115,6 +129,7 @@ impl Settings {
                 1..15 => 3,
                 _ => 5,
             },
+            spares: 0,
             flush_bytes: 1 << rng.random_range(14..20),
             flush_after: Duration::from_millis(rng.random_range(300..6_000)),
             keep_entries: 1 << rng.random_range(0..12),
@@ -162,6 +177,12 @@ pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut settings = Settings::of(&mut rng);
     settings.nodes = script.nodes.unwrap_or(settings.nodes);
+    let mut chance = StdRng::seed_from_u64(seed ^ CHURN);
+    let coming = match script.faults {
+        Some(_) => Coming::default(),
+        None => churn::plan(&mut chance, settings.nodes, length),
+    };
+    settings.spares = coming.spares;
     let ledger = Ledger::default();
     let mut sim = turmoil::Builder::new()
         .rng_seed(rng.random())
@@ -174,15 +195,13 @@ pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
     let mut hosts: Vec<Host> = (1..=settings.nodes).map(|id| host(&mut sim, id, settings, &ledger, &mut rng)).collect();
     let plan = seat_clients(&mut sim, settings, script.workload, &ledger, &mut rng);
     let mut faults = faults::plan(&mut rng, settings.nodes, length);
-    match script.faults {
-        Some(scripted) => faults = scripted,
-        None => {
-            let mut rng = StdRng::seed_from_u64(seed ^ CHURN);
-            let coming = churn::plan(&mut rng, settings.nodes, length);
-            faults.extend(coming.faults.iter().cloned());
-            faults.sort_by_key(|(at, _)| *at);
-            seat_newcomers(&mut sim, &mut hosts, coming, &plan, settings, &mut rng);
-        }
+    if let Some(scripted) = script.faults {
+        faults = scripted;
+    }
+    faults.extend(coming.faults.iter().cloned());
+    faults.sort_by_key(|(at, _)| *at);
+    if !coming.changes.is_empty() {
+        seat_newcomers(&mut sim, &mut hosts, coming, &plan, settings, &mut chance);
     }
     let count = faults.len();
     let mut world = World { sim, hosts, ledger, coup: None, later: Vec::new() };
@@ -201,8 +220,8 @@ pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
             healed_at = Some(now);
         }
         let stuck = healed_at.is_some_and(|healed| now > healed + STUCK);
-        assert!(!stuck, "not concluded after {now:?}\n{}", world.ledger.history());
-        world.start_again();
+        assert!(!stuck, "not concluded after {now:?}: {}\n{}", plan.stuck(), world.ledger.history());
+        world.see_to_ended();
         match world.sim.step() {
             Ok(false) => {}
             Ok(true) => break,
@@ -221,7 +240,7 @@ fn seat_newcomers(
     settings: Settings,
     rng: &mut StdRng,
 ) {
-    for id in settings.nodes + 1..=settings.nodes + coming.spares {
+    for id in settings.nodes + 1..=settings.nodes + settings.spares {
         hosts.push(host(sim, id, settings, &plan.ledger, rng));
     }
     plan.working.fetch_add(1, Ordering::SeqCst);
@@ -237,18 +256,22 @@ fn host(sim: &mut turmoil::Sim<'_>, id: u64, settings: Settings, ledger: &Ledger
         running: true,
         excused: Rc::default(),
         loses: Arc::default(),
-        again: Rc::default(),
+        ended: Rc::default(),
+        gone: Rc::default(),
         gate: if id > settings.nodes { Gate::default() } else { Gate::opened() },
     };
-    let (loses, again) = (host.loses.clone(), host.again.clone());
+    let (loses, ended) = (host.loses.clone(), host.ended.clone());
     let (disk, knobs, stop) = (host.disk.clone(), host.knobs.clone(), host.stop.clone());
     let (excused, ledger, seed) = (host.excused.clone(), ledger.clone(), rng.random::<u64>());
-    let gate = host.gate.clone();
+    let (gate, gone) = (host.gate.clone(), host.gone.clone());
     sim.host(format!("n{id}"), move || {
         let life = Life { id, settings, disk: disk.clone(), knobs: knobs.clone(), stop: stop.clone(), seed };
-        let running = life.run(ledger.clone(), excused.clone(), loses.clone(), again.clone());
-        let gate = gate.clone();
+        let running = life.run(ledger.clone(), excused.clone(), loses.clone(), ended.clone());
+        let (gate, gone) = (gate.clone(), gone.get());
         async move {
+            if gone {
+                return std::future::pending().await;
+            }
             gate.pass().await;
             running.await
         }
@@ -270,7 +293,8 @@ fn seat_clients(
         chosen = workloads::all().into_iter().filter(|workload| workload.name() == name).collect();
     }
     let clients = rng.random_range(2..=4u64);
-    let endpoints = (1..=settings.nodes).map(|id| format!("n{id}:7401")).collect();
+    // The newcomers' too: in the end the founders may all be gone.
+    let endpoints = (1..=settings.nodes + settings.spares).map(|id| format!("n{id}:7401")).collect();
     let pause = Duration::from_millis(rng.random_range(5..80));
     let plan = Plan {
         ledger: ledger.clone(),
@@ -279,6 +303,7 @@ fn seat_clients(
         working: Arc::new(AtomicUsize::new(chosen.len() * usize::try_from(clients).unwrap())),
         workloads: chosen,
         healed: Arc::new(Mutex::new(false)),
+        waiting_for: Arc::default(),
     };
     for workload in 0..plan.workloads.len() {
         for process in 1..=clients {
@@ -352,13 +377,13 @@ impl World<'_> {
         }
     }
 
-    /// Starts those again that have ended and ask for it, as `meshstore serve` does.
-    fn start_again(&mut self) {
+    /// Ends the processes of nodes that have ended of themselves, and starts those again that ask for it.
+    fn see_to_ended(&mut self) {
         for id in 1..=self.hosts.len() as u64 {
-            if std::mem::take(&mut *self.host(id).again.borrow_mut()) {
-                self.crash(id, Loss::Nothing);
-                self.restart(id);
-            }
+            let Some(then) = self.host(id).ended.take() else { continue };
+            self.crash(id, Loss::Nothing);
+            self.host(id).gone.set(matches!(then, Then::Nothing));
+            self.restart(id);
         }
     }
 
@@ -432,6 +457,9 @@ impl World<'_> {
         self.inflict(Fault::Lose(0));
         for id in 1..=self.hosts.len() as u64 {
             self.inflict(Fault::SlowDisk(id, faults::DISK_STEP));
+            if self.host(id).gone.replace(false) {
+                self.crash(id, Loss::Nothing);
+            }
             self.inflict(Fault::Restart(id));
         }
     }
@@ -488,7 +516,7 @@ impl Life {
         ledger: Ledger,
         excused: Rc<RefCell<bool>>,
         loses: Arc<AtomicBool>,
-        again: Rc<RefCell<bool>>,
+        then: Rc<Cell<Option<Then>>>,
     ) -> turmoil::Result {
         let id = self.id;
         ledger.record(Event::Started { node: id });
@@ -500,10 +528,11 @@ impl Life {
         let runtime = tokio::runtime::Handle::current();
         let ended = server::serve(environment, config, observer, runtime, self.stop.notified()).await;
         let asks = ended.as_ref().err().is_some_and(meshstore::error::Fault::asks_for_rebuild);
-        *again.borrow_mut() = asks;
         let reason = ended.err().map_or_else(|| "it was told to".to_string(), |fault| fault.to_string());
         // A disk that breaks is a fault of the plan, and who is removed is told so; anything else is a fault of ours.
-        if !asks && !*excused.borrow() && !reason.contains("its id is retired") {
+        let removed = reason.contains("its id is retired");
+        then.set(if asks { Some(Then::Again) } else { removed.then_some(Then::Nothing) });
+        if !asks && !removed && !*excused.borrow() {
             return Err(format!("node {id} stopped: {reason}").into());
         }
         ledger.record(Event::Stopped { node: id, reason });

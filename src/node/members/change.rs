@@ -169,13 +169,16 @@ impl Node {
             };
             tracing::info!(to, "handing over the lead, as asked");
             node.shared.consensus.hand_over(to).await;
-            match node.leadership() {
-                Leadership::Me { .. } => {
-                    let reason = format!("node {to} did not take the lead in time; node {own} still has it");
-                    Err(Error::Unavailable { reason, leader: None })
+            // Whoever asked is told who leads.
+            node.shared.consensus.leader_known().await;
+            let reason = match node.leadership() {
+                Leadership::Me { .. } => format!("node {to} did not take the lead in time; node {own} still has it"),
+                Leadership::Other { id: other, .. } if id != 0 && other != id => {
+                    format!("node {to} did not take the lead in time; node {other} has it")
                 }
-                _ => Ok(()),
-            }
+                _ => return Ok(()),
+            };
+            Err(Error::Unavailable { reason, leader: None })
         })
         .await
     }

@@ -7,7 +7,7 @@ use meshstore::{
     Error, Result,
     proto::v1::{KeepSessionRequest, OpenSessionRequest, session_client::SessionClient},
 };
-use rand::{Rng, seq::IndexedRandom};
+use rand::Rng;
 
 use super::{
     super::history::{
@@ -28,8 +28,7 @@ pub struct Expiry {
 
 impl Expiry {
     fn client(seat: &mut Seat) -> SessionClient<tonic::transport::Channel> {
-        let endpoint = seat.stage.endpoints.choose(&mut seat.rng).expect("an endpoint");
-        SessionClient::new((seat.stage.channel)(endpoint))
+        SessionClient::new((seat.stage.channel)(&seat.somewhere()))
     }
 
     async fn open(&self, seat: &mut Seat) -> Option<Reply> {
@@ -90,7 +89,12 @@ impl Workload for Expiry {
                 wait *= 2;
                 let mut left = Vec::new();
                 for session in alive {
-                    if self.keep(&mut seat, session).await != Some(Reply::Expired) {
+                    let answer = loop {
+                        if let Some(answer) = self.keep(&mut seat, session).await {
+                            break answer;
+                        }
+                    };
+                    if answer != Reply::Expired {
                         left.push(session);
                     }
                 }

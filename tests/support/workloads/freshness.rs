@@ -49,8 +49,8 @@ impl Freshness {
     }
 
     async fn read(&self, seat: &mut Seat, call: Call) -> Option<Reply> {
-        let endpoint = seat.rng.random_range(0..seat.stage.endpoints.len());
-        let pinned = seat.client.clone().pin(&seat.stage.endpoints[endpoint]).expect("an endpoint");
+        let endpoint = seat.somewhere();
+        let pinned = seat.client.clone().pin(&endpoint).expect("an endpoint");
         let state = pinned.with_read(mode(&call)).state();
         let read = async {
             let page = state.list("freshness/", PageRequest { limit: 1, ..PageRequest::default() }).await?;

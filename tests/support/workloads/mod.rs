@@ -79,6 +79,12 @@ impl Seat {
         !self.stage.closed.load(Ordering::SeqCst)
     }
 
+    /// One of the endpoints, by chance. Nobody may be there: its node may be down, or not a member any more.
+    fn somewhere(&mut self) -> String {
+        let at = self.rng.random_range(0..self.stage.endpoints.len());
+        self.stage.endpoints[at].clone()
+    }
+
     /// Makes a call and records it. `Ok(None)`: it was answered, and changed nothing for sure.
     async fn record<C, R: Clone>(
         &self,

@@ -29,8 +29,7 @@ pub struct Sessions {
 
 impl Sessions {
     async fn open(&self, seat: &mut Seat) -> Option<u64> {
-        let endpoint = seat.rng.random_range(0..seat.stage.endpoints.len());
-        let mut client = SessionClient::new((seat.stage.channel)(&seat.stage.endpoints[endpoint]));
+        let mut client = SessionClient::new((seat.stage.channel)(&seat.somewhere()));
         let open = request(OpenSessionRequest { ttl_ms: 86_400_000 });
         opened(client.open_session(open)).await.ok().map(|opened| opened.session)
     }
@@ -67,15 +66,15 @@ impl Sessions {
             }
             if sequence > 2 && seat.rng.random_bool(0.2) {
                 let late = sequence - seat.rng.random_range(0..3);
-                let endpoint = seat.stage.endpoints[0].clone();
+                let endpoint = seat.somewhere();
                 self.attempt(seat, &endpoint, session, late, answered_below).await;
             }
         }
         self.read(seat, session).await;
     }
 
-    async fn read(&self, seat: &Seat, session: u64) -> Option<Reply> {
-        let mut client = MeshClient::new((seat.stage.channel)(&seat.stage.endpoints[0]));
+    async fn read(&self, seat: &mut Seat, session: u64) -> Option<Reply> {
+        let mut client = MeshClient::new((seat.stage.channel)(&seat.somewhere()));
         let get = GetStateRequest { read: None, key: format!("session/{session}") };
         let read = async {
             match opened(client.get_state(request(get))).await {
@@ -106,7 +105,7 @@ impl Workload for Sessions {
         })
     }
 
-    fn conclude(self: Arc<Self>, seat: Seat) -> BoxFuture<'static, Result<()>> {
+    fn conclude(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
             let history = self.recorder.history();
             let sessions: std::collections::BTreeSet<u64> = history
@@ -116,7 +115,7 @@ impl Workload for Sessions {
                 })
                 .collect();
             for session in sessions {
-                while self.read(&seat, session).await.is_none() {}
+                while self.read(&mut seat, session).await.is_none() {}
             }
             Ok(())
         })

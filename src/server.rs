@@ -19,6 +19,7 @@ use crate::{
     raft::{consensus::Leadership, state_machine::Observer},
     rpc::{
         self,
+        calls::{Calls, Count},
         forward::{self, Forward, ForwardLayer, LeaderView},
         gate::{Authenticate, Authorise},
     },
@@ -103,8 +104,9 @@ pub async fn serve(
     };
     running.node.keep_doing("rollback of unconfirmed changes", Arc::new(overdue));
     let (drain, drained) = watch::channel(false);
-    let clients = serve_clients(&doors, &config, &running.node, drained).await?;
-    http.serves(&running.node, silence(&config));
+    let calls = Arc::new(Calls::new(config.log.slow_call));
+    let clients = serve_clients(&doors, &config, (&running.node, &calls), drained).await?;
+    http.serves(&running.node, silence(&config), calls);
     let broken = tokio::select! {
         fault = faults.wait() => Some(fault),
         () = &mut stop => None,
@@ -169,7 +171,7 @@ fn silence(config: &Config) -> Duration {
 async fn serve_clients(
     doors: &Doors,
     config: &Config,
-    node: &Node,
+    (node, calls): (&Node, &Arc<Calls>),
     mut drain: watch::Receiver<bool>,
 ) -> Result<tokio::task::JoinHandle<()>, Fault> {
     let address = config.node.client.to_string();
@@ -181,6 +183,7 @@ async fn serve_clients(
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
         .max_concurrent_streams(Some(limits::STREAMS_PER_CONNECTION))
+        .layer(Count(Arc::clone(calls)))
         .layer(Authenticate::new(doors.security.clone()))
         .layer(Authorise::new(doors.policy()))
         .layer(forwarding(node))

@@ -6,12 +6,13 @@ use std::{
     os::unix::process::CommandExt,
     path::PathBuf,
     process,
+    time::Duration,
 };
 
 use clap::{Args, builder::BoolishValueParser};
 use tracing_subscriber::EnvFilter;
 
-use super::failure::Failure;
+use super::{failure::Failure, options::duration};
 use crate::config::{Config, Engine, Flags, Log};
 
 #[derive(Args, Debug)]
@@ -40,6 +41,9 @@ pub(super) struct Serve {
     /// Log one JSON object a line
     #[arg(long)]
     log_json: bool,
+    /// Log each call that takes this long or longer, like 200ms or 1s
+    #[arg(long, env = "MESHSTORE_SLOW_CALL", value_name = "TIME", default_value = "1s", value_parser = duration)]
+    slow_call: Duration,
     /// Ask these members, by their peer addresses, to let this new node join their cluster; of no effect once it has
     #[arg(long, env = "MESHSTORE_JOIN", value_name = "HOST:PORT,...", value_delimiter = ',')]
     join: Vec<String>,
@@ -66,6 +70,7 @@ impl Serve {
             insecure: self.insecure,
             log_filter: self.log_level,
             log_json: self.log_json,
+            slow_call: Some(self.slow_call),
             join: self.join,
             learner: self.learner,
             peer: self.peer,

@@ -27,6 +27,9 @@ pub use tls::Tls;
 /// that shows in the status.
 const LOG_FILTER: &str = "info,openraft=error";
 
+/// From which time on a call is logged as slow, unless told otherwise.
+const SLOW_CALL: Duration = Duration::from_secs(1);
+
 /// Everything that one node is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -124,6 +127,8 @@ pub struct Log {
     pub filter: String,
     /// One JSON object a line instead of text.
     pub json: bool,
+    /// Calls that take this long or longer are logged.
+    pub slow_call: Duration,
 }
 
 /// What flags and environment variables say. `None`: nothing.
@@ -141,6 +146,8 @@ pub struct Flags {
     pub log_filter: Option<String>,
     /// Whether to log JSON.
     pub log_json: bool,
+    /// From which time on a call is logged as slow; without it a second.
+    pub slow_call: Option<Duration>,
     /// Where members are reached by peers, for a new node that asks to join.
     pub join: Vec<String>,
     /// Whether it is to stay a learner.
@@ -196,6 +203,7 @@ impl Config {
         if let Some(engine) = flags.engine {
             cluster.storage.engine = engine;
         }
+        let slow_call = flags.slow_call.unwrap_or(SLOW_CALL);
         let filter = flags.log_filter.clone().unwrap_or_else(|| LOG_FILTER.into());
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
             return Err(Invalid::flags(format!("--log-level {filter}: {error}; try info, or info,meshstore=debug")));
@@ -207,7 +215,7 @@ impl Config {
             learner: flags.learner,
             data_dir,
             tls,
-            log: Log { filter, json: flags.log_json },
+            log: Log { filter, json: flags.log_json, slow_call },
         })
     }
 }

@@ -3,7 +3,7 @@
 //! `/livez` says that the process serves; `/readyz` that calls will be answered, and if not, why; `/metrics` is
 //! Prometheus' text format.
 
-use std::{fmt::Write as _, io, net::SocketAddr, time::Duration};
+use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use crate::{
     },
     error::Fault,
     node::Node,
-    rpc::readiness,
+    rpc::{calls::Calls, readiness},
 };
 
 /// How far the node is.
@@ -23,7 +23,7 @@ use crate::{
 enum Phase {
     Starting,
     /// With the longest silence of the leader, or of a quorum, that it is still ready with.
-    Serving(Node, Duration),
+    Serving(Node, Duration, Arc<Calls>),
     Stopping,
 }
 
@@ -52,8 +52,8 @@ impl Http {
 
     /// The node serves calls. It is ready as long as it leads with a quorum, or has applied what a leader told it that
     /// long ago.
-    pub fn serves(&self, node: &Node, silence: Duration) {
-        self.phase.send_replace(Phase::Serving(node.clone(), silence));
+    pub fn serves(&self, node: &Node, silence: Duration, calls: Arc<Calls>) {
+        self.phase.send_replace(Phase::Serving(node.clone(), silence, calls));
     }
 
     /// The node is stopping.
@@ -67,7 +67,7 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
     let reason = match phase {
         Phase::Starting => "starting: the log is being recovered, or the other nodes are waited for".to_owned(),
         Phase::Stopping => "stopping".to_owned(),
-        Phase::Serving(node, silence) => match readiness::check(&node, silence) {
+        Phase::Serving(node, silence, _) => match readiness::check(&node, silence) {
             Ok(()) => return (StatusCode::OK, "ready\n".into()),
             Err(reason) => reason,
         },
@@ -78,7 +78,7 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
 async fn metrics(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, String) {
     let phase = phase.borrow().clone();
     match phase {
-        Phase::Serving(node, _) => (StatusCode::OK, Text::default().of(&node)),
+        Phase::Serving(node, _, calls) => (StatusCode::OK, Text::default().of(&node) + &calls.text()),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "# the node does not serve\n".into()),
     }
 }

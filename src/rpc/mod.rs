@@ -8,6 +8,7 @@
 //! Calls that only a leader can serve are passed on by the layer in front of these services, which leaves
 //! the principal that the first node verified in the request's extensions ([`Forwarded`]).
 
+pub mod calls;
 mod cluster;
 mod consensus_log;
 pub mod forward;

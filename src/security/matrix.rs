@@ -93,6 +93,11 @@ const MATRIX: [Entry; 78] = [
 /// gRPC's own service that shows the others. Its health service is open to all.
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
+/// The paths of what clients call.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    MATRIX.iter().filter(|(_, access, _)| *access != Peer).map(|(path, ..)| *path)
+}
+
 /// What a call of this path does; `None` if there is no such RPC.
 pub fn action(path: &str) -> Option<Action> {
     if path == REFLECTION {

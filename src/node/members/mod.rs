@@ -62,7 +62,7 @@ use crate::{
 const FOLLOW: Duration = Duration::from_millis(50);
 /// How often a node that hears of no leader asks whether it was removed. A real timer: nobody tells it.
 const NOTICE: Duration = Duration::from_secs(1);
-/// So long a node hears of no leader before it asks, in milliseconds.
+/// So long a node hears of no leader, or as one of no quorum, before it asks, in milliseconds.
 const SILENCE_MS: u64 = 2_000;
 /// How long a member may take to say who it is.
 const QUESTION: Duration = Duration::from_secs(1);
@@ -235,8 +235,8 @@ fn gone(records: &Records, members: &BTreeSet<NodeId>) -> BTreeMap<NodeId, u128>
 /// Stops a node that was removed. `places`: where nodes may be found, beside the members known here.
 pub(super) async fn notice_removal(node: Node, places: Vec<String>) {
     loop {
-        if !matches!(node.leadership(), Leadership::Me { .. })
-            && node.age_ms() > SILENCE_MS
+        // A leader too: one that was cut off when it was removed is answered by nobody, so nobody deposes it either.
+        if node.age_ms() > SILENCE_MS
             && let Some(by) = told_of_removal(&node.shared, &places).await
         {
             return node.shared.faults.report(retired(&node.shared, by));

@@ -167,9 +167,11 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path().to_owned();
         let calls = Arc::clone(&self.calls);
-        let mut call = UnderWay { calls, path, since: Instant::now(), code: Code::Cancelled };
+        let call = UnderWay { calls, path, since: Instant::now(), code: Code::Cancelled };
         let answer = self.inner.call(request);
         Box::pin(async move {
+            // All of it: a block takes the fields that it names, and only of the whole it is the end that counts.
+            let mut call = call;
             let answer = answer.await;
             call.code = match &answer {
                 // An error is told in the headers already; where there is none the body follows.
@@ -183,6 +185,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use tonic::body::Body;
+
     use super::*;
 
     #[test]
@@ -212,5 +218,29 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         assert!(!text.contains("GetState"), "what nobody calls is not shown");
+    }
+
+    #[tokio::test]
+    async fn a_call_is_counted_when_it_ends_or_is_given_up() {
+        let calls = Arc::new(Calls::new(Duration::from_secs(1)));
+        let answer = async |path: &'static str| match path {
+            "/meshstore.v1.Mesh/GetState" => Ok::<_, Infallible>(Response::new(Body::empty())),
+            "/meshstore.v1.Mesh/PutState" => Ok(Status::not_found("no").into_http()),
+            _ => std::future::pending().await,
+        };
+        let service = tower::service_fn(move |request: Request<&'static str>| answer(request.into_body()));
+        let mut counted = Count(Arc::clone(&calls)).layer(service);
+        let mut call =
+            |path: &'static str| counted.call(Request::builder().uri(format!("http://node{path}")).body(path).unwrap());
+        call("/meshstore.v1.Mesh/GetState").await.unwrap();
+        call("/meshstore.v1.Mesh/PutState").await.unwrap();
+        let given_up = call("/meshstore.v1.Mesh/ListState");
+        assert!(!calls.text().contains("ListState"), "it is under way");
+        drop(given_up);
+        let text = calls.text();
+        for (method, code) in [("GetState", "Ok"), ("PutState", "NotFound"), ("ListState", "Cancelled")] {
+            let line = format!("meshstore_calls_total{{method=\"Mesh/{method}\",code=\"{code}\"}} 1");
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 }

@@ -52,7 +52,13 @@ impl Place {
     }
 
     fn tamper(&self, change: impl Fn(&sled::Tree)) {
-        let db = sled::open(self.index()).unwrap();
+        let db = loop {
+            match sled::open(self.index()) {
+                // sled's threads let go of its files a moment after the last handle on it is gone.
+                Err(error) if error.to_string().contains("could not acquire lock") => std::thread::yield_now(),
+                opened => break opened.unwrap(),
+            }
+        };
         change(&db.open_tree("pairs").unwrap());
         db.flush().unwrap();
     }

@@ -176,6 +176,8 @@ impl Builder {
             deadline: self.deadline,
             mode: self.mode,
             last_seen: AtomicU64::new(0),
+            begun: Instant::now(),
+            learned_ms: AtomicU64::new(0),
             learning: tokio::sync::Mutex::default(),
         };
         Ok(Client::of(Arc::new(shared)))

@@ -67,6 +67,7 @@ use std::{
 
 use endpoints::{Endpoint, Endpoints};
 use session::Session;
+use tokio::time::Instant;
 
 pub use self::{
     builder::Builder,
@@ -95,6 +96,9 @@ pub use crate::{
         StatusResponse as Status,
     },
 };
+
+/// How long what was learned of the nodes is good for, in milliseconds.
+const LEARN_EVERY_MS: u64 = 5_000;
 
 /// A handle on a cluster. Clones share connections and the session; the last one to go ends the session's
 /// keep-alive.
@@ -138,6 +142,9 @@ struct Shared {
     deadline: Duration,
     mode: ReadMode,
     last_seen: AtomicU64,
+    begun: Instant,
+    /// When the nodes were last asked who and where they are, in milliseconds since `begun`.
+    learned_ms: AtomicU64,
     learning: tokio::sync::Mutex<()>,
 }
 
@@ -282,8 +289,17 @@ impl Client {
 }
 
 impl Shared {
-    fn seen(&self, revision: u64) {
+    /// Takes note of an answer. The nodes may change, all that this client knows included, while everything goes well: so they
+    /// are asked now and then also when nothing is missing.
+    fn seen(self: &Arc<Self>, revision: u64) {
         self.last_seen.fetch_max(revision, Ordering::AcqRel);
+        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let learned_ms = self.learned_ms.load(Ordering::Relaxed);
+        if now_ms.saturating_sub(learned_ms) >= LEARN_EVERY_MS
+            && self.learned_ms.compare_exchange(learned_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.learn_later();
+        }
     }
 
     /// Asks the nodes in the background who and where they are; once at a time.

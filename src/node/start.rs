@@ -379,6 +379,7 @@ impl Running {
         shared.pages.clear();
         shared.consensus.shutdown().await;
         floor.abort();
+        shared.machine.rest();
         shared.machine.store().close().await;
         shared.log.close().await?;
         tracing::info!("stopped");

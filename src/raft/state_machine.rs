@@ -114,6 +114,8 @@ struct Core {
     applied: Option<LogId>,
     membership: StoredMembership,
     frozen: Option<LogId>,
+    /// Whether nothing more is applied, since the node has stopped.
+    at_rest: bool,
 }
 
 /// Storage as the core sees it: everything written so far.
@@ -145,9 +147,13 @@ impl Machine {
     ) -> Result<Self, Fault> {
         let core = match store.checkpoint() {
             Some(checkpoint) => Core::at(&checkpoint)?,
-            None => {
-                Core { state: State::default(), applied: None, membership: StoredMembership::default(), frozen: None }
-            }
+            None => Core {
+                state: State::default(),
+                applied: None,
+                membership: StoredMembership::default(),
+                frozen: None,
+                at_rest: false,
+            },
         };
         let progress = watch::Sender::new(core.progress(None));
         let core = Mutex::new(core);
@@ -211,9 +217,18 @@ impl Machine {
         self.inner.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Applies nothing more. openraft's worker may still be at it when Raft has stopped; what it is kept from applying
+    /// stands in the log.
+    pub fn rest(&self) {
+        self.core().at_rest = true;
+    }
+
     /// Applies one entry; what became of its proposals.
     fn apply_entry(&self, entry: &LogEntry) -> Result<Applied, Fault> {
         let mut core = self.core();
+        if core.at_rest {
+            return Err(Fault::new("the node has stopped"));
+        }
         let log_id = entry.log_id();
         let mut base = Latest(&self.inner.store);
         let mut outcomes = Vec::new();
@@ -330,7 +345,9 @@ impl Machine {
     /// A fault stops the node; openraft is told as well, so that it does nothing further.
     fn stopped(&self, fault: Fault) -> io::Error {
         let error = io::Error::other(fault.to_string());
-        (self.inner.fault)(fault);
+        if !self.core().at_rest {
+            (self.inner.fault)(fault);
+        }
         error
     }
 }
@@ -358,6 +375,7 @@ impl Core {
             applied,
             membership: membership_at_from_stored(membership).map_err(unreadable)?,
             frozen: applied,
+            at_rest: false,
         })
     }
 

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 
+use serde::de::DeserializeOwned;
+
 use super::failure::Failure;
 use crate::limits;
 
@@ -24,6 +26,15 @@ pub(super) fn bytes(argument: &str) -> Result<Vec<u8>, Failure> {
 /// The same, of a value that must be text.
 pub(super) fn text(argument: &str) -> Result<String, Failure> {
     String::from_utf8(bytes(argument)?).map_err(|_| Failure::usage("the value must be JSON, and so UTF-8 text"))
+}
+
+/// What a text in YAML or JSON describes. What is wrong is named with its place, like `nodes[3].port`.
+pub(super) fn described<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    // JSON is YAML. By way of a value, because that knows the place of what is wrong in it.
+    let value: serde_json::Value = serde_saphyr::from_str(text)
+        .map_err(|error| Failure::usage(format!("the file is not YAML or JSON: {error}")))?;
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| Failure::usage(format!("{} in the file: {}", error.path(), error.inner())))
 }
 
 fn read(name: &str, from: impl Read) -> Result<Vec<u8>, Failure> {

@@ -2,10 +2,10 @@
 
 use clap::Args;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{failure::Failure, input, options::Session};
-use crate::client::{Change, Condition, Message, RecordId, Transaction};
+use crate::client::{Change, Condition, Message, RecordId, Transacted, Transaction, Written};
 
 const EXAMPLE: &str = "\
 The file is YAML or JSON; - is standard input. `require` says what must be true before, `change` what is done then, all of it
@@ -40,15 +40,13 @@ impl Txn {
         let argument = if self.file == "-" { self.file } else { format!("@{}", self.file) };
         let transaction = read(&input::text(&argument)?)?;
         let done = session.writer()?.commit(transaction).await?;
-        let (revision, leader_id) = (done.revision, done.leader_id);
-        if !done.succeeded {
+        let Transacted { revision, leader_id, succeeded } = done;
+        if !succeeded {
             return Err(Failure::Unmet(format!(
                 "something that is required was not so at revision {revision}: nothing is changed"
             )));
         }
-        session.out.answer(&json!({ "revision": revision, "leader_id": leader_id }), || {
-            format!("done at revision {revision} (leader: node {leader_id})")
-        })
+        session.out.written(Written { revision, leader_id })
     }
 }
 
@@ -117,11 +115,7 @@ enum Record {
 
 /// The transaction that a file describes. What is wrong is named with its place.
 fn read(text: &str) -> Result<Transaction, Failure> {
-    // JSON is YAML. By way of a value, because that knows the place of what is wrong in it.
-    let value: Value = serde_saphyr::from_str(text)
-        .map_err(|error| Failure::usage(format!("the file is not YAML or JSON: {error}")))?;
-    let file: File = serde_path_to_error::deserialize(value)
-        .map_err(|error| Failure::usage(format!("{} in the file: {}", error.path(), error.inner())))?;
+    let file: File = input::described(text)?;
     let mut transaction = Transaction::default();
     for (index, requirement) in file.require.into_iter().enumerate() {
         let (record, condition) = required(requirement).ok_or_else(|| {

@@ -432,17 +432,16 @@ impl OpenTransaction {
         self.noted(|_| ())?;
         let client = &self.shared.client;
         let mut first = self.shared.revision.lock().await;
-        let Some(revision) = *first else {
-            return match self.read_first(request.clone()).await? {
-                (revision, Some(reply)) => {
-                    *first = Some(revision);
-                    Ok(reply)
+        let revision = match *first {
+            Some(revision) => revision,
+            None => {
+                let (revision, reply) = self.read_first(request.clone()).await?;
+                *first = Some(revision);
+                if let Some(reply) = reply {
+                    return Ok(reply);
                 }
-                (revision, None) => {
-                    *first = Some(revision);
-                    client.read_from(Preference::Leader, exactly(revision), request).await
-                }
-            };
+                revision
+            }
         };
         drop(first);
         client.read_from(Preference::Leader, exactly(revision), request).await

@@ -24,6 +24,17 @@ use crate::{
 /// many values of the largest size.
 const CHUNK: usize = 32;
 
+/// Most items of a page for which `limit` is asked. Errors: `InvalidArgument`.
+pub fn page_limit(limit: u32) -> Result<usize> {
+    match limit as usize {
+        0 => Ok(limits::PAGE_DEFAULT),
+        limit if limit > limits::PAGE_MAX => {
+            Err(Error::invalid("limit", limit.to_string(), format!("must be at most {}", limits::PAGE_MAX)))
+        }
+        limit => Ok(limit),
+    }
+}
+
 /// Positions `start..end`; `end` `None`: to the last one.
 #[derive(Debug)]
 pub(super) struct Range {
@@ -56,14 +67,7 @@ impl Walk {
     /// for a cursor that is malformed or of another query.
     pub(super) fn open(keyspace: Keyspace, query: &impl Serialize, range: Range, page: &PageRequest) -> Result<Self> {
         let fingerprint = xxh3_64(&codec::encode_payload(&(keyspace, query)));
-        let limit = match page.limit as usize {
-            0 => limits::PAGE_DEFAULT,
-            limit if limit > limits::PAGE_MAX => {
-                let rule = format!("must be at most {}", limits::PAGE_MAX);
-                return Err(Error::invalid("limit", limit.to_string(), rule));
-            }
-            limit => limit,
-        };
+        let limit = page_limit(page.limit)?;
         let after = if page.cursor.is_empty() { None } else { Some(Cursor::parse(&page.cursor, fingerprint)?) };
         Ok(Self { range, fingerprint, limit, after })
     }

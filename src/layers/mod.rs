@@ -15,6 +15,8 @@ mod list;
 pub mod mesh;
 pub mod topology;
 
+pub use list::page_limit;
+
 use crate::{
     Error, Result,
     model::{

@@ -6,18 +6,12 @@ use tonic::{Request, Response, Status};
 
 use super::Call;
 use crate::{
-    Error, Result,
     layers::{
-        self,
         consensus_log::{append, application, application_entry, delete, get, list},
+        page_limit,
     },
-    limits,
-    model::{
-        consensus_log::{Indexes, LogEntry},
-        proposal::Guards,
-        session::Attempt,
-    },
-    node::{self, Node},
+    model::consensus_log::{Indexes, LogEntry},
+    node::Node,
     proto::{consensus_log::raft_part, v1, v1::consensus_log_server},
 };
 
@@ -39,12 +33,11 @@ type Answer<T> = Result<Response<T>, Status>;
 impl consensus_log_server::ConsensusLog for ConsensusLog {
     async fn append_to_raft(&self, request: Request<v1::AppendToRaftRequest>) -> Answer<v1::AppendToRaftResponse> {
         let (call, v1::AppendToRaftRequest { attempt, entry_json }) = Call::open(request)?;
-        let attempt = attempt.map(Attempt::try_from).transpose()?;
-        let layers::Write { transaction, guards: compares, meaning } = application(entry_json)?;
-        let guards = Guards { compares, ..Guards::default() };
-        let request = node::Request { principal: call.principal, attempt, guards, transaction };
-        let (outcome, placed) = self.node.propose_placed(request, call.deadline).await?;
-        let revision = meaning.of(outcome, attempt.map(|attempt| attempt.session))?.revision;
+        let deadline = call.deadline;
+        let (request, meaning) = call.request(attempt, application(entry_json)?)?;
+        let session = request.attempt.map(|attempt| attempt.session);
+        let (outcome, placed) = self.node.propose_placed(request, deadline).await?;
+        let revision = meaning.of(outcome, session)?.revision;
         let (term, index) = (placed.position.term, placed.position.index);
         let (leader_id, ordinal) = (self.node.id(), placed.ordinal);
         Ok(Response::new(v1::AppendToRaftResponse { revision, leader_id, term, index, ordinal }))
@@ -77,16 +70,5 @@ impl consensus_log_server::ConsensusLog for ConsensusLog {
         let (call, request) = Call::open(request)?;
         let v1::DeleteEntriesRequest { attempt, group, first_index: first, last_index: last } = request;
         call.write(&self.node, attempt, delete(&group, Indexes { first, last })?).await
-    }
-}
-
-/// Most entries of a page. Errors: `InvalidArgument`.
-fn page_limit(limit: u32) -> Result<usize> {
-    match limit as usize {
-        0 => Ok(limits::PAGE_DEFAULT),
-        limit if limit > limits::PAGE_MAX => {
-            Err(Error::invalid("limit", limit.to_string(), format!("must be at most {}", limits::PAGE_MAX)))
-        }
-        limit => Ok(limit),
     }
 }

@@ -23,6 +23,12 @@ use crate::{
     security::{Policy, Security, decide, matrix},
 };
 
+/// What a call must pass.
+pub trait Gate {
+    /// Lets a call through, with what is known of it from now on; or says what the caller is told.
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Status>;
+}
+
 /// Finds out who calls, and leaves it in the call. For the client listener.
 #[derive(Clone)]
 pub struct Authenticate(Option<Arc<Security>>);
@@ -32,8 +38,10 @@ impl Authenticate {
     pub fn new(security: Option<Arc<Security>>) -> Self {
         Self(security)
     }
+}
 
-    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
+impl Gate for Authenticate {
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
         let Some(security) = &self.0 else { return Ok(()) };
         if request.uri().path().starts_with(health::PATHS) {
             return Ok(());
@@ -54,8 +62,10 @@ impl Authorise {
     pub fn new(policy: Policy) -> Self {
         Self(policy)
     }
+}
 
-    fn check<B>(self, request: &Request<B>) -> Result<(), Status> {
+impl Gate for Authorise {
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
         if self.0 == Policy::Open {
             return Ok(());
         }
@@ -75,46 +85,37 @@ impl Authorise {
 }
 
 impl<S> Layer<S> for Authenticate {
-    type Service = Authenticated<S>;
+    type Service = Gated<Self, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authenticated { gate: self.clone(), inner }
+        Gated { gate: self.clone(), inner }
     }
 }
 
 impl<S> Layer<S> for Authorise {
-    type Service = Authorised<S>;
+    type Service = Gated<Self, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authorised { gate: *self, inner }
+        Gated { gate: *self, inner }
     }
 }
 
-/// A service whose callers are known.
+/// A service behind a gate.
 #[derive(Clone)]
-pub struct Authenticated<S> {
-    gate: Authenticate,
+pub struct Gated<G, S> {
+    gate: G,
     inner: S,
 }
 
-/// A service whose callers may call it.
-#[derive(Clone)]
-pub struct Authorised<S> {
-    gate: Authorise,
-    inner: S,
-}
-
-type Gated<S, B, R> =
-    Either<<S as Service<Request<B>>>::Future, Ready<Result<Response<R>, <S as Service<Request<B>>>::Error>>>;
-
-impl<S, B, R> Service<Request<B>> for Authenticated<S>
+impl<G, S, B, R> Service<Request<B>> for Gated<G, S>
 where
+    G: Gate,
     S: Service<Request<B>, Response = Response<R>>,
     R: Default,
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future = Gated<S, B, R>;
+    type Future = Either<S::Future, Ready<Result<Response<R>, S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -122,27 +123,6 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.gate.check(&mut request) {
-            Ok(()) => Either::Left(self.inner.call(request)),
-            Err(error) => Either::Right(ready(Ok(Status::from(error).into_http()))),
-        }
-    }
-}
-
-impl<S, B, R> Service<Request<B>> for Authorised<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Default,
-{
-    type Response = Response<R>;
-    type Error = S::Error;
-    type Future = Gated<S, B, R>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.gate.check(&request) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(status) => Either::Right(ready(Ok(status.into_http()))),
         }

@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     Error, Result,
-    layers::{Decided, Write},
+    layers::{Decided, Meaning, Write},
     limits,
     model::{Principal, ReadMode, mesh::Page, proposal::Guards, session::Attempt},
     node::{self, Node},
@@ -167,12 +167,19 @@ impl Call {
     /// Makes a change, and answers what became of it. Only a leader's proposal is answered, so the node that answers
     /// is the one that led.
     async fn decide(self, node: &Node, attempt: Option<v1::Attempt>, write: Write) -> Result<Decided> {
+        let deadline = self.deadline;
+        let (request, meaning) = self.request(attempt, write)?;
+        let session = request.attempt.map(|attempt| attempt.session);
+        let outcome = node.propose(request, deadline).await?;
+        meaning.of(outcome, session)
+    }
+
+    /// What is to be proposed of a write, and what its outcome means.
+    fn request(self, attempt: Option<v1::Attempt>, write: Write) -> Result<(node::Request, Meaning)> {
         let attempt = attempt.map(Attempt::try_from).transpose()?;
         let Write { transaction, guards: compares, meaning } = write;
         let guards = Guards { compares, ..Guards::default() };
-        let request = node::Request { principal: self.principal, attempt, guards, transaction };
-        let outcome = node.propose(request, self.deadline).await?;
-        meaning.of(outcome, attempt.map(|attempt| attempt.session))
+        Ok((node::Request { principal: self.principal, attempt, guards, transaction }, meaning))
     }
 
     /// Reads, and answers with a header. `revision`: the one of the pages before. A revision that is asked for has been

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::failure::Failure,
+    cli::{failure::Failure, input},
     client::topology::{
         JoinPolicy, MeshChange, MeshTopology, NodeChange, NodeSpec, RegionChange, RouteChange, RouteSpec, Spec, Status,
     },
@@ -96,13 +96,7 @@ struct RoutePart {
 
 /// The mesh that a file describes, and its join key. What is wrong is named with its place, like `nodes[3].port`.
 pub(super) fn read(text: &str) -> Result<(Spec, Option<String>), Failure> {
-    // JSON is YAML. By way of a value, because that knows the place of what is wrong in it.
-    let value: serde_json::Value = serde_saphyr::from_str(text)
-        .map_err(|error| Failure::usage(format!("the file is not YAML or JSON: {error}")))?;
-    let file: File = serde_path_to_error::deserialize(value).map_err(|error| {
-        let place = error.path().to_string();
-        Failure::usage(format!("{place} in the file: {}", error.inner()))
-    })?;
+    let file: File = input::described(text)?;
     let File { mesh, regions, nodes, routes } = file;
     let region = |(index, part): (usize, RegionPart)| {
         let change = RegionChange {

@@ -129,7 +129,7 @@ fn storage(source: &Source<'_>, table: &StorageTable) -> Result<Storage, Invalid
         None => Engine::default(),
         Some(name) => name.get_ref().parse().map_err(|rule: String| source.invalid(&name.span(), rule))?,
     };
-    let cache_mib = source.number("cache_mib", table.cache_mib.as_ref(), 32, 1..1_048_577)?;
+    let cache_mib = source.number("cache_mib", table.cache_mib.as_ref(), 16, 1..1_048_577)?;
     let flush_mib = source.number("flush_mib", table.flush_mib.as_ref(), 32, 1..16_385)?;
     let flush_after_s = source.number("flush_after_s", table.flush_after_s.as_ref(), 30, 1..86_401)?;
     let reserve_mib = source.number("reserve_mib", table.reserve_mib.as_ref(), 256, 16..1_048_577)?;
@@ -144,8 +144,8 @@ fn storage(source: &Source<'_>, table: &StorageTable) -> Result<Storage, Invalid
 
 fn raft(source: &Source<'_>, table: &RaftTable) -> Result<Raft, Invalid> {
     let heartbeat = source.number("heartbeat_ms", table.heartbeat_ms.as_ref(), 100, 10..10_001)?;
-    let min = source.number("election_min_ms", table.election_min_ms.as_ref(), 400, 20..60_001)?;
-    let max = source.number("election_max_ms", table.election_max_ms.as_ref(), 700, 20..120_001)?;
+    let min = source.number("election_min_ms", table.election_min_ms.as_ref(), 300, 20..60_001)?;
+    let max = source.number("election_max_ms", table.election_max_ms.as_ref(), 500, 20..120_001)?;
     // Of the values that a rule relates, the line of the first one that the file names is shown.
     let blame = |fields: [&Option<Spanned<u64>>; 2], rule: String| {
         let at = fields.into_iter().flatten().next().map(Spanned::span);

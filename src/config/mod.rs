@@ -92,9 +92,10 @@ pub enum Engine {
 pub struct Raft {
     /// How often the leader is heard of at least.
     pub heartbeat: Duration,
-    /// The shortest silence after which a follower asks for votes.
+    /// A follower asks for votes after a silence of `election_max` and of a time that it draws from between the two: as
+    /// long as `election_max` nobody votes against a leader that it has heard of.
     pub election_min: Duration,
-    /// The longest.
+    /// See `election_min`.
     pub election_max: Duration,
     /// How many entries of what is flushed stay in the log, for followers that lag: one that lags further gets
     /// everything as a snapshot.

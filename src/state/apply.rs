@@ -58,7 +58,8 @@ impl State {
 
     /// Applies the batch of one log entry. An `Err` is a broken node, never a refused proposal.
     pub fn apply(&mut self, base: &mut impl Base, batch: &Batch) -> Result<Applied, Fault> {
-        let mut applied = Applied::default();
+        let proposals = batch.proposals.len();
+        let mut applied = Applied { outcomes: Vec::with_capacity(proposals), commits: Vec::with_capacity(proposals) };
         for proposal in &batch.proposals {
             self.pass_time(base, batch, &mut applied)?;
             let outcome = self.apply_one(base, batch, proposal, &mut applied)?;

@@ -109,7 +109,8 @@ impl<B: Base> Overlay<'_, B> {
 
     /// Deletes a record and nothing else.
     pub(super) fn delete_one(&mut self, gone: &Key) -> Result<(), Stop> {
-        self.replace(gone, None, true)?;
+        let old = self.record(gone)?;
+        self.replace(gone, old, None, true)?;
         self.deleted += 1;
         Ok(())
     }

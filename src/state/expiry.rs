@@ -139,7 +139,8 @@ impl<B: Base> Overlay<'_, B> {
     fn put_off(&mut self, record_key: &Key, log_time_ms: u64) -> Result<(), Stop> {
         let Some(record) = self.record(record_key)? else { return Ok(()) };
         let expires_at_ms = Some(log_time_ms.saturating_add(EXPIRY_PUT_OFF_MS));
-        self.replace(record_key, Some(Record { expires_at_ms, ..record }), false)
+        let put_off = Record { expires_at_ms, ..record.clone() };
+        self.replace(record_key, Some(record), Some(put_off), false)
     }
 }
 

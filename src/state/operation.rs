@@ -90,7 +90,7 @@ impl<B: Base> Overlay<'_, B> {
             references: put.references.clone(),
         };
         let version = record.version;
-        self.replace(&record_key, Some(record), true)?;
+        self.replace(&record_key, old, Some(record), true)?;
         Ok(OperationResult::Put { key: record_key, version })
     }
 
@@ -109,7 +109,7 @@ impl<B: Base> Overlay<'_, B> {
             .ok_or_else(|| Refusal::OutOfBounds { key: record_key.clone(), current })?;
         let value = Bytes::copy_from_slice(&sum.to_be_bytes());
         let (revision, wall_ms) = (self.revision, self.wall_ms);
-        let record = match old {
+        let record = match old.clone() {
             Some(old) => {
                 Record { value, mod_revision: revision, version: old.version + 1, updated_at_ms: wall_ms, ..old }
             }
@@ -125,7 +125,7 @@ impl<B: Base> Overlay<'_, B> {
                 references: Vec::new(),
             },
         };
-        self.replace(record_key, Some(record), true)?;
+        self.replace(record_key, old, Some(record), true)?;
         Ok(OperationResult::Sum(sum))
     }
 
@@ -151,7 +151,8 @@ impl<B: Base> Overlay<'_, B> {
         if old.entries == entries {
             return Ok(OperationResult::Changed(false));
         }
-        self.replace(record_key, Some(Record { entries: entries.to_vec(), ..old }), false)?;
+        let record = Record { entries: entries.to_vec(), ..old.clone() };
+        self.replace(record_key, Some(old), Some(record), false)?;
         Ok(OperationResult::Changed(true))
     }
 

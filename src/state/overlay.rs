@@ -228,8 +228,14 @@ impl<'a, B: Base> Overlay<'a, B> {
         }
     }
 
-    /// Replaces a record, with all that is derived from it.
-    pub(super) fn replace(&mut self, record_key: &Key, new: Option<Record>, visible: bool) -> Result<(), Stop> {
+    /// Replaces a record, which the caller has read, with all that is derived from it.
+    pub(super) fn replace(
+        &mut self,
+        record_key: &Key,
+        old: Option<Record>,
+        new: Option<Record>,
+        visible: bool,
+    ) -> Result<(), Stop> {
         if self.touched.contains_key(record_key) {
             return Err(Refusal::KeyWrittenTwice(record_key.clone()).into());
         }
@@ -241,7 +247,6 @@ impl<'a, B: Base> Overlay<'a, B> {
                 return Err(Refusal::NoSuchScope(ScopeId::new(keyspace, entry.scope)).into());
             }
         }
-        let old = self.record(record_key)?;
         if visible {
             self.keep_history(record_key, old.as_ref())?;
         }

@@ -127,7 +127,9 @@ impl Sessions {
         let Some(session) = self.kept(call.session, principal, now_ms) else { return Known::Expired };
         if call.answered_below > session.answered_below {
             session.answered_below = call.answered_below;
-            session.outcomes = session.outcomes.split_off(&call.answered_below);
+            while session.outcomes.first_key_value().is_some_and(|(sequence, _)| *sequence < call.answered_below) {
+                session.outcomes.pop_first();
+            }
         }
         if call.sequence < session.answered_below {
             return Known::Expired;
@@ -155,11 +157,11 @@ fn queue(by_id: &BTreeMap<u64, Session>) -> BTreeSet<(u64, u64)> {
 fn brief(outcome: &Outcome) -> Outcome {
     match outcome {
         Outcome::Applied { revision, succeeded, results }
-            if !results.is_empty() && codec::encode_payload(results).len() > OUTCOME_BYTES =>
+            if !results.is_empty() && codec::payload_len(results) > OUTCOME_BYTES =>
         {
             Outcome::AppliedEarlier { revision: *revision, succeeded: *succeeded }
         }
-        Outcome::Refused { revision, refusal } if codec::encode_payload(refusal).len() > OUTCOME_BYTES => {
+        Outcome::Refused { revision, refusal } if codec::payload_len(refusal) > OUTCOME_BYTES => {
             let reason = "refused earlier, for a reason that was too large to keep";
             Outcome::Refused { revision: *revision, refusal: Refusal::Layer(reason.to_owned()) }
         }

@@ -8,7 +8,7 @@
 //! configuration) of a struct that is frozen for that (kind, version); decoding checks that every byte
 //! was consumed. A newer version than known is refused by name, never skipped.
 
-use std::path::Path;
+use std::{cell::Cell, path::Path};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
@@ -18,6 +18,8 @@ use crate::error::Fault;
 /// Bytes in front of the payload.
 pub const HEADER_BYTES: usize = 13;
 const MAGIC: u16 = 0x534D; // "MS"
+/// A thread keeps an encoding buffer up to this many bytes.
+const SCRATCH_BYTES: usize = 64 << 10;
 
 /// What an envelope holds. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +192,7 @@ pub fn open(bytes: &[u8], kind: Kind, known: u8) -> Result<Envelope<&[u8]>, Deco
 
 /// Encodes a value as the payload of version 1 of a kind, wrapped.
 pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Bytes {
-    seal(kind, 1, 0, &encode_payload(value))
+    encoded(value, |payload| seal(kind, 1, 0, payload))
 }
 
 /// Decodes exactly one envelope of version 1 of a kind.
@@ -200,9 +202,29 @@ pub fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, Decode
 
 /// bincode, without the envelope.
 pub fn encode_payload<T: Serialize>(value: &T) -> Vec<u8> {
+    encoded(value, <[u8]>::to_vec)
+}
+
+/// How many bytes [`encode_payload`] makes of a value.
+pub fn payload_len<T: Serialize>(value: &T) -> usize {
+    encoded(value, <[u8]>::len)
+}
+
+/// Encodes into a buffer that the thread keeps, so that it grows once and not for every value.
+fn encoded<T: Serialize, A>(value: &T, take: impl FnOnce(&[u8]) -> A) -> A {
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
     // Encoding into memory fails only for types that say so of themselves (a map of unknown length,
     // say); no persisted type is such, and every one has a golden test.
-    bincode::serde::encode_to_vec(value, bincode::config::standard()).unwrap_or_default()
+    let written = bincode::serde::encode_into_std_write(value, &mut scratch, bincode::config::standard());
+    let taken = take(if written.is_ok() { &scratch } else { &[] });
+    if scratch.capacity() <= SCRATCH_BYTES {
+        SCRATCH.set(scratch);
+    }
+    taken
 }
 
 /// bincode, without the envelope; every byte must be consumed.

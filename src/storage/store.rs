@@ -79,7 +79,7 @@ impl Options {
             directory: directory.into(),
             cluster,
             engine: EngineKind::Sled,
-            cache_bytes: 32 << 20,
+            cache_bytes: 16 << 20,
             flush_bytes: 32 << 20,
             flush_after: Duration::from_secs(30),
             undo_bytes: 64 << 20,

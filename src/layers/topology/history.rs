@@ -26,7 +26,7 @@ const CHUNK: usize = 64;
 pub(super) fn entries(note: &Note, cause: &Cause, edits: Vec<Edit>) -> Vec<Operation> {
     let (mut parts, mut bytes) = (vec![Vec::new()], 0);
     for edit in edits {
-        bytes += codec::encode_payload(&edit).len();
+        bytes += codec::payload_len(&edit);
         if bytes > ENTRY_BYTES && parts.last().is_some_and(|part| !part.is_empty()) {
             parts.push(Vec::new());
             bytes = 0;

@@ -64,7 +64,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, batch_bytes: 4 << 20, tail_bytes: 32 << 20 }
+        Self { segment_bytes: 64 << 20, batch_bytes: 4 << 20, tail_bytes: 16 << 20 }
     }
 }
 

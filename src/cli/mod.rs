@@ -8,6 +8,7 @@
 //! Invariants: standard output carries answers only, standard error everything else; a closed standard
 //! output ends the command quietly; the exit code says what kind of failure it was.
 
+mod backup;
 mod bench;
 mod config;
 mod failure;
@@ -27,6 +28,7 @@ mod serve;
 mod state;
 mod status;
 mod txn;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -102,6 +104,11 @@ enum Command {
     Txn(txn::Txn),
     /// Measure the cluster
     Bench(bench::Bench),
+    /// All that the cluster holds, in one file: made, and looked into
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// Check the data directories of nodes that do not run
+    Verify(verify::Verify),
     /// When disks or a majority are lost: compare, recover and free the data directories of nodes that do not run
     #[command(subcommand)]
     Recover(recover::Command),
@@ -147,6 +154,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let command = match command {
         Command::Serve(serve) => return serve.run(),
         Command::Recover(recover) => return recover.run(options.json),
+        Command::Verify(verify) => return verify.run(options.json),
         Command::Completions { shell } => return completions(shell),
         Command::Security(security) => return security.run(options.json),
         other => other,
@@ -159,7 +167,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(async {
         let session = Session::new(options);
         let done = match command {
-            Command::Serve(_) | Command::Recover(_) | Command::Completions { .. } | Command::Security(_) => Ok(()),
+            Command::Serve(_)
+            | Command::Recover(_)
+            | Command::Verify(_)
+            | Command::Completions { .. }
+            | Command::Security(_) => Ok(()),
+            Command::Backup(command) => command.run(&session).await,
             Command::Status(status) => status.run(&session).await,
             Command::Member(command) => command.run(&session).await,
             Command::Mesh(command) => command.run(&session).await,

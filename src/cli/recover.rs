@@ -78,11 +78,11 @@ impl Command {
     }
 }
 
-fn place(position: Option<Position>) -> String {
+pub(super) fn place(position: Option<Position>) -> String {
     position.map_or_else(|| "-".into(), |position| position.to_string())
 }
 
-fn hex(id: Option<u128>) -> String {
+pub(super) fn hex(id: Option<u128>) -> String {
     id.map_or_else(|| "-".into(), |id| format!("{id:032x}"))
 }
 

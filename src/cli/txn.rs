@@ -8,8 +8,8 @@ use super::{failure::Failure, input, options::Session};
 use crate::client::{Change, Condition, Message, RecordId, Transacted, Transaction, Written};
 
 const EXAMPLE: &str = "\
-The file is YAML or JSON; - is standard input. `require` says what must be true before, `change` what is done then, all of it
-at one revision or none.
+The file is YAML or JSON; - is standard input. `require` says what must be true before,
+`change` what is done then: all of it at one revision, or none.
 
   require:
     - { state: leader, mod_revision: 12 }       # or exists: true, exists: false, version: 3

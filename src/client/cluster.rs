@@ -2,14 +2,60 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::task::JoinSet;
+use tonic::Streaming;
 
 use super::{
     Client, Members, Status, Written,
     endpoints::{Endpoint, Preference},
     rpc::Rpc,
 };
-use crate::{Error, Result, proto::v1};
+use crate::{
+    Error, Result,
+    proto::{
+        error_from_status,
+        v1::{self, backup_part::Part},
+    },
+};
+
+/// A backup on its way; see [`Cluster::backup`].
+#[derive(Debug)]
+pub struct Backup {
+    head: v1::BackupHead,
+    parts: Streaming<v1::BackupPart>,
+}
+
+impl Backup {
+    /// The revision that it shows.
+    pub fn revision(&self) -> u64 {
+        self.head.revision
+    }
+
+    /// About how many bytes it has, at most.
+    pub fn about_bytes(&self) -> u64 {
+        self.head.about_bytes
+    }
+
+    /// The next bytes of the file; `None` behind the last.
+    ///
+    /// Errors: the node or the connection failed; what has come is no whole backup.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        match next_part(&mut self.parts).await? {
+            Some(Part::Data(bytes)) => Ok(Some(bytes)),
+            None => Ok(None),
+            Some(Part::Head(_)) => Err(Error::Unexpected("a backup with a second head".into())),
+        }
+    }
+}
+
+async fn next_part(parts: &mut Streaming<v1::BackupPart>) -> Result<Option<Part>> {
+    match parts.message().await.map_err(|status| error_from_status(&status))? {
+        Some(v1::BackupPart { part: Some(part) }) => Ok(Some(part)),
+        Some(_) => Err(Error::Unexpected("an empty part of a backup".into())),
+        None => Ok(None),
+    }
+}
 
 /// The cluster itself; see [`Client::cluster`].
 #[derive(Clone, Debug)]
@@ -95,6 +141,19 @@ impl Cluster {
     /// Has another voter take the lead; 0: whichever is furthest.
     pub async fn transfer_leadership(&self, node_id: u64) -> Result<Written> {
         self.change(v1::TransferLeadershipRequest { node_id }).await
+    }
+
+    /// All that the cluster holds as of one revision, as one file, from any node: at least as fresh as this client's read
+    /// mode asks.
+    ///
+    /// Errors: as of a read; `Unavailable` if the node's disk does not keep up.
+    pub async fn backup(&self) -> Result<Backup> {
+        let request = v1::BackupRequest { read: Some(self.client.mode.into()) };
+        let mut parts = self.client.ask(Preference::Any, request).await?;
+        match next_part(&mut parts).await? {
+            Some(Part::Head(head)) => Ok(Backup { head, parts }),
+            _ => Err(Error::Unexpected("a backup that does not begin with its head".into())),
+        }
     }
 
     async fn change<R: Rpc<Reply = v1::MemberResponse>>(&self, request: R) -> Result<Written> {

@@ -71,7 +71,7 @@ use tokio::time::Instant;
 
 pub use self::{
     builder::Builder,
-    cluster::Cluster,
+    cluster::{Backup, Cluster},
     config::Config,
     consensus_log::{GroupLog, RaftLog},
     json::Json,

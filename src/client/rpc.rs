@@ -3,7 +3,7 @@
 //! One generic function makes all calls (`call.rs`), so that deadlines, retries and the choice of an
 //! endpoint exist once. This table is what it needs to know of each.
 
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use super::Written;
 use crate::{
@@ -171,6 +171,16 @@ reads! {
     diff(DiffRequest) -> DiffResponse;
     get_local_identity(GetLocalIdentityRequest) -> GetLocalIdentityResponse;
     show_applied(ShowAppliedRequest) -> ShowAppliedResponse;
+}
+
+impl Rpc for v1::BackupRequest {
+    type Reply = Streaming<v1::BackupPart>;
+    const NAME: &'static str = "backup";
+    const CHANGES: bool = false;
+
+    async fn send(request: Request<Self>, channel: Channel) -> Result<Response<Self::Reply>, Status> {
+        ClusterClient::new(channel).max_decoding_message_size(limits::PEER_DECODE_BYTES).backup(request).await
+    }
 }
 
 rpc!(TopologyClient.wait_until_applied(WaitUntilAppliedRequest) -> ShowAppliedResponse, changes: false);

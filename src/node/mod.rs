@@ -4,6 +4,7 @@
 //! one log entry → Raft → the machine applies → the outcome comes back. The path of a read: freshness (a
 //! read index, a revision to wait for, or an age), then a view of one revision.
 
+pub mod backup;
 mod clock;
 mod divergence;
 mod fault;

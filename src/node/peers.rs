@@ -193,20 +193,26 @@ struct OwnSnapshots(Machine);
 impl SnapshotStock for OwnSnapshots {
     fn newest(&self, least_index: u64) -> BoxFuture<'_, Stocked> {
         Box::pin(async move {
-            let mut flushed = self.0.store().flushed();
-            let reaches = |position: &Option<Position>| position.is_some_and(|position| position.index >= least_index);
-            if !reaches(&flushed.borrow()) {
-                let applied = self.0.progress().borrow().position;
-                if applied.index < least_index {
-                    return Err(format!("has applied {applied} only"));
-                }
-                self.0.freeze_now();
-                let flushed = tokio::time::timeout(FLUSH, flushed.wait_for(reaches)).await;
-                flushed.map_err(|_| "is still flushing")?.map_err(|_| "is stopping")?;
-            }
+            flushed_up_to(&self.0, least_index).await?;
             self.0.own_snapshot().map_err(|fault| fault.to_string())
         })
     }
+}
+
+/// Waits until the files reach up to an index, at which they are made to end if need be. Errors: what this node does instead.
+pub(super) async fn flushed_up_to(machine: &Machine, index: u64) -> std::result::Result<(), String> {
+    let mut flushed = machine.store().flushed();
+    let reaches = |position: &Option<Position>| position.is_some_and(|position| position.index >= index);
+    if !reaches(&flushed.borrow()) {
+        let applied = machine.progress().borrow().position;
+        if applied.index < index {
+            return Err(format!("has applied {applied} only"));
+        }
+        machine.freeze_now();
+        let flushed = tokio::time::timeout(FLUSH, flushed.wait_for(reaches)).await;
+        flushed.map_err(|_| "is still flushing")?.map_err(|_| "is stopping")?;
+    }
+    Ok(())
 }
 
 /// The gate and the service of a running node; `calls` are the client services, for the calls that other nodes

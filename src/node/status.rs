@@ -4,6 +4,7 @@ use super::Node;
 use crate::{
     model::keyspace,
     raft::{consensus::RaftStatus, space::Room},
+    state::Meta,
 };
 
 /// What a node knows of itself and the cluster.
@@ -68,6 +69,21 @@ pub struct MemberStatus {
     pub disk: Option<Room>,
 }
 
+/// Number, records and bytes of the keyspaces that hold records.
+pub(super) fn keyspaces(meta: &Meta) -> Vec<(u8, u64, u64)> {
+    let mut keyspaces: Vec<(u8, u64, u64)> = Vec::new();
+    for (id, scope) in meta.scopes.iter().filter(|(id, _)| id.keyspace <= keyspace::LAST_RECORD) {
+        match keyspaces.last_mut().filter(|(number, _, _)| *number == id.keyspace) {
+            Some((_, count, bytes)) => {
+                *count += scope.account.count;
+                *bytes += scope.account.bytes;
+            }
+            None => keyspaces.push((id.keyspace, scope.account.count, scope.account.bytes)),
+        }
+    }
+    keyspaces
+}
+
 impl Node {
     /// What this node knows of itself and the cluster. The hash takes time in proportion to the sessions.
     pub fn status(&self, with_hash: bool) -> Status {
@@ -79,19 +95,8 @@ impl Node {
         // One look, so that revision, index and hash belong together.
         let (position, revision, log_time_ms, sessions, state_hash, keyspaces) =
             shared.machine.with_state(|position, meta| {
-                let records = meta.scopes.iter().filter(|(id, _)| id.keyspace <= keyspace::LAST_RECORD);
-                let mut keyspaces: Vec<(u8, u64, u64)> = Vec::new();
-                for (id, scope) in records {
-                    match keyspaces.last_mut().filter(|(number, _, _)| *number == id.keyspace) {
-                        Some((_, count, bytes)) => {
-                            *count += scope.account.count;
-                            *bytes += scope.account.bytes;
-                        }
-                        None => keyspaces.push((id.keyspace, scope.account.count, scope.account.bytes)),
-                    }
-                }
                 let hash = with_hash.then(|| meta.state_hash());
-                (position, meta.revision, meta.log_time_ms, meta.sessions.len() as u64, hash, keyspaces)
+                (position, meta.revision, meta.log_time_ms, meta.sessions.len() as u64, hash, keyspaces(meta))
             });
         let (space, leads) = (shared.network.space(), raft.role == "leader");
         let (disk, others) = (space.own(), if leads { space.others() } else { Default::default() });

@@ -18,13 +18,21 @@ use bytes::Bytes;
 impl SnapshotSource for SnapshotData {
     fn reader(self) -> Result<Box<dyn SnapshotReader>, Fault> {
         match self {
-            Self::Outgoing(snapshot) => Ok(Box::new(Pieces(snapshot.reader()?))),
+            Self::Outgoing(snapshot) => Ok(Box::new(Pieces::of(&snapshot)?)),
             Self::Incoming(_) => Err(Fault::bug("a snapshot that is being received cannot be sent")),
         }
     }
 }
 
-struct Pieces(storage::SnapshotReader);
+/// The bytes of files that are a snapshot.
+pub struct Pieces(storage::SnapshotReader);
+
+impl Pieces {
+    /// Of these. Errors: one cannot be read.
+    pub fn of(files: &storage::Snapshot) -> Result<Self, Fault> {
+        files.reader().map(Self)
+    }
+}
 
 impl SnapshotReader for Pieces {
     fn next_chunk(&mut self) -> Result<Option<Bytes>, Fault> {

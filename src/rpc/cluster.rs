@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use futures_util::{
+    StreamExt, TryFutureExt,
+    stream::{self, BoxStream, Stream},
+};
 use tonic::{Request, Response, Status};
 
 use super::Call;
@@ -9,11 +13,11 @@ use super::Call;
 use crate::{
     Error, Result as Answer,
     model::keyspace,
-    node::{self, Asked, MemberStatus, NewAddresses, Node},
+    node::{self, Asked, MemberStatus, NewAddresses, Node, backup},
     proto::v1::{
-        self, AddMemberRequest, KeyspaceStatus, ListMembersRequest, ListMembersResponse, Member, MemberResponse,
-        PromoteMemberRequest, RemoveMemberRequest, StatusRequest, StatusResponse, TransferLeadershipRequest,
-        UpdateMemberRequest, cluster_server,
+        self, AddMemberRequest, BackupPart, BackupRequest, KeyspaceStatus, ListMembersRequest, ListMembersResponse,
+        Member, MemberResponse, PromoteMemberRequest, RemoveMemberRequest, StatusRequest, StatusResponse,
+        TransferLeadershipRequest, UpdateMemberRequest, backup_part::Part, cluster_server,
     },
 };
 
@@ -89,6 +93,16 @@ impl cluster_server::Cluster for Cluster {
         Ok(self.changed())
     }
 
+    type BackupStream = BoxStream<'static, Result<BackupPart, Status>>;
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let (call, BackupRequest { read }) = Call::open(request)?;
+        let outgoing = self.node.backup(read.into(), call.deadline).await?;
+        // The flush that it begins with may take longer than the call waits for its first answer.
+        let messages = async move { outgoing.await.map(parts).map_err(Status::from) };
+        Ok(Response::new(messages.try_flatten_stream().boxed()))
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<TransferLeadershipRequest>,
@@ -97,6 +111,20 @@ impl cluster_server::Cluster for Cluster {
         self.node.transfer_leadership(asked(call, "")?, node_id).await?;
         Ok(self.changed())
     }
+}
+
+/// A backup, as messages.
+fn parts(outgoing: backup::Outgoing) -> impl Stream<Item = Result<BackupPart, Status>> {
+    let backup::Outgoing { contents, bytes, pieces } = outgoing;
+    let head = v1::BackupHead {
+        revision: contents.revision,
+        index: contents.position.index,
+        term: contents.position.term,
+        about_bytes: bytes,
+    };
+    let head = stream::once(std::future::ready(Ok(Part::Head(head))));
+    let data = pieces.map(|piece| piece.map(Part::Data).map_err(Status::internal));
+    head.chain(data).map(|part| part.map(|part| BackupPart { part: Some(part) }))
 }
 
 impl From<node::Listed> for ListMembersResponse {

@@ -9,7 +9,7 @@ use super::decide::{
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 78] = [
+const MATRIX: [Entry; 79] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -77,6 +77,7 @@ const MATRIX: [Entry; 78] = [
     ("/meshstore.v1.Cluster/PromoteMember", Admin, Cluster),
     ("/meshstore.v1.Cluster/UpdateMember", Admin, Cluster),
     ("/meshstore.v1.Cluster/TransferLeadership", Admin, Cluster),
+    ("/meshstore.v1.Cluster/Backup", Admin, Cluster),
     ("/meshstore.v1.Peer/Identify", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Adopt", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Join", Peer, Surface::Peer),

@@ -23,6 +23,7 @@
 
 mod archive;
 pub mod audit;
+mod backup;
 mod checkpoint;
 pub mod codec;
 mod compact;
@@ -53,6 +54,7 @@ mod view;
 mod views;
 
 pub use archive::{Archive, Pairs};
+pub use backup::Backup;
 pub use checkpoint::Checkpoint;
 pub use files::holds_data;
 pub use receive::{Incoming, ReceiveError, Received};

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     audit::Auditor,
+    backup::account,
     checkpoint::Checkpoint,
     disposable::Disposable,
     file::{FileKind, Reader},
@@ -115,21 +116,7 @@ pub(super) fn verify(
     cluster: u128,
     auditor: &dyn Auditor,
 ) -> Result<Result<(Checkpoint, u64), String>, Fault> {
-    let mut reader = Reader::open(disk, path, cluster)?;
-    if reader.header().kind != FileKind::Base {
-        return Ok(Err("it is not a base".into()));
-    }
-    let checkpoint = reader.header().checkpoint.clone();
-    let mut audit = auditor.begin(&checkpoint.meta)?;
-    for pair in &mut reader {
-        if let (key, Some(value)) = pair?
-            && audit.is_live(&key)
-        {
-            audit.count(&key, &value)?;
-        }
-    }
-    let (pairs, _) = reader.counts();
-    Ok(audit.finish().map(|()| (checkpoint, pairs)))
+    account(&mut Reader::open(disk, path, cluster)?, auditor)
 }
 
 impl Received {

@@ -16,6 +16,7 @@
     reason = "a test"
 )]
 
+mod backup;
 mod damage;
 mod disk;
 mod faults;
@@ -30,3 +31,5 @@ mod refusals;
 mod repair;
 mod restarts;
 mod security;
+mod topology;
+mod transcripts;

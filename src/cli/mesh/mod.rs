@@ -239,17 +239,32 @@ async fn ids(topology: &Topology, mesh: &str, node: &str) -> Result<(String, Str
     Ok((mesh, topology.node_by_name(node).await?.value.id))
 }
 
-fn changed(session: &Session, Changed { revision, edits }: &Changed, said: &str) -> Result<(), Failure> {
+/// The names of the nodes that routes lead to, where the edits themselves do not say them.
+async fn names(topology: &Topology, edits: &[Edit]) -> show::Names {
+    let mut names = show::Names::new();
+    for id in show::unnamed(edits) {
+        // One that is gone is told by its id.
+        if let Ok(node) = topology.node(&id).await {
+            names.insert(id, node.value.name);
+        }
+    }
+    names
+}
+
+async fn changed(session: &Session, topology: &Topology, done: &Changed, said: &str) -> Result<(), Failure> {
+    let Changed { revision, edits } = done;
     let json = json!({ "revision": revision, "edits": edits.iter().map(show::edit_json).collect::<Vec<_>>() });
+    let names = names(topology, edits).await;
     session.out.answer(&json, || {
-        let told = show::edits_text(edits, &show::Names::new());
+        let told = show::edits_text(edits, &names);
         if edits.is_empty() { told } else { format!("{told}\n{said}") }
     })
 }
 
-fn planned(session: &Session, edits: &[Edit]) -> Result<(), Failure> {
+async fn planned(session: &Session, topology: &Topology, edits: &[Edit]) -> Result<(), Failure> {
     let json = json!({ "edits": edits.iter().map(show::edit_json).collect::<Vec<_>>() });
-    session.out.answer(&json, || show::edits_text(edits, &show::Names::new()))
+    let names = names(topology, edits).await;
+    session.out.answer(&json, || show::edits_text(edits, &names))
 }
 
 impl Command {
@@ -293,10 +308,10 @@ impl Change {
                 let (spec, join_key) = file::read(&text)?;
                 let topology = writer(session, by)?;
                 match confirm_within {
-                    _ if dry_run => planned(session, &topology.plan(spec, join_key).await?),
+                    _ if dry_run => planned(session, &topology, &topology.plan(spec, join_key).await?).await,
                     None => {
                         let done = topology.apply(spec, join_key).await?;
-                        changed(session, &done, &format!("applied at revision {}", done.revision))
+                        changed(session, &topology, &done, &format!("applied at revision {}", done.revision)).await
                     }
                     Some(within) => {
                         let done = topology.apply_to_confirm(spec, join_key, within).await?;
@@ -304,7 +319,7 @@ impl Change {
                             "applied at revision {}; rolled back unless confirmed within {within:?} (meshstore mesh confirm)",
                             done.revision
                         );
-                        changed(session, &done, &said)
+                        changed(session, &topology, &done, &said).await
                     }
                 }
             }
@@ -312,14 +327,11 @@ impl Change {
             Self::Rollback { revision, dry_run, by } => {
                 let topology = writer(session, by)?;
                 if dry_run {
-                    return planned(session, &topology.plan_rollback(revision).await?);
+                    return planned(session, &topology, &topology.plan_rollback(revision).await?).await;
                 }
                 let done = topology.rollback(revision).await?;
-                changed(
-                    session,
-                    &done,
-                    &format!("as at revision {revision}, by the change at revision {}", done.revision),
-                )
+                let said = format!("as at revision {revision}, by the change at revision {}", done.revision);
+                changed(session, &topology, &done, &said).await
             }
         }
     }
@@ -371,7 +383,7 @@ impl Look {
                     text.join("\n")
                 })
             }
-            Self::Diff { from, to } => planned(session, &topology.diff(from, to).await?),
+            Self::Diff { from, to } => planned(session, &topology, &topology.diff(from, to).await?).await,
             Self::Converged { mesh, within, revision } => {
                 let nodes = Selector { mesh_id: id_of(&mesh).await?, ..Selector::default() };
                 let told = topology.wait_until_applied(nodes, revision, within).await?;

@@ -1,6 +1,6 @@
 //! Meshes, nodes, routes and changes as people and programs see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -130,6 +130,21 @@ pub(super) fn topology_text(shown: &MeshTopology) -> String {
 
 /// Names of nodes by id, to tell routes by.
 pub(super) type Names = BTreeMap<String, String>;
+
+/// The nodes that routes of these edits lead to, and that the edits do not name.
+pub(super) fn unnamed(edits: &[Edit]) -> BTreeSet<String> {
+    let items = || edits.iter().flat_map(|edit| [&edit.before, &edit.after]).flatten();
+    let mut ends = BTreeSet::new();
+    for item in items() {
+        if let Item::Route(route) = item {
+            ends.extend([route.source_node_id.clone(), route.target_node_id.clone()]);
+        }
+    }
+    for item in items() {
+        ends.remove(item.id());
+    }
+    ends
+}
 
 /// The names of all nodes that entries of the history speak of.
 pub(super) fn names(entries: &[HistoryEntry]) -> Names {

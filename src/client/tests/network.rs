@@ -275,6 +275,12 @@ macro_rules! cluster {
                 Ok(Response::new(v1::StatusResponse { node_id: self.id, leader_id, members, ..Default::default() }))
             }
 
+            type BackupStream = tokio_stream::Empty<Result<v1::BackupPart, Status>>;
+
+            async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+                Err(Status::unimplemented("backup"))
+            }
+
             $(async fn $other(&self, _: Request<v1::$request>) -> Result<Response<v1::$reply>, Status> {
                 Err(Status::unimplemented(stringify!($other)))
             })*

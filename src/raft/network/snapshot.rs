@@ -7,7 +7,7 @@
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use openraft::{
     AnyError, StorageError,
     errors::{ReplicationClosed, StreamingError, Timeout},
@@ -167,20 +167,28 @@ pub fn served(
     reader: Box<dyn SnapshotReader>,
     executor: &dyn Executor,
 ) -> impl Stream<Item = Result<SnapshotChunk, tonic::Status>> + Send + 'static {
+    let head = futures_util::stream::once(std::future::ready(Ok(Part::Head(head))));
+    let parts = pieces(reader, executor).map(|piece| piece.map(Part::Data).map_err(tonic::Status::internal));
+    head.chain(parts).map(|part| part.map(|part| SnapshotChunk { part: Some(part) }))
+}
+
+/// The bytes of a snapshot, in pieces that fit into a message. A failure is the last item; a stream that ends without one is
+/// whole.
+pub fn pieces(
+    reader: Box<dyn SnapshotReader>,
+    executor: &dyn Executor,
+) -> impl Stream<Item = Result<Bytes, String>> + Send + 'static {
     let (pieces, signal) = read_ahead(reader, executor);
-    let state = (Some(head), Bytes::new(), Some(Pulled { pieces, signal }));
-    futures_util::stream::unfold(state, |(head, mut rest, mut pulled)| async move {
-        if let Some(head) = head {
-            return Some((Ok(SnapshotChunk { part: Some(Part::Head(head)) }), (None, rest, pulled)));
-        }
+    let state = (Bytes::new(), Some(Pulled { pieces, signal }));
+    futures_util::stream::unfold(state, |(mut rest, mut pulled)| async move {
         while rest.is_empty() {
             match pulled.as_mut()?.next().await {
                 Ok(bytes) => rest = bytes?,
-                Err(error) => return Some((Err(tonic::Status::internal(error.to_string())), (None, rest, None))),
+                Err(error) => return Some((Err(error.to_string()), (rest, None))),
             }
         }
         let data = rest.split_to(rest.len().min(limits::SNAPSHOT_CHUNK_BYTES));
-        Some((Ok(SnapshotChunk { part: Some(Part::Data(data)) }), (None, rest, pulled)))
+        Some((Ok(data), (rest, pulled)))
     })
 }
 

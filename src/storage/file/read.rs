@@ -41,6 +41,19 @@ pub struct Reader {
 impl Reader {
     /// Opens a file of this cluster and reads its header.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path, cluster: u128) -> Result<Self, Fault> {
+        let reader = Self::open_any(disk, path)?;
+        if reader.header.cluster != cluster {
+            return Err(Fault::new(format!(
+                "{} belongs to cluster {:032x}, this node to {cluster:032x}",
+                path.display(),
+                reader.header.cluster
+            )));
+        }
+        Ok(reader)
+    }
+
+    /// Opens a file of whatever cluster and reads its header.
+    pub fn open_any(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self, Fault> {
         let failed = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => Fault::damaged(path, 0, "it is missing"),
             _ => Fault::io("opening", path, &error),
@@ -51,13 +64,6 @@ impl Reader {
         let damaged = |error: DecodeError| error.at(path, 0);
         let payload = open_envelope(&sealed, Kind::FileHeader).map_err(damaged)?;
         let header = decode_header(payload).map_err(damaged)?;
-        if header.cluster != cluster {
-            return Err(Fault::new(format!(
-                "{} belongs to cluster {:032x}, this node to {cluster:032x}",
-                path.display(),
-                header.cluster
-            )));
-        }
         let mut hash = Xxh3::new();
         hash.update(payload);
         Ok(Self {

@@ -37,7 +37,7 @@ const CHUNK_BYTES: usize = 512 << 10;
 /// What a message may take longer than others for each MiB.
 const PER_MIB: Duration = Duration::from_secs(1);
 /// An attempt that sends nothing more and is not answered for so long has failed.
-const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 

@@ -22,6 +22,7 @@ mod faults;
 mod garbage;
 mod harness;
 mod health;
+mod large;
 mod load;
 mod membership;
 mod proof;

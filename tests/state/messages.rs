@@ -89,7 +89,7 @@ fn message(id: &str, to: &str, timestamp: i64) -> Message {
     Message { id: id.into(), from: "f".into(), to: to.into(), timestamp, ..Message::default() }
 }
 
-const CHUNK: usize = 600_000;
+const CHUNK: usize = 512 << 10;
 
 fn chunk(number: u32) -> Chunk {
     let data = Bytes::from(vec![number as u8; CHUNK]);
@@ -172,10 +172,10 @@ fn only_so_many_uploads_are_open() {
 #[test]
 fn the_largest_message_goes_in_parts() {
     let (mut store, mut reclaim) = (Store::new(), Reclaim::default());
-    store_large(&mut store, 1, message("m", "t", 1), 111).unwrap();
+    store_large(&mut store, 1, message("m", "t", 1), 128).unwrap();
     write(&mut store, message::store(message("m", "t", 2)).unwrap()).unwrap();
     assert_eq!(message::get(&view(&store), "m").unwrap().value, message("m", "t", 2));
-    assert_eq!(held(&store), [1, 0, 111]);
+    assert_eq!(held(&store), [1, 0, 128]);
     let all = delete_all(ScopeId::new(keyspace::MESSAGE_CHUNKS, 0));
     assert_eq!(store.refused(vec![all]), Refusal::TooManyBytes);
     let transactions = sweep(&mut store, &mut reclaim);

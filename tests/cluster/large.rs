@@ -39,7 +39,9 @@ async fn the_leader_is_killed_while_large_messages_arrive() {
     for n in 0..UPLOADS {
         let (client, sent) = (client.clone(), Arc::clone(&sent));
         uploads.spawn(async move {
-            let progress = Arc::new(move |bytes| drop(sent.fetch_max(bytes, Ordering::SeqCst)));
+            let progress = Arc::new(move |bytes| {
+                sent.fetch_max(bytes, Ordering::SeqCst);
+            });
             (n, client.messages().store_large_with(message(n), progress).await)
         });
     }

@@ -218,3 +218,38 @@ fn not_open() -> Error {
 fn number(number: u64) -> Bytes {
     Bytes::copy_from_slice(&number.to_be_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(write: Write) -> Vec<(Bytes, Bytes)> {
+        let puts = write.transaction.then.into_iter().filter_map(|operation| match operation {
+            Operation::Put { key, put } => Some((key.as_bytes().clone(), put.value)),
+            _ => None,
+        });
+        puts.collect()
+    }
+
+    #[test]
+    fn what_is_stored_has_exactly_these_bytes() {
+        let message = Message { id: "i".into(), from: "f".into(), to: "t".into(), timestamp: -2, ..Message::default() };
+        let announced = Announced { message: message.clone(), size: 1_000, chunks: 2, crc32c: None };
+        let id = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let key = |front: &[u8], behind: &[u8]| Bytes::from([front, &id, behind].concat());
+        let upload =
+            Bytes::from_static(b"\x4D\x53\x37\x01\x00\x06\x00\x00\x00\x5F\xE8\x15\x87\x01\x69\xFB\xE8\x03\x02");
+        let begun = values(begin(UploadId(1), &announced));
+        let open = (key(b"\x1A\0\0\0\0", b""), Bytes::from_static(&[0; 8]));
+        assert_eq!(begun, [(key(b"\x19\0\0\0\0", b""), upload), open]);
+        let data = Bytes::from_static(b"data");
+        let put = values(chunk(UploadId(1), Chunk { number: 258, data: data.clone(), crc32c: 0 }));
+        assert_eq!(put, [(key(b"\x1B\0\0\0\0", b"\0\0\x01\x02"), data)]);
+        let content = LargeContent { size: 1_000, chunks: 2, crc32c: 7 };
+        let large = Bytes::from_static(
+            b"\x4D\x53\x36\x01\x00\x1A\x00\x00\x00\x1F\x11\xD4\x89\x01\x66\x01\x74\x03\xFB\xE8\x03\x02\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01",
+        );
+        let finished = values(finish(UploadId(1), message, content).unwrap());
+        assert_eq!(finished, [(Bytes::from_static(b"\x10\0\0\0\0i"), large)]);
+    }
+}

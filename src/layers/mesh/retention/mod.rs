@@ -103,7 +103,7 @@ mod tests {
         let write = set("m", rule).unwrap();
         let Some(Operation::Put { key, put }) = write.transaction.then.first() else { panic!("{write:?}") };
         assert_eq!(key.as_bytes().as_ref(), b"\x1C\0\0\0\0m");
-        assert_eq!(put.value.as_ref(), &b"MS\x38\x01\0\x06\0\0\0\xC9\x0F\x94\x53\x01\xFB\xE8\x03\x01\x07"[..]);
+        assert_eq!(put.value.as_ref(), &b"MS\x38\x01\0\x06\0\0\0\xA4\x71\x7F\xE1\x01\xFB\xE8\x03\x01\x07"[..]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ fn message(number: usize) -> Message {
         to: "node-b".into(),
         content: Bytes::from(vec![0xA5; VALUE_BYTES]),
         timestamp: 1_700_000_000,
+        large: None,
     }
 }
 

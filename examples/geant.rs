@@ -178,6 +178,7 @@ async fn store_messages(client: &Client, network: &Network, acknowledged: &mut A
                     to: names[to].clone(),
                     content: format!("{traffic} Mbit/s").into(),
                     timestamp: (from * 100 + to) as i64,
+                    large: None,
                 };
                 client.messages().store(message.clone()).await?;
                 let mut stored = stored.lock().await;

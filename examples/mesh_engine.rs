@@ -99,6 +99,7 @@ impl Engine {
             to: to.to_owned(),
             content: text.to_owned().into(),
             timestamp,
+            large: None,
         };
         let written = self.store.messages().store(message).await?;
         println!("{} -> {to} via {} (cost {}), revision {}", self.name, route.via, route.cost, written.revision);

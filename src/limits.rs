@@ -4,6 +4,22 @@
 
 /// Largest value of one record, in bytes.
 pub const VALUE_BYTES: usize = 1 << 20;
+/// Largest content of a message that comes in chunks, in bytes.
+pub const LARGE_MESSAGE_BYTES: usize = 64 << 20;
+/// Most chunks of one message.
+pub const MESSAGE_CHUNKS: usize = 4_096;
+/// Largest chunk of a message, in bytes.
+pub const MESSAGE_CHUNK_BYTES: usize = VALUE_BYTES;
+/// Most messages that one leader takes in chunks at once from clients, and as many that other nodes pass on.
+pub const UPLOADS: usize = 4;
+/// Chunks of one message that are on their way into the log at once.
+pub const UPLOAD_CHUNKS: usize = 4;
+/// Most uploads that are under way, or were broken off and are not forgotten yet, in the whole cluster.
+pub const OPEN_UPLOADS: u64 = 64;
+/// How long an upload may take, in milliseconds of log time: what is left of one whose node was killed goes then.
+pub const UPLOAD_TTL_MS: u64 = 600_000;
+/// The shortest age at which messages are deleted, in milliseconds.
+pub const RETENTION_AGE_MIN_MS: u64 = 1_000;
 /// Largest user part of a key (state key, config key, route destination), in bytes.
 pub const KEY_BYTES: usize = 1024;
 /// Largest id (message id, node id), in bytes.
@@ -52,6 +68,10 @@ pub const SESSION_TTL_MIN_MS: u64 = 1_000;
 pub const SESSION_TTL_MAX_MS: u64 = 86_400_000;
 
 const _: () = assert!(VALUE_BYTES < TRANSACTION_BYTES);
+const _: () = assert!(LARGE_MESSAGE_BYTES <= MESSAGE_CHUNKS * MESSAGE_CHUNK_BYTES);
+const _: () = assert!(UPLOADS * UPLOAD_CHUNKS * MESSAGE_CHUNK_BYTES * 2 <= QUEUED_BYTES);
+// No call outlives what it has uploaded.
+const _: () = assert!(UPLOAD_TTL_MS >= 2 * DEADLINE_MAX_MS);
 const _: () = assert!(CHANGES <= LAYER_OPERATIONS);
 const _: () = assert!(TRANSACTION_BYTES * 2 <= PEER_DECODE_BYTES);
 const _: () = assert!(APPEND_BYTES + TRANSACTION_BYTES <= PEER_DECODE_BYTES);

@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     environment::{Environment, net},
     error::Fault,
-    layers::topology,
+    layers::{mesh, topology},
     limits,
     node::{self, Faults, Node, Running},
     proto::status::status_from_error,
@@ -103,6 +103,8 @@ pub async fn serve(
         Ok(back.map(|write| (write.guards, write.transaction)))
     };
     running.node.keep_doing("rollback of unconfirmed changes", Arc::new(overdue));
+    running.node.keep_sweeping("reclaim of large messages", mesh::large::Reclaim::default());
+    running.node.keep_sweeping("retention of messages", mesh::retention::Trim::default());
     let (drain, drained) = watch::channel(false);
     let calls = Arc::new(Calls::new(config.log.slow_call));
     let clients = serve_clients(&doors, &config, (&running.node, &calls), drained).await?;

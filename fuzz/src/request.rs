@@ -476,6 +476,7 @@ fn stored() -> Vec<Message> {
         to: NAMES[(n * 7) % 3].into(),
         content: Bytes::from(vec![b'c'; n]),
         timestamp: TIMES[(n * 3) % TIMES.len()],
+        large: None,
     };
     (0..20).map(nth).collect()
 }

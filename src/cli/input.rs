@@ -10,17 +10,25 @@ use crate::limits;
 /// The value that an argument means: `-` is standard input, `@FILE` a file, `@@...` a value that begins with
 /// one `@`, anything else itself.
 pub(super) fn bytes(argument: &str) -> Result<Vec<u8>, Failure> {
+    bytes_up_to(argument, limits::VALUE_BYTES)
+}
+
+/// The same, of at most so many bytes.
+pub(super) fn bytes_up_to(argument: &str, most: usize) -> Result<Vec<u8>, Failure> {
     match argument {
-        "-" => read("standard input", std::io::stdin().lock()),
+        "-" => read("standard input", std::io::stdin().lock(), most),
         _ => match argument.strip_prefix('@') {
             None => Ok(argument.into()),
             Some(literal) if literal.starts_with('@') => Ok(literal.into()),
-            Some(path) => {
-                let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
-                read(path, file)
-            }
+            Some(path) => file(path, most),
         },
     }
+}
+
+/// What a file holds, at most so many bytes.
+pub(super) fn file(path: &str, most: usize) -> Result<Vec<u8>, Failure> {
+    let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+    read(path, file, most)
 }
 
 /// The same, of a value that must be text.
@@ -37,16 +45,13 @@ pub(super) fn described<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
         .map_err(|error| Failure::usage(format!("{} in the file: {}", error.path(), error.inner())))
 }
 
-fn read(name: &str, from: impl Read) -> Result<Vec<u8>, Failure> {
+fn read(name: &str, from: impl Read, most: usize) -> Result<Vec<u8>, Failure> {
     // Only as much as can be told apart from too much: standard input may never end.
     let mut value = Vec::new();
-    let most = u64::try_from(limits::VALUE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    from.take(most).read_to_end(&mut value).map_err(|error| unreadable(name, &error))?;
-    if value.len() > limits::VALUE_BYTES {
-        return Err(Failure::usage(format!(
-            "{name} holds more than {} bytes, the most of a value",
-            limits::VALUE_BYTES
-        )));
+    let enough = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    from.take(enough).read_to_end(&mut value).map_err(|error| unreadable(name, &error))?;
+    if value.len() > most {
+        return Err(Failure::usage(format!("{name} holds more than {most} bytes, the most of a value")));
     }
     Ok(value)
 }

@@ -1,5 +1,10 @@
 //! `meshstore message`.
 
+mod content;
+mod retention;
+
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
@@ -12,23 +17,29 @@ use super::{
 use crate::{
     client::{Message, MessageFilter, Stored},
     environment::{Clock, clock::RealClock},
+    limits,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Store a message; one with the same id is overwritten
     #[command(
-        after_help = "CONTENT is the content itself, - for standard input, or @FILE (@@ for one that begins with @).\n\nExamples:\n  meshstore message store --from node-1 --to node-2 hello\n  meshstore message store --id m-7 --from node-1 --to node-2 --timestamp 1700000000 @photo.jpg"
+        after_help = "CONTENT is the content itself, - for standard input, or @FILE (@@ for one that begins with @). More than 1 MiB\ngoes to the store in chunks.\n\nExamples:\n  meshstore message store --from node-1 --to node-2 hello\n  meshstore message store --id m-7 --from node-1 --to node-2 --timestamp 1700000000 @photo.jpg\n  meshstore message store --from node-1 --to node-2 --file film.mp4"
     )]
     Store(Store),
     /// Read a message
-    #[command(after_help = "Examples:\n  meshstore message get m-7\n  meshstore message get m-7 --raw > photo.jpg")]
+    #[command(
+        after_help = "Of content over 1 MiB only the size is shown, unless --raw or --output asks for it.\n\nExamples:\n  meshstore message get m-7\n  meshstore message get m-7 --raw > photo.jpg\n  meshstore message get m-8 --output film.mp4"
+    )]
     Get {
         /// Its id
         id: String,
         /// Write exactly the bytes of the content
-        #[arg(long, conflicts_with = "json")]
+        #[arg(long, conflicts_with_all = ["json", "output"])]
         raw: bool,
+        /// Write the content into this file, which appears when all of it is there
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// List messages, in order of time, then id
     #[command(
@@ -41,6 +52,9 @@ pub(super) enum Command {
         /// Its id
         id: String,
     },
+    /// How long messages are kept, and how many, by receiver
+    #[command(subcommand)]
+    Retention(retention::Command),
 }
 
 #[derive(Args, Debug)]
@@ -57,9 +71,12 @@ pub(super) struct Store {
     /// The sender's time, in any unit; lists are ordered by it [default: now, in milliseconds since 1970]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     timestamp: Option<i64>,
-    /// At most 1 MiB
-    #[arg(allow_hyphen_values = true)]
-    content: String,
+    /// A file that is the content
+    #[arg(long, value_name = "FILE", conflicts_with = "content")]
+    file: Option<String>,
+    /// At most 64 MiB
+    #[arg(allow_hyphen_values = true, required_unless_present = "file")]
+    content: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -85,27 +102,36 @@ impl Command {
         let out = &session.out;
         match self {
             Self::Store(store) => store.run(session).await,
-            Self::Get { id, raw } => {
+            Self::Get { id, raw: true, .. } => {
+                content::write_out(session.reader()?.messages().read_large(&id).await?, out).await
+            }
+            Self::Get { id, output: Some(file), .. } => {
+                let message = session.reader()?.messages().read_large(&id).await?;
+                let stored = content::save(message, &file).await?;
+                out.answer(&object(&stored), || text(&stored))
+            }
+            Self::Get { id, .. } => {
                 let stored = session.reader()?.messages().get(&id).await?;
-                if raw {
-                    return out.raw(&stored.value.content);
-                }
                 out.answer(&object(&stored), || text(&stored))
             }
             Self::List(list) => list.run(session).await,
             Self::Delete { id } => out.written(session.writer()?.messages().delete(&id).await?),
+            Self::Retention(command) => command.run(session).await,
         }
     }
 }
 
 impl Store {
     async fn run(self, session: &Session) -> Result<(), Failure> {
-        let Self { id, from, to, timestamp, content } = self;
-        let content = input::bytes(&content)?.into();
+        let Self { id, from, to, timestamp, file, content } = self;
+        let content = match file {
+            Some(file) => input::file(&file, limits::LARGE_MESSAGE_BYTES)?,
+            None => input::bytes_up_to(&content.unwrap_or_default(), limits::LARGE_MESSAGE_BYTES)?,
+        };
         let id = id.unwrap_or_else(|| format!("{:032x}", RealClock.random()));
         let timestamp = timestamp.unwrap_or_else(|| i64::try_from(RealClock.wall_ms()).unwrap_or(i64::MAX));
-        let message = Message { id: id.clone(), from, to, content, timestamp };
-        let written = session.writer()?.messages().store(message).await?;
+        let message = Message { id: id.clone(), from, to, content: content.into(), timestamp, large: None };
+        let written = content::store(&session.writer()?.messages(), message).await?;
         let json = serde_json::json!({ "id": id, "revision": written.revision, "leader_id": written.leader_id });
         session.out.answer(&json, || {
             let (id, revision, leader) = (output::visible(&id), written.revision, written.leader_id);
@@ -132,34 +158,39 @@ impl ListArguments {
 }
 
 fn object(stored: &Stored<Message>) -> Value {
-    let Message { id, from, to, content, timestamp } = &stored.value;
+    let Message { id, from, to, content, timestamp, large } = &stored.value;
     let mut object = Map::new();
     object.insert("id".into(), id.as_str().into());
     object.insert("from".into(), from.as_str().into());
     object.insert("to".into(), to.as_str().into());
     object.insert("timestamp".into(), (*timestamp).into());
-    output::put_bytes(&mut object, "content", content);
+    match large {
+        None => output::put_bytes(&mut object, "content", content),
+        Some(large) => {
+            object.insert("content_bytes".into(), large.size.into());
+        }
+    }
     output::put_version(&mut object, stored);
     Value::Object(object)
 }
 
 fn text(stored: &Stored<Message>) -> String {
-    let Message { id, from, to, content, timestamp } = &stored.value;
+    let Message { id, from, to, timestamp, .. } = &stored.value;
     let visible = |text: &str| output::visible(text).into_owned();
     let mut lines = vec![
         ("id", visible(id)),
         ("from", visible(from)),
         ("to", visible(to)),
         ("timestamp", timestamp.to_string()),
-        ("content", output::shown(content)),
+        ("content", content::shown(&stored.value)),
     ];
     lines.extend(output::version_fields(stored));
     output::fields(&lines)
 }
 
 fn row(stored: &Stored<Message>) -> Vec<String> {
-    let Message { id, from, to, content, timestamp } = &stored.value;
+    let Message { id, from, to, timestamp, .. } = &stored.value;
     let cell = |text: &str| output::cell(&output::visible(text));
-    let content = output::cell(&output::shown(content));
+    let content = output::cell(&content::shown(&stored.value));
     vec![timestamp.to_string(), cell(id), cell(from), cell(to), content, stored.mod_revision.to_string()]
 }

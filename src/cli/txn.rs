@@ -160,7 +160,7 @@ fn change(step: Step) -> Result<Change, String> {
         Step::SaveConfig { key, value } => Change::SaveConfig { key, value_json: value.to_string() },
         Step::StoreMessage { id, from, to, content, content_base64, timestamp } => {
             let content = bytes("content", content, content_base64)?;
-            Change::StoreMessage(Message { id, from, to, content, timestamp })
+            Change::StoreMessage(Message { id, from, to, content, timestamp, large: None })
         }
         Step::Delete(record) => Change::Delete(match record {
             Record::Message(id) => RecordId::Message(id),

@@ -13,6 +13,7 @@
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
     Client, Written,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     Error, Result, limits,
-    model::ReadMode,
+    model::{ReadMode, session::Attempt},
     proto::{error_from_status, v1},
 };
 
@@ -63,6 +64,13 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The same with more time.
+    pub(super) fn within(mut self, allowed: Duration) -> Self {
+        self.allowed = allowed;
+        self.deadline = Instant::now() + allowed;
+        self
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -78,14 +86,28 @@ impl<'a> Call<'a> {
         if time.is_zero() {
             return Err(self.too_late("no time is left for another"));
         }
+        self.attempt_by(R::CHANGES, message, time, |request, channel| R::send(request, channel)).await
+    }
+
+    /// The next attempt, which takes `time` at most, made by `send`.
+    pub(super) async fn attempt_by<T, A, F>(
+        &mut self,
+        changes: bool,
+        message: T,
+        time: Duration,
+        send: impl FnOnce(Request<T>, Channel) -> F,
+    ) -> Result<A>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
         let endpoint = self.client.shared.endpoints.choose(&self.preference, &self.failed)?;
         self.attempts = self.attempts.saturating_add(1);
-        let mut request = tonic::Request::new(message);
+        let mut request = Request::new(message);
         request.set_timeout(time);
         if let Some(authorization) = &self.client.shared.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
         }
-        let answer = tokio::time::timeout(time, R::send(request, endpoint.channel()?)).await;
+        let answer = tokio::time::timeout(time, send(request, endpoint.channel()?)).await;
         let error = match answer {
             Ok(Ok(reply)) => {
                 endpoint.answered();
@@ -107,7 +129,7 @@ impl<'a> Call<'a> {
             }
         };
         tracing::debug!(call = self.name, endpoint = endpoint.address, attempt = self.attempts, %error, "attempt failed");
-        self.note(&endpoint, &error, R::CHANGES);
+        self.note(&endpoint, &error, changes);
         Err(error)
     }
 
@@ -137,7 +159,7 @@ impl<'a> Call<'a> {
     }
 
     /// Waits until it is time for another attempt. Errors: there is none, this is the call's answer.
-    async fn again(&mut self, error: Error) -> Result<()> {
+    pub(super) async fn again(&mut self, error: Error) -> Result<()> {
         let exhausted = match &error {
             // More of the same node, or all of them, will not make the data fresher soon.
             Error::TooStale { .. } => {
@@ -173,6 +195,29 @@ impl<'a> Call<'a> {
             waiting_for: format!("calling {} ({} attempts; the last: {last})", self.name, self.attempts),
             may_have_applied: self.may_have_applied,
         }
+    }
+}
+
+/// A write that is attempted until it is done.
+pub(super) trait Attempts: Sync {
+    /// What is answered.
+    type Reply: Send;
+    /// Makes an attempt, which has this place in the session.
+    fn attempt(&self, call: &mut Call<'_>, place: Option<Attempt>) -> impl Future<Output = Result<Self::Reply>> + Send;
+}
+
+/// A write that is one message.
+struct Unary<R>(R);
+
+impl<R: Write> Attempts for Unary<R> {
+    type Reply = R::Reply;
+
+    async fn attempt(&self, call: &mut Call<'_>, place: Option<Attempt>) -> Result<R::Reply> {
+        let mut request = self.0.clone();
+        if let Some(place) = place {
+            request.set_attempt(place);
+        }
+        call.attempt(request).await
     }
 }
 
@@ -248,13 +293,19 @@ impl Client {
     }
 
     /// The same, with all that was answered.
-    pub(super) async fn execute<R: Write>(&self, mut request: R) -> Result<R::Reply> {
-        let mut call = Call::new(self, R::NAME, Preference::Leader);
+    pub(super) async fn execute<R: Write>(&self, request: R) -> Result<R::Reply> {
+        let reply = self.execute_by(Call::new(self, R::NAME, Preference::Leader), &Unary(request)).await?;
+        self.note_written(R::written(&reply));
+        Ok(reply)
+    }
+
+    /// A write that knows how to make its attempts.
+    pub(super) async fn execute_by<A: Attempts>(&self, mut call: Call<'_>, write: &A) -> Result<A::Reply> {
         if !self.shared.exactly_once {
             call.repeatable = false;
             loop {
-                match call.attempt(request.clone()).await {
-                    Ok(reply) => return Ok(self.noted::<R>(reply)),
+                match write.attempt(&mut call, None).await {
+                    Ok(reply) => return Ok(reply),
                     Err(error) => call.again(error).await?,
                 }
             }
@@ -262,11 +313,10 @@ impl Client {
         for _ in 0..MOST_SESSIONS {
             let mut place = self.shared.session.place(self, &call).await?;
             let session = loop {
-                request.set_attempt(place.next_attempt());
-                match call.attempt(request.clone()).await {
+                match write.attempt(&mut call, Some(place.next_attempt())).await {
                     Ok(reply) => {
                         place.answered();
-                        return Ok(self.noted::<R>(reply));
+                        return Ok(reply);
                     }
                     Err(Error::SessionExpired { .. }) => break place.session(),
                     Err(error) => call.again(error).await?,
@@ -280,12 +330,11 @@ impl Client {
         Err(Error::Unavailable { reason: "every new session was gone at once".into(), leader: None })
     }
 
-    fn noted<R: Write>(&self, reply: R::Reply) -> R::Reply {
-        let Written { revision, leader_id } = R::written(&reply);
+    /// Takes note of what became of a write.
+    pub(super) fn note_written(&self, Written { revision, leader_id }: Written) {
         self.shared.seen(revision);
         if !self.shared.endpoints.leader_is(leader_id) && leader_id != 0 {
             self.shared.learn_later();
         }
-        reply
     }
 }

@@ -17,6 +17,10 @@ impl Messages {
         Self { client }
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The same with another read mode.
     #[must_use]
     pub fn with_read(self, mode: ReadMode) -> Self {
@@ -25,12 +29,14 @@ impl Messages {
 
     /// Stores a message; one with the same id is overwritten.
     ///
-    /// Errors: `InvalidArgument` if id, sender or receiver is empty or over 255 bytes, or the content over 1 MiB.
+    /// Errors: `InvalidArgument` if id, sender or receiver is empty or over 255 bytes, or the content over 1 MiB:
+    /// then see [`store_large`](Self::store_large).
     pub async fn store(&self, message: Message) -> Result<Written> {
         self.client.write(v1::StoreMessageRequest { attempt: None, message: Some(message.into()) }).await
     }
 
-    /// Reads a message.
+    /// Reads a message. One whose content is over 1 MiB comes without it, and says so in [`Message::large`]; see
+    /// [`get_large`](Self::get_large) and [`read_large`](Self::read_large).
     ///
     /// Errors: `NotFound` if there is none; `TooStale` if no node can keep what the read mode asks.
     pub async fn get(&self, id: &str) -> Result<Stored<Message>> {

@@ -17,6 +17,7 @@
 //!
 //! let hello = Message {
 //!     id: "m-1".into(), from: "node-1".into(), to: "node-2".into(), content: "hello".into(), timestamp: 1,
+//!     ..Message::default()
 //! };
 //! let written = client.messages().store(hello).await?;
 //! println!("stored at revision {} by leader {}", written.revision, written.leader_id);
@@ -42,9 +43,11 @@ pub mod connection;
 pub mod consensus_log;
 mod endpoints;
 mod json;
+mod large;
 mod messages;
 mod node_state;
 mod pages;
+mod retention;
 mod routes;
 mod rpc;
 mod session;
@@ -75,8 +78,10 @@ pub use self::{
     config::Config,
     consensus_log::{GroupLog, RaftLog},
     json::Json,
+    large::{LargeMessage, Progress},
     messages::Messages,
     node_state::NodeStates,
+    retention::Retentions,
     routes::Routes,
     state::State,
     tls::Tls,
@@ -88,7 +93,8 @@ pub use crate::{
     model::{
         ReadMode,
         mesh::{
-            Change, Condition, Extent, Listed, Message, MessageFilter, Page, PageRequest, RecordId, Stored, Transaction,
+            Change, Condition, Extent, LargeContent, Listed, Message, MessageFilter, Page, PageRequest, RecordId,
+            Retention, Stored, Transaction,
         },
     },
     proto::v1::{
@@ -231,6 +237,11 @@ impl Client {
     /// Messages between mesh nodes.
     pub fn messages(&self) -> Messages {
         Messages::of(self.clone())
+    }
+
+    /// How long messages are kept, and how many.
+    pub fn retention(&self) -> Retentions {
+        Retentions::of(self.clone())
     }
 
     /// Shared state: bytes by key.

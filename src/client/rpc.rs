@@ -105,6 +105,8 @@ writes! {
     save_config(SaveConfigRequest) -> WriteResponse;
     delete_config(DeleteConfigRequest) -> WriteResponse;
     transact(TransactRequest) -> TransactResponse;
+    set_retention(SetRetentionRequest) -> WriteResponse;
+    delete_retention(DeleteRetentionRequest) -> WriteResponse;
 }
 
 reads! {
@@ -119,6 +121,18 @@ reads! {
     list_routes(ListRoutesRequest) -> ListRoutesResponse;
     get_config(GetConfigRequest) -> GetConfigResponse;
     list_config_keys(ListConfigKeysRequest) -> ListConfigKeysResponse;
+    get_retention(GetRetentionRequest) -> GetRetentionResponse;
+    list_retention(ListRetentionRequest) -> ListRetentionResponse;
+}
+
+impl Rpc for v1::ReadLargeMessageRequest {
+    type Reply = Streaming<v1::ReadLargeMessageResponse>;
+    const NAME: &'static str = "read_large_message";
+    const CHANGES: bool = false;
+
+    async fn send(request: Request<Self>, channel: Channel) -> Result<Response<Self::Reply>, Status> {
+        MeshClient::new(channel).read_large_message(request).await
+    }
 }
 
 writes! {

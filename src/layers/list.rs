@@ -344,7 +344,7 @@ mod tests {
             for (id, from, timestamp) in [("1", "a", 0), ("2", "a", 1), ("3", "a", 2), ("4", "b", 1), ("5", "ab", 1)] {
                 let (id, from) = (id.to_owned(), from.to_owned());
                 let to = from.clone();
-                pairs.put(message::store(Message { id, from, to, content: Bytes::new(), timestamp }).unwrap());
+                pairs.put(message::store(Message { id, from, to, content: Bytes::new(), timestamp, large: None }).unwrap());
             }
             let filter = MessageFilter { from: Some("a".into()), until: Some(time), ..MessageFilter::default() };
             let query = (&filter.from, &filter.to, &filter.since, &filter.until);

@@ -25,6 +25,15 @@ pub const APPLIED_REVISIONS: Keyspace = 0x17;
 /// that the application appended to the Raft log.
 pub const CONSENSUS_LOG: Keyspace = 0x18;
 
+/// Content of messages that is not in their records: one record for each upload, finished or not, by its id (16 bytes).
+pub const UPLOADS: Keyspace = 0x19;
+/// The uploads that are under way, by id: how many bytes have arrived (i64). They expire.
+pub const OPEN_UPLOADS: Keyspace = 0x1A;
+/// The chunks of uploads: `upload id | number u32 BE` (bytes).
+pub const MESSAGE_CHUNKS: Keyspace = 0x1B;
+/// How long and how many messages are kept, by receiver; under the empty key the rule of those that have none.
+pub const RETENTION: Keyspace = 0x1C;
+
 /// Permissions: every proposal names the revision of the last change here that it was decided on.
 pub const SECURITY: Keyspace = 0x20;
 
@@ -73,6 +82,8 @@ pub const INDEX_NODE_REGION: u32 = 6;
 pub const INDEX_ROUTE_SOURCE: u32 = 7;
 /// Index: routes by where they end: `escaped target id | source id`.
 pub const INDEX_ROUTE_TARGET: u32 = 8;
+/// Index: messages whose content is an upload: `upload id`.
+pub const INDEX_MESSAGE_UPLOAD: u32 = 9;
 
 /// Unique: names of meshes.
 pub const UNIQUE_MESH_NAME: u32 = 1;
@@ -95,6 +106,10 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         TOPOLOGY_CHANGES => Some("mesh_topology_changes"),
         APPLIED_REVISIONS => Some("mesh_applied_revisions"),
         CONSENSUS_LOG => Some("mesh_consensus_log"),
+        UPLOADS => Some("mesh_message_uploads"),
+        OPEN_UPLOADS => Some("mesh_message_open_uploads"),
+        MESSAGE_CHUNKS => Some("mesh_message_chunks"),
+        RETENTION => Some("mesh_message_retention"),
         STATE_CHECKS => Some("state_checks"),
         MEMBERS => Some("cluster_members"),
         _ => None,

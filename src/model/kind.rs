@@ -20,6 +20,8 @@ pub const MESH_ROUTE: &str = "mesh route";
 pub const REGION: &str = "region";
 /// Which node of a mesh a storage node belongs to.
 pub const LOCAL_IDENTITY: &str = "local identity";
+/// A rule of how long messages are kept.
+pub const RETENTION: &str = "retention rule";
 /// A member of the cluster.
 pub const MEMBER: &str = "member";
 /// An entry of the consensus log.
@@ -29,7 +31,20 @@ pub const ITEM: &str = "item";
 
 /// The constant that equals `name`; [`ITEM`] if there is none.
 pub fn known(name: &str) -> &'static str {
-    let all =
-        [MESSAGE, STATE, NODE_STATE, ROUTE, CONFIG, MESH, NODE, MESH_ROUTE, REGION, LOCAL_IDENTITY, MEMBER, LOG_ENTRY];
+    let all = [
+        MESSAGE,
+        STATE,
+        NODE_STATE,
+        ROUTE,
+        CONFIG,
+        MESH,
+        NODE,
+        MESH_ROUTE,
+        REGION,
+        LOCAL_IDENTITY,
+        RETENTION,
+        MEMBER,
+        LOG_ENTRY,
+    ];
     all.into_iter().find(|kind| *kind == name).unwrap_or(ITEM)
 }

@@ -15,6 +15,52 @@ pub struct Message {
     pub content: Bytes,
     /// The sender's time; the unit is the caller's (lists order by it).
     pub timestamp: i64,
+    /// Of a message that was read: there if its content is too large to be part of it; `content` is then empty.
+    pub large: Option<LargeContent>,
+}
+
+/// Content that comes in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargeContent {
+    /// Its bytes.
+    pub size: u64,
+    /// The chunks of which it consists.
+    pub chunks: u32,
+    /// CRC32C of the whole.
+    pub crc32c: u32,
+}
+
+/// What is said of a message before its content comes in chunks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// The message without its content.
+    pub message: Message,
+    /// Bytes that will come.
+    pub size: u64,
+    /// Chunks that will come.
+    pub chunks: u32,
+    /// CRC32C of the whole, if it is to be checked.
+    pub crc32c: Option<u32>,
+}
+
+/// A part of a message's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its place in the content, from 0.
+    pub number: u32,
+    /// The bytes.
+    pub data: Bytes,
+    /// Their CRC32C.
+    pub crc32c: u32,
+}
+
+/// What is kept of the messages to one receiver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Messages that were stored longer ago go; in milliseconds, at least 1,000.
+    pub max_age_ms: Option<u64>,
+    /// Of more messages than this the oldest go, by timestamp and id.
+    pub max_count: Option<u64>,
 }
 
 /// A value with what the store knows of it.

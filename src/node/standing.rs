@@ -8,15 +8,22 @@ use super::{Node, OWN, OWN_DEADLINE, Request};
 use crate::{
     error::Result,
     model::{
+        Outcome,
         proposal::Guards,
         transaction::{Compare, Transaction},
     },
     raft::consensus::Leadership,
-    state::View,
+    state::{
+        View,
+        sweep::{Sight, Step, Sweep},
+    },
 };
 
 /// Between two looks at the state at most so often, however often it changes.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a sweep looks whether it may go on while this node does not lead, and how long it waits after an error.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// What is to be done now, from what the newest state says: a transaction and what it relies on.
 pub type Decide = Arc<dyn Fn(&View) -> Result<Option<(Vec<Compare>, Transaction)>> + Send + Sync>;
@@ -56,5 +63,59 @@ impl Node {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Lets a sweep go on as long as this node runs and whenever it leads. Each time that it comes to lead the sweep begins
+    /// anew, and also when something that it wanted was not done.
+    pub fn keep_sweeping(&self, name: &'static str, sweep: impl Sweep + 'static) {
+        let node = self.clone();
+        let task = tokio::spawn(async move { node.sweep(name, sweep).await });
+        self.shared.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(task);
+    }
+
+    async fn sweep(&self, name: &'static str, mut sweep: impl Sweep) {
+        let mut led_in = None;
+        loop {
+            let applied = self.shared.machine.progress().borrow().position.term;
+            let leads = matches!(self.leadership(), Leadership::Me { term } if term == applied).then_some(applied);
+            if leads != led_in {
+                sweep.begin_anew();
+                led_in = leads;
+            }
+            let pause = if leads.is_none() { IDLE } else { self.sweep_on(name, &mut sweep).await };
+            if pause.is_zero() {
+                // Others have a turn, however much there is to do.
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// One step of a sweep: how long it waits for the next.
+    async fn sweep_on(&self, name: &'static str, sweep: &mut impl Sweep) -> Duration {
+        let account = |id| {
+            let look = |_, meta: &crate::state::Meta| meta.scopes.get(&id).map(|scope| scope.account);
+            self.shared.machine.with_state(look).unwrap_or_default()
+        };
+        let wall_ms = self.shared.environment.clock.wall_ms();
+        let step = sweep.step(&Sight { view: &|| self.view(None), wall_ms, account: &account });
+        let failed = match step {
+            Ok(Step::Next) => return Duration::ZERO,
+            Ok(Step::Rest(rest_ms)) => return Duration::from_millis(rest_ms),
+            Ok(Step::Propose(compares, transaction)) => {
+                let guards = Guards { compares, ..Guards::default() };
+                let request = Request { principal: OWN.into(), attempt: None, guards, transaction };
+                match self.propose(request, Instant::now() + OWN_DEADLINE).await {
+                    Ok(Outcome::Applied { .. }) => return Duration::ZERO,
+                    Ok(outcome) => format!("{outcome:?}"),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        tracing::debug!(job = name, reason = failed, "to be begun anew");
+        sweep.begin_anew();
+        IDLE
     }
 }

@@ -15,22 +15,24 @@ use crate::{
     Error, Result,
     model::{
         ReadMode, ReadStamp,
-        mesh::{Message, MessageFilter, Page, PageRequest, Stored},
+        mesh::{LargeContent, Message, MessageFilter, Page, PageRequest, Stored},
         session::Attempt,
     },
 };
 
 impl From<Message> for v1::Message {
     fn from(message: Message) -> Self {
-        let Message { id, from, to, content, timestamp } = message;
-        Self { id, from, to, content, timestamp }
+        let Message { id, from, to, content, timestamp, large } = message;
+        let large = large.map(|LargeContent { size, chunks, crc32c }| v1::LargeContent { size, chunks, crc32c });
+        Self { id, from, to, content, timestamp, large }
     }
 }
 
 impl From<v1::Message> for Message {
     fn from(message: v1::Message) -> Self {
-        let v1::Message { id, from, to, content, timestamp } = message;
-        Self { id, from, to, content, timestamp }
+        let v1::Message { id, from, to, content, timestamp, large } = message;
+        let large = large.map(|v1::LargeContent { size, chunks, crc32c }| LargeContent { size, chunks, crc32c });
+        Self { id, from, to, content, timestamp, large }
     }
 }
 
@@ -260,7 +262,14 @@ mod tests {
 
     #[test]
     fn answers_round_trip() {
-        let message = Message { id: "i".into(), from: "f".into(), to: "t".into(), content: "c".into(), timestamp: -1 };
+        let message = Message {
+            id: "i".into(),
+            from: "f".into(),
+            to: "t".into(),
+            content: "c".into(),
+            timestamp: -1,
+            large: None,
+        };
         let page = Page { items: vec![some(message.clone())], next_cursor: "next".into(), revision: 9 };
         let wire = v1::ListMessagesResponse::from((HEADER, page.clone()));
         assert_eq!(Page::try_from(wire), Ok(page));

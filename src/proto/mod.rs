@@ -11,6 +11,8 @@
 
 pub mod consensus_log;
 pub mod convert;
+pub mod large;
+mod retention;
 pub mod status;
 pub mod topology;
 mod transaction;

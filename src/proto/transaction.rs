@@ -172,7 +172,8 @@ mod tests {
             Condition::ModRevision(7),
             Condition::Exists,
         ];
-        let message = Message { id: name(), from: "f".into(), to: "t".into(), content: "c".into(), timestamp: -1 };
+        let message =
+            Message { id: name(), from: "f".into(), to: "t".into(), content: "c".into(), timestamp: -1, large: None };
         let mut transaction = Transaction {
             preconditions: records.iter().cloned().zip(conditions).collect(),
             unchanged: [

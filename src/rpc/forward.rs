@@ -59,10 +59,18 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-meshstore-forwarded");
 /// Everything in front of a message: gRPC's flag and length.
 const FRAME_BYTES: usize = 5;
 
+/// The one call that is a stream; it passes through this node as it comes.
+const LARGE: &str = "/meshstore.v1.Mesh/StoreLargeMessage";
+/// The most that such a call may take: the content, and around each chunk its number, sum and lengths.
+const LARGE_BYTES: usize = limits::LARGE_MESSAGE_BYTES + limits::MESSAGE_CHUNKS * 64 + limits::CLIENT_DECODE_BYTES;
+
 /// The methods that only a leader can serve.
-const WRITES: [&str; 41] = [
+const WRITES: [&str; 44] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
+    LARGE,
+    "/meshstore.v1.Mesh/SetRetention",
+    "/meshstore.v1.Mesh/DeleteRetention",
     "/meshstore.v1.Mesh/PutState",
     "/meshstore.v1.Mesh/DeleteState",
     "/meshstore.v1.Mesh/SaveNodeState",
@@ -216,7 +224,8 @@ impl Forward {
         parts.version = Version::HTTP_2;
         self.address(&mut parts.headers, id, member, &principal, time)?;
         let (sent, sum) = (Sent::default(), Checksum::of_call(parts.uri.path(), principal.as_bytes()));
-        let body = Passed::new(body, limits::CLIENT_DECODE_BYTES + FRAME_BYTES, sum, sent.clone());
+        let limit = if parts.uri.path() == LARGE { LARGE_BYTES } else { limits::CLIENT_DECODE_BYTES + FRAME_BYTES };
+        let body = Passed::new(body, limit, sum, sent.clone());
         let request = Request::from_parts(parts, Body::new(body));
 
         let channel = self.peers.channel(id, member, Lane::Forward).map_err(|error| unavailable(error.to_string()))?;
@@ -241,7 +250,7 @@ impl Forward {
             }
         };
         if sent.too_much() {
-            let rule = format!("must not take more than {} bytes", limits::CLIENT_DECODE_BYTES);
+            let rule = format!("must not take more than {} bytes", limit - FRAME_BYTES);
             return Err(Error::invalid("request", "", rule));
         }
         let text = format!("the leader, node {id}, did not answer: {}", chain(&error));

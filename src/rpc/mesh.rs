@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::Call;
+use super::{
+    Call,
+    large::{self, Frames, Uploads},
+};
 use crate::{
     layers::{
         Decided,
-        mesh::{config, message, node_state, route, state, transaction},
+        mesh::{config, message, node_state, retention, route, state, transaction},
     },
     model::mesh::MessageFilter,
     node::Node,
@@ -18,11 +21,12 @@ use crate::{
 /// The `Mesh` service.
 pub(super) struct Mesh {
     node: Arc<Node>,
+    uploads: Uploads,
 }
 
 impl Mesh {
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    pub(super) fn new(node: Arc<Node>, uploads: Uploads) -> Self {
+        Self { node, uploads }
     }
 }
 
@@ -51,6 +55,41 @@ impl mesh_server::Mesh for Mesh {
         let (call, request) = Call::open(request)?;
         let list = message::list(&MessageFilter::from(&request), &request.page.into())?;
         call.list(&self.node, request.read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn store_large_message(
+        &self,
+        request: Request<Streaming<v1::StoreLargeMessageRequest>>,
+    ) -> Answer<v1::WriteResponse> {
+        self.uploads.store(request).await
+    }
+
+    type ReadLargeMessageStream = Frames;
+
+    async fn read_large_message(&self, request: Request<v1::ReadLargeMessageRequest>) -> Answer<Frames> {
+        large::read(&self.node, request).await
+    }
+
+    async fn set_retention(&self, request: Request<v1::SetRetentionRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::SetRetentionRequest { attempt, mailbox, retention }) = Call::open(request)?;
+        let retention = required("retention", retention)?;
+        call.write(&self.node, attempt, retention::set(&mailbox, retention.into())?).await
+    }
+
+    async fn get_retention(&self, request: Request<v1::GetRetentionRequest>) -> Answer<v1::GetRetentionResponse> {
+        let (call, v1::GetRetentionRequest { read, mailbox }) = Call::open(request)?;
+        call.read(&self.node, read, None, |view| retention::get(view, &mailbox)).await
+    }
+
+    async fn delete_retention(&self, request: Request<v1::DeleteRetentionRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::DeleteRetentionRequest { attempt, mailbox }) = Call::open(request)?;
+        call.write(&self.node, attempt, retention::delete(&mailbox)?).await
+    }
+
+    async fn list_retention(&self, request: Request<v1::ListRetentionRequest>) -> Answer<v1::ListRetentionResponse> {
+        let (call, v1::ListRetentionRequest { read, page }) = Call::open(request)?;
+        let list = retention::list(&page.into())?;
+        call.list(&self.node, read, list.revision(), |view| list.read(view)).await
     }
 
     async fn put_state(&self, request: Request<v1::PutStateRequest>) -> Answer<v1::WriteResponse> {

@@ -16,6 +16,7 @@ pub mod gate;
 pub mod health;
 pub mod http;
 mod join_key;
+mod large;
 mod mesh;
 mod readiness;
 pub mod reflection;
@@ -72,7 +73,7 @@ const SERVICES: [&str; 5] = [
 
 /// The services of the client listener.
 pub fn routes(node: Arc<Node>) -> Routes {
-    let mesh = MeshServer::new(mesh::Mesh::new(Arc::clone(&node)))
+    let mesh = MeshServer::new(mesh::Mesh::new(Arc::clone(&node), large::Uploads::new(Arc::clone(&node))))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let topology = TopologyServer::new(topology::Topology::new(Arc::clone(&node)))

@@ -9,11 +9,17 @@ use super::decide::{
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 79] = [
+const MATRIX: [Entry; 85] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/ListMessages", Read, Mesh),
+    ("/meshstore.v1.Mesh/StoreLargeMessage", Write, Mesh),
+    ("/meshstore.v1.Mesh/ReadLargeMessage", Read, Mesh),
+    ("/meshstore.v1.Mesh/SetRetention", Write, Mesh),
+    ("/meshstore.v1.Mesh/GetRetention", Read, Mesh),
+    ("/meshstore.v1.Mesh/DeleteRetention", Write, Mesh),
+    ("/meshstore.v1.Mesh/ListRetention", Read, Mesh),
     ("/meshstore.v1.Mesh/PutState", Write, Mesh),
     ("/meshstore.v1.Mesh/GetState", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteState", Write, Mesh),

@@ -29,6 +29,7 @@ mod overlay;
 pub mod scope;
 pub mod session;
 pub mod stored;
+pub mod sweep;
 pub mod view;
 
 pub use apply::{Applied, State};

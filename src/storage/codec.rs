@@ -75,6 +75,12 @@ pub enum Kind {
     TopologyChange = 52,
     /// The revision of the topology that a node has applied.
     AppliedRevision = 53,
+    /// A message of mesh storage whose content is an upload.
+    LargeMessage = 54,
+    /// An upload.
+    Upload = 55,
+    /// A rule of how long messages are kept.
+    Retention = 56,
 }
 
 /// Why bytes are not what they should be.
@@ -158,6 +164,11 @@ pub fn sealed_len(bytes: &[u8]) -> Option<usize> {
     let [m0, m1, _, _, _, l0, l1, l2, l3, ..] = *header;
     (u16::from_le_bytes([m0, m1]) == MAGIC)
         .then(|| HEADER_BYTES.saturating_add(u32::from_le_bytes([l0, l1, l2, l3]) as usize))
+}
+
+/// The number of the kind that bytes call themselves, unchecked; `None` if they are too short to.
+pub fn kind(bytes: &[u8]) -> Option<u8> {
+    bytes.get(2).copied()
 }
 
 /// Opens the envelope at the front of `bytes`, whatever its kind: it, and how long it is.

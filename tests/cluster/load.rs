@@ -129,7 +129,7 @@ impl Load {
 pub fn message(id: &str, bytes: usize) -> Message {
     let (from, to) = (format!("from-{}", &id[..1]), "to".to_owned());
     let timestamp = id.len() as i64;
-    Message { id: id.into(), from, to, content: content(id, bytes).into(), timestamp }
+    Message { id: id.into(), from, to, content: content(id, bytes).into(), timestamp, large: None }
 }
 
 /// The one value with this name.

@@ -23,6 +23,7 @@ mod faults;
 mod garbage;
 mod harness;
 mod health;
+mod large;
 mod load;
 mod membership;
 mod proof;

@@ -1,7 +1,7 @@
 //! The core, held to its promises.
 //!
 //! `semantics` says each promise in one small test; `golden` pins every byte that is persisted; `model` compares the
-//! core with a naive one over random histories. What fails here is never fixed by changing the test: log entries and
+//! core with a naive one over random histories. `messages` runs on it what the layer above leaves to the leader. What fails here is never fixed by changing the test: log entries and
 //! checkpoints out there rely on it.
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 )]
 
 mod golden;
+mod messages;
 mod model;
 mod semantics;
 mod store;

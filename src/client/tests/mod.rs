@@ -25,6 +25,8 @@ async fn all_calls_can_be_spawned() {
     let client = network.client(&[1]).connect().await.unwrap();
     is_send(&client.messages().list_all(super::MessageFilter::default()));
     is_send(&client.state().put("key", "value"));
+    is_send(&client.messages().store_large(super::Message::default()));
+    is_send(&client.messages().get_large("id"));
     is_send(&client.routes().save("there", &1));
     is_send(&client.cluster().status_of_all(true));
     let shared: Box<dyn Fn() + Send + Sync> = Box::new(move || drop(client.clone()));
@@ -74,6 +76,23 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_sequence() {
         assert_eq!((session, sequence, count, answered_below), (100, 2, number as u32 + 1, 2));
     }
     assert_eq!(network.0.lock().unwrap().opened, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_is_sent_again_wholly_with_the_same_sequence() {
+    let network = Network::with(2, 1);
+    let client = network.client(&[1, 2]).connect().await.unwrap();
+    network.script(1, [unavailable(None), Act::Break, Act::Hang]);
+    network.script(2, [unavailable(None), Act::Hang, Act::Break]);
+    // The nodes count the chunks.
+    let message = super::Message { content: vec![7; 3 << 20].into(), ..Default::default() };
+    let client = client.with_deadline(Duration::from_secs(60));
+    client.messages().store_large(message).await.unwrap();
+    let attempts = network.attempts();
+    assert!(attempts.len() > 3, "{attempts:?}");
+    for (number, (_, session, sequence, count, answered_below)) in attempts.into_iter().enumerate() {
+        assert_eq!((session, sequence, count, answered_below), (100, 1, number as u32 + 1, 1));
+    }
 }
 
 #[tokio::test(start_paused = true)]

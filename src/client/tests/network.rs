@@ -3,13 +3,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    pin::Pin,
     sync::{Arc, Mutex},
 };
 
 use hyper_util::rt::TokioIo;
 use tokio::{io::DuplexStream, sync::mpsc};
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, Response, Status, codegen::http::Uri, transport};
+use tokio_stream::{Stream, wrappers::UnboundedReceiverStream};
+use tonic::{Request, Response, Status, Streaming, codegen::http::Uri, transport};
 
 use crate::{
     Error,
@@ -197,6 +198,33 @@ macro_rules! mesh {
                 Ok(Response::new(v1::ListConfigKeysResponse { header, keys, next_cursor }))
             }
 
+            async fn store_large_message(
+                &self,
+                request: Request<Streaming<v1::StoreLargeMessageRequest>>,
+            ) -> Result<Response<v1::WriteResponse>, Status> {
+                let (metadata, _, mut frames) = request.into_parts();
+                let Some(v1::store_large_message_request::Frame::Header(header)) =
+                    frames.message().await?.and_then(|frame| frame.frame)
+                else {
+                    return Err(Status::invalid_argument("no header"));
+                };
+                let mut chunks = 0;
+                while frames.message().await?.is_some() {
+                    chunks += 1;
+                }
+                assert_eq!(chunks, header.chunks);
+                self.write("large", &metadata, header.attempt).await
+            }
+
+            type ReadLargeMessageStream = Pin<Box<dyn Stream<Item = Result<v1::ReadLargeMessageResponse, Status>> + Send>>;
+
+            async fn read_large_message(
+                &self,
+                _: Request<v1::ReadLargeMessageRequest>,
+            ) -> Result<Response<Self::ReadLargeMessageStream>, Status> {
+                Err(Status::unimplemented("not in this test"))
+            }
+
             $(async fn $other(&self, _: Request<v1::$request>) -> Result<Response<v1::$reply>, Status> {
                 Err(Status::unimplemented("not in this test"))
             })*
@@ -223,6 +251,10 @@ mesh! {
     get_config(GetConfigRequest) -> GetConfigResponse;
     delete_config(DeleteConfigRequest) -> WriteResponse;
     transact(TransactRequest) -> TransactResponse;
+    set_retention(SetRetentionRequest) -> WriteResponse;
+    get_retention(GetRetentionRequest) -> GetRetentionResponse;
+    delete_retention(DeleteRetentionRequest) -> WriteResponse;
+    list_retention(ListRetentionRequest) -> ListRetentionResponse;
 }
 
 #[tonic::async_trait]

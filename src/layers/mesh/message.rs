@@ -12,19 +12,19 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::table::Table;
+use super::{large::StoredLargeMessage, table::Table};
 use crate::{
-    Result,
+    Error, Result,
     error::Fault,
     layers::{
         Write,
-        check::{check_name, check_size, stored},
+        check::{check_name, stored},
         list::{Range, Walk},
     },
     limits,
     model::{
         Entry, Key, Record,
-        key::{escape, prefix_end},
+        key::{escape, prefix_end, unescape},
         keyspace::{self, INDEX_MESSAGE_FROM, INDEX_MESSAGE_PAIR, INDEX_MESSAGE_TIME, INDEX_MESSAGE_TO},
         kind,
         mesh::{Message, MessageFilter, Page, PageRequest, Stored},
@@ -37,7 +37,7 @@ use crate::{
 pub(super) const TABLE: Table =
     Table { keyspace: keyspace::MESSAGES, kind: kind::MESSAGE, key_field: "id", key_bytes: limits::ID_BYTES };
 
-/// A message without its id, which is its key. Frozen (kind `Message`, version 1).
+/// A message without its id, which is its key, and with its content. For the others see [`super::large`]. Frozen (kind `Message`, version 1).
 #[derive(Serialize, Deserialize)]
 struct StoredMessage {
     from: String,
@@ -48,14 +48,31 @@ struct StoredMessage {
 
 /// Stores a message; one with the same id is overwritten. Errors: `InvalidArgument`.
 pub fn store(message: Message) -> Result<Write> {
-    let Message { id, from, to, content, timestamp } = message;
-    let key = TABLE.key(&id)?;
-    check_name("from", &from, limits::ID_BYTES)?;
-    check_name("to", &to, limits::ID_BYTES)?;
-    check_size("content", content.len())?;
+    let key = check(&message)?;
+    let Message { id: _, from, to, content, timestamp, large: _ } = message;
+    if content.len() > limits::VALUE_BYTES {
+        let rule = format!(
+            "must be at most {} bytes long, is {}; a larger message is sent in chunks, by StoreLargeMessage",
+            limits::VALUE_BYTES,
+            content.len()
+        );
+        return Err(Error::invalid("content", "", rule));
+    }
     let entries = entries(&from, &to, timestamp);
     let value = codec::encode(Kind::Message, &StoredMessage { from, to, content, timestamp });
     Ok(Write::always(vec![Operation::Put { key, put: Put { entries, ..Put::value(value) } }]))
+}
+
+/// The key of a message that is to be stored. Errors: `InvalidArgument` for anything but its content.
+pub(super) fn check(message: &Message) -> Result<Key> {
+    let key = TABLE.key(&message.id)?;
+    check_name("from", &message.from, limits::ID_BYTES)?;
+    check_name("to", &message.to, limits::ID_BYTES)?;
+    if message.large.is_some() {
+        let rule = "must not be set: content that is not part of the message is sent in chunks, by StoreLargeMessage";
+        return Err(Error::invalid("large", "", rule));
+    }
+    Ok(key)
 }
 
 /// Reads a message. Errors: `InvalidArgument`, `NotFound`.
@@ -115,17 +132,40 @@ impl List {
     }
 }
 
-fn open(view: &View, key: &Key, record: &Record) -> Result<Stored<Message>> {
+/// A message as its record says.
+pub(super) fn open(view: &View, key: &Key, record: &Record) -> Result<Stored<Message>> {
     let broken =
         |what: &dyn std::fmt::Display| view.fault(Fault::new(format!("the message of {key} is damaged: {what}")));
-    let message: StoredMessage = codec::decode(Kind::Message, &record.value).map_err(|error| broken(&error))?;
     let id = String::from_utf8(key.user_bytes().into()).map_err(|error| broken(&error))?;
-    let StoredMessage { from, to, content, timestamp } = message;
-    Ok(stored(record, Message { id, from, to, content, timestamp }))
+    let message = if codec::kind(&record.value) == Some(Kind::LargeMessage as u8) {
+        let message: StoredLargeMessage =
+            codec::decode(Kind::LargeMessage, &record.value).map_err(|error| broken(&error))?;
+        let large = Some(message.content());
+        let StoredLargeMessage { from, to, timestamp, .. } = message;
+        Message { id, from, to, content: Bytes::new(), timestamp, large }
+    } else {
+        let message: StoredMessage = codec::decode(Kind::Message, &record.value).map_err(|error| broken(&error))?;
+        let StoredMessage { from, to, content, timestamp } = message;
+        Message { id, from, to, content, timestamp, large: None }
+    };
+    Ok(stored(record, message))
+}
+
+/// The positions of all messages to one receiver, in the index of receivers, in order of time, then id.
+pub(super) fn mailbox(to: &str) -> Range {
+    let start = position_prefix(&names_key(&[to]));
+    let end = prefix_end(&start);
+    Range { start, end }
+}
+
+/// The receiver that an entry of the index of receivers names.
+pub(super) fn receiver(entry_key: &[u8]) -> Option<String> {
+    let (name, _) = unescape(entry_key)?;
+    String::from_utf8(name).ok()
 }
 
 /// The entries of a message.
-fn entries(from: &str, to: &str, timestamp: i64) -> Vec<Entry> {
+pub(super) fn entries(from: &str, to: &str, timestamp: i64) -> Vec<Entry> {
     let entry = |scope, names: &[&str]| {
         let key = [names_key(names).as_slice(), &time_key(timestamp)].concat().into();
         Entry { scope, key, payload: Bytes::new(), unique: false }
@@ -182,13 +222,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::testing::Pairs, *};
-    use crate::{
-        Error,
-        model::transaction::{Compare, Transaction},
-    };
+    use crate::model::transaction::{Compare, Transaction};
 
     fn message(id: &str, from: &str, to: &str, timestamp: i64) -> Message {
-        Message { id: id.into(), from: from.into(), to: to.into(), content: "hello".into(), timestamp }
+        Message { id: id.into(), from: from.into(), to: to.into(), content: "hello".into(), timestamp, large: None }
     }
 
     fn stored_as(message: Message) -> Put {

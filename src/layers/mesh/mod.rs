@@ -7,12 +7,16 @@
 //! * ids, keys and destinations are not empty and not longer than their limit;
 //! * JSON is checked, then kept byte for byte ([`json`]), so that no number loses a digit;
 //! * lists are ordered, come in pages, and all pages of one list show one revision (`layers/list.rs`);
+//! * a message that is too large for a record is kept in chunks ([`large`]), and messages go by age and number
+//!   ([`retention`]);
 //! * a transaction makes changes of any of them together, by the same rules ([`transaction`]).
 
 pub mod config;
 pub mod json;
+pub mod large;
 pub mod message;
 pub mod node_state;
+pub mod retention;
 pub mod route;
 pub mod state;
 mod table;

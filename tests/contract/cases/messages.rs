@@ -5,7 +5,7 @@ use meshstore::{Client, client::Message, limits};
 use super::{assert_missing, invalid_field, unique};
 
 pub fn message(id: &str, from: &str, to: &str, timestamp: i64) -> Message {
-    Message { id: id.into(), from: from.into(), to: to.into(), content: "hello".into(), timestamp }
+    Message { id: id.into(), from: from.into(), to: to.into(), content: "hello".into(), timestamp, large: None }
 }
 
 pub async fn what_is_stored_is_read_back(client: &Client) {

@@ -3,11 +3,13 @@
 
 mod consensus_log;
 mod json;
+mod large_messages;
 mod members;
 mod message_lists;
 mod messages;
 mod open_transactions;
 mod reads;
+mod retention;
 mod sessions;
 mod status;
 mod tables;
@@ -89,6 +91,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
         tables::one_name_is_another_record_in_each_table,
         tables::a_cursor_of_another_table_is_refused,
     ];
+    all.extend(large_messages());
     all.extend(topology());
     all.extend(members());
     all.extend(consensus_log());
@@ -113,6 +116,25 @@ pub fn all() -> Vec<(&'static str, Case)> {
         json::depth_is_bounded,
     ]);
     all
+}
+
+/// Those of messages in chunks, and of how long messages are kept.
+fn large_messages() -> Vec<(&'static str, Case)> {
+    cases![
+        large_messages::what_is_stored_in_chunks_is_read_back,
+        large_messages::the_largest_message_is_taken_and_goes_again,
+        large_messages::chunks_may_come_in_any_order_to_any_node,
+        large_messages::each_mistake_has_its_own_error_and_changes_nothing,
+        large_messages::what_is_overwritten_or_deleted_leaves_no_chunks,
+        large_messages::a_message_that_goes_while_it_is_read_is_never_a_mix,
+        large_messages::an_upload_that_is_broken_off_leaves_nothing,
+        large_messages::a_repeated_upload_is_answered_as_the_first,
+        large_messages::a_transaction_takes_no_large_message,
+        retention::a_rule_is_kept_listed_and_deleted,
+        retention::rules_are_checked,
+        retention::of_too_many_messages_the_oldest_go,
+        retention::messages_that_are_too_old_go,
+    ]
 }
 
 /// Those of the membership.

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::unique;
 
 fn message(id: &str, from: &str, timestamp: i64) -> Message {
-    Message { id: id.into(), from: from.into(), to: "b".into(), content: "hello".into(), timestamp }
+    Message { id: id.into(), from: from.into(), to: "b".into(), content: "hello".into(), timestamp, large: None }
 }
 
 fn is_conflict<T>(answer: Result<T, Error>) -> bool {

@@ -14,8 +14,14 @@ fn state(key: &str) -> RecordId {
 /// A change of each kind, at one revision; and their deletion.
 pub async fn a_transaction_changes_all_kinds_at_one_revision(client: &Client) {
     let name = unique("all");
-    let message =
-        Message { id: name.clone(), from: name.clone(), to: "b".into(), content: "hello".into(), timestamp: 1 };
+    let message = Message {
+        id: name.clone(),
+        from: name.clone(),
+        to: "b".into(),
+        content: "hello".into(),
+        timestamp: 1,
+        large: None,
+    };
     let store = Transaction::default()
         .require(state(&name), Condition::Missing)
         .put_state(&name, "s")

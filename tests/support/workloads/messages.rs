@@ -29,7 +29,7 @@ pub struct Messages {
 }
 
 fn listed(stored: &Stored<client::Message>) -> Listed {
-    let client::Message { id, from, to, content, timestamp } = &stored.value;
+    let client::Message { id, from, to, content, timestamp, large: _ } = &stored.value;
     let number = |name: &str| number(name.trim_start_matches(char::is_alphabetic).as_bytes());
     let message = Message { id: number(id), from: number(from), to: number(to), timestamp: *timestamp };
     let whole = *content == text(message.id);
@@ -50,6 +50,7 @@ impl Messages {
             to: format!("n{}", message.to),
             content: text(message.id).into(),
             timestamp: message.timestamp,
+            large: None,
         };
         let messages = seat.client.messages();
         let store =

@@ -2,8 +2,9 @@
 //! proves from the store that nothing acknowledged was lost. Run by `scripts/demo`.
 //!
 //! For each of the 22 nodes a node state; for each node a routing table, the shortest paths to all others;
-//! for each of the 462 traffic demands a message. While messages flow the leader gets SIGKILL and is later
-//! started again.
+//! for each of the 462 traffic demands a message, again and again while the cluster changes: the leader gets SIGKILL and is
+//! started again, a node joins, and takes the place of the one that was killed, which is removed. The mesh itself was applied
+//! before by `meshstore mesh apply`, and must come through as it was.
 
 #![allow(clippy::indexing_slicing, clippy::print_stdout, reason = "a demonstration: it talks, and its input is known")]
 
@@ -13,7 +14,7 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,7 +22,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use meshstore::{
     Client,
-    client::{Message, ReadMode, Status},
+    client::{Message, ReadMode, Status, topology::MeshTopology},
 };
 use petgraph::graph::{NodeIndex, UnGraph};
 use serde::Deserialize;
@@ -61,8 +62,8 @@ struct Edge {
 }
 
 /// What was acknowledged: what must be found on every node at the end.
-#[derive(Default)]
 struct Acknowledged {
+    mesh: MeshTopology,
     states: BTreeMap<String, String>,
     routes: BTreeMap<String, String>,
     messages: BTreeMap<String, Message>,
@@ -87,16 +88,23 @@ async fn main() -> Outcome<()> {
         demands(&network).len()
     );
 
-    let mut acknowledged = Acknowledged::default();
+    let (states, routes, messages) = Default::default();
+    let mut acknowledged = Acknowledged { mesh: mesh(&client).await?, states, routes, messages };
     save_states(&client, &network, &mut acknowledged).await?;
     save_routes(&client, &network, &mut acknowledged).await?;
     let outage = store_messages(&client, &network, &mut acknowledged).await?;
     let statuses = settle(&client).await?;
-    for endpoint in &endpoints {
+    for (endpoint, _) in &statuses {
         verify(&client.clone().pin(endpoint)?, endpoint, &acknowledged).await?;
     }
     summary(&acknowledged, &statuses, outage);
     Ok(())
+}
+
+/// The mesh, as it was applied.
+async fn mesh(client: &Client) -> Outcome<MeshTopology> {
+    let id = client.topology().mesh_by_name("geant").await?.value.id;
+    Ok(client.topology().show(&id).await?)
 }
 
 fn bar(total: usize, what: &'static str) -> ProgressBar {
@@ -158,22 +166,29 @@ async fn save_routes(client: &Client, network: &Network, acknowledged: &mut Ackn
     Ok(())
 }
 
-/// A message for each demand; the leader is killed after a third of them and started again after two thirds.
-/// Answers the longest time in which no message was acknowledged.
+/// A message for each demand, and again until the cluster is what it is to become. Answers the longest time in which no
+/// message was acknowledged.
 async fn store_messages(client: &Client, network: &Network, acknowledged: &mut Acknowledged) -> Outcome<Duration> {
     let demands = Arc::new(demands(network));
     let names: Arc<Vec<String>> = Arc::new(network.nodes.iter().map(|node| node.name.clone()).collect());
-    let progress = bar(demands.len(), "messages (leader is killed)");
-    let next = Arc::new(AtomicUsize::new(0));
+    let progress = bar(demands.len(), "messages");
+    let (next, changed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let stored = Arc::new(Mutex::new((BTreeMap::new(), Instant::now(), Duration::ZERO)));
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
         let (client, demands, names) = (client.clone(), demands.clone(), names.clone());
-        let (next, stored, progress) = (next.clone(), stored.clone(), progress.clone());
+        let (next, changed, stored, progress) = (next.clone(), changed.clone(), stored.clone(), progress.clone());
         writers.spawn(async move {
-            while let Some((from, to, traffic)) = demands.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let (from, to, traffic) = demands[number % demands.len()];
+                match number / demands.len() {
+                    0 => {}
+                    _ if changed.load(Ordering::Relaxed) => break,
+                    _ => progress.inc_length(1),
+                }
                 let message = Message {
-                    id: format!("demand-{from}-{to}"),
+                    id: format!("demand-{from}-{to}-{}", number / demands.len()),
                     from: names[from].clone(),
                     to: names[to].clone(),
                     content: format!("{traffic} Mbit/s").into(),
@@ -193,13 +208,19 @@ async fn store_messages(client: &Client, network: &Network, acknowledged: &mut A
             Ok::<(), meshstore::Error>(())
         });
     }
-    let leader = client.cluster().status(false).await?.leader_id;
+    let leader = client.cluster().status(false).await?.leader_id.to_string();
+    let tell = |what: String| progress.suspend(|| println!("-- {what}"));
     reach(&next, demands.len() / 3).await;
-    cluster(&["kill", &leader.to_string()])?;
-    progress.suspend(|| println!("-- node {leader}, the leader, was killed with SIGKILL"));
+    cluster(&["kill", &leader]).await?;
+    tell(format!("node {leader}, the leader, was killed with SIGKILL"));
     reach(&next, demands.len() * 2 / 3).await;
-    cluster(&["restart", &leader.to_string()])?;
-    progress.suspend(|| println!("-- node {leader} was started again"));
+    cluster(&["restart", &leader]).await?;
+    tell(format!("node {leader} was started again"));
+    cluster(&["add", "4"]).await?;
+    tell("node 4 joined, caught up, and votes".into());
+    cluster(&["remove", &leader]).await?;
+    tell(format!("node {leader} was removed, for good: node 4 is in its place"));
+    changed.store(true, Ordering::Relaxed);
     while let Some(written) = writers.join_next().await {
         written??;
     }
@@ -216,9 +237,15 @@ async fn reach(next: &AtomicUsize, count: usize) {
     }
 }
 
-fn cluster(arguments: &[&str]) -> Outcome<()> {
-    let status = Command::new("scripts/cluster").args(arguments).status()?;
-    if status.success() { Ok(()) } else { Err(format!("scripts/cluster {} failed", arguments.join(" ")).into()) }
+/// Runs `scripts/cluster`; what it prints is shown if it fails.
+async fn cluster(arguments: &[&str]) -> Outcome<()> {
+    let mut command = Command::new("scripts/cluster");
+    command.args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    if !output.status.success() {
+        eprintln!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    }
+    if output.status.success() { Ok(()) } else { Err(format!("scripts/cluster {} failed", arguments.join(" ")).into()) }
 }
 
 /// Waits until all nodes show one revision and one hash.
@@ -259,6 +286,9 @@ async fn verify(node: &Client, endpoint: &str, acknowledged: &Acknowledged) -> O
         .into_iter()
         .map(|stored| (stored.value.id.clone(), stored.value))
         .collect();
+    if mesh(&node).await? != acknowledged.mesh {
+        return Err(lost("the mesh", "geant").into());
+    }
     for (id, state) in &acknowledged.states {
         if states.get(id) != Some(state) {
             return Err(lost("the state of node", id).into());
@@ -280,7 +310,9 @@ async fn verify(node: &Client, endpoint: &str, acknowledged: &Acknowledged) -> O
 fn summary(acknowledged: &Acknowledged, statuses: &[(String, Status)], outage: Duration) {
     println!();
     println!(
-        "acknowledged: {} node states, {} routes, {} messages",
+        "acknowledged: a mesh of {} nodes and {} links, {} node states, {} routes, {} messages",
+        acknowledged.mesh.nodes.len(),
+        acknowledged.mesh.routes.len(),
         acknowledged.states.len(),
         acknowledged.routes.len(),
         acknowledged.messages.len()

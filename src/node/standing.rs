@@ -36,7 +36,7 @@ impl Node {
             // Everything that counts as seen is seen by the view, which is opened after.
             let applied = progress.borrow_and_update().position;
             if matches!(self.leadership(), Leadership::Me { term } if term == applied.term) {
-                match self.view(None).and_then(|view| decide(&view)) {
+                match self.view(None, None).and_then(|view| decide(&view)) {
                     Ok(None) => {}
                     Ok(Some((compares, transaction))) => {
                         let guards = Guards { compares, ..Guards::default() };

@@ -176,6 +176,8 @@ async fn serve_clients(
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
+        // Handlers keep the deadlines of their calls; this is for a request whose message never comes to its end.
+        .timeout(Duration::from_millis(limits::DEADLINE_MAX_MS))
         .max_concurrent_streams(Some(limits::STREAMS_PER_CONNECTION))
         .layer(Count::new(Arc::clone(calls), Arc::clone(&doors.clients.clock)))
         .layer(Authenticate::new(doors.security.clone()))

@@ -165,10 +165,12 @@ impl Packer {
     fn submit(&self, batch: Vec<Pending>) -> impl Future<Output = ()> + Send + use<> {
         let (consensus, measures) = (self.consensus.clone(), Arc::clone(&self.measures));
         let stamp = |term| (self.log_clock.now_ms(term, self.clock.monotonic()), self.clock.wall_ms());
-        measures.entries.fetch_add(1, Relaxed);
-        measures.proposals.fetch_add(batch.len() as u64, Relaxed);
         let prepared = match consensus.leadership() {
-            Leadership::Me { term } => Ok((pack(&batch, stamp(term)), term)),
+            Leadership::Me { term } => {
+                measures.entries.fetch_add(1, Relaxed);
+                measures.proposals.fetch_add(batch.len() as u64, Relaxed);
+                Ok((pack(&batch, stamp(term)), term))
+            }
             Leadership::Other { member, .. } => Err(not_leading(Some(member.client_address))),
             Leadership::Unknown => Err(not_leading(None)),
         };

@@ -153,3 +153,33 @@ pub(super) fn answer(error: ViewError, faults: &Faults) -> Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        environment::Environment,
+        state::audit::Accounts,
+        storage::{EngineKind, Options, Store},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_any_more_is_not_read() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let options = Options { engine: EngineKind::Memory, ..Options::new(directory.path(), 1) };
+        let durable = watch::channel(0).1;
+        let (store, _workers) = Store::open(&Environment::real(), options, Arc::new(Accounts), durable).unwrap();
+        store.write(1, vec![(Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")))]);
+        let budget = Duration::from_secs(2);
+        let until = Some((Instant::now() + budget, budget));
+        let source = NodeView { view: store.view(1).unwrap(), faults: Faults::default(), until };
+        assert!(source.get(b"key").unwrap().is_some());
+        assert_eq!(source.range(b"a", None, 10).unwrap().len(), 1);
+        tokio::time::advance(budget).await;
+        for error in [source.get(b"key").unwrap_err(), source.range(b"a", None, 10).unwrap_err()] {
+            let Error::DeadlineExceeded { deadline_ms: 2_000, may_have_applied: false, .. } = error else {
+                panic!("{error}")
+            };
+        }
+    }
+}

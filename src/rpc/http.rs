@@ -6,7 +6,7 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     environment::{
@@ -18,11 +18,15 @@ use crate::{
     rpc::{calls::Calls, metrics},
 };
 
+/// Looks at the metrics at once.
+const LOOKS: usize = 4;
+
 /// How far the node is.
 #[derive(Clone)]
 enum Phase {
     Starting,
-    Serving(Node, Arc<Calls>),
+    /// With the places for looks at the metrics.
+    Serving(Node, Arc<Calls>, Arc<Semaphore>),
     Stopping,
 }
 
@@ -51,7 +55,7 @@ impl Http {
 
     /// The node serves calls.
     pub fn serves(&self, node: &Node, calls: Arc<Calls>) {
-        self.phase.send_replace(Phase::Serving(node.clone(), calls));
+        self.phase.send_replace(Phase::Serving(node.clone(), calls, Arc::new(Semaphore::new(LOOKS))));
     }
 
     /// The node is stopping.
@@ -65,7 +69,7 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
     let reason = match phase {
         Phase::Starting => "starting: the log is being recovered, or the other nodes are waited for".to_owned(),
         Phase::Stopping => "stopping".to_owned(),
-        Phase::Serving(node, _) => {
+        Phase::Serving(node, ..) => {
             let vitals = node.vitals();
             match vitals.check(node.silence()) {
                 Ok(()) => {
@@ -81,9 +85,19 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
 
 async fn show(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, String) {
     let phase = phase.borrow().clone();
-    match phase {
-        Phase::Serving(node, calls) => (StatusCode::OK, metrics::text(&node, &calls)),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "# the node does not serve\n".into()),
+    let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("# {reason}\n"));
+    let Phase::Serving(node, calls, looks) = phase else { return unavailable("the node does not serve") };
+    // A look waits for the entry that is being applied. Should that never end, the threads that answer `/livez` and
+    // `/readyz` must not wait, too; nor may those that do grow in number.
+    let Ok(look) = looks.try_acquire_owned() else { return unavailable("the looks before have not ended") };
+    let of = node.clone();
+    let text = move || {
+        let _until_it_ends = look;
+        metrics::text(&of, &calls)
+    };
+    match node.run_blocking("metrics", text).await {
+        Ok(text) => (StatusCode::OK, text),
+        Err(error) => unavailable(&error.to_string()),
     }
 }
 

@@ -74,7 +74,7 @@ fn unknown_and_missing_keys_are_named_by_line() {
     refused(
         13,
         "[rafts]",
-        "13: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `tls`, `auth`, `node`",
+        "13: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `limits`, `tls`, `auth`, `node`",
     );
     refused(22, "", "21: missing field `id`");
     refused(24, "", "21: missing field `peer`");

@@ -21,7 +21,7 @@ use crate::harness::{Cluster, Settings, http_get, until};
 
 const MESH: &str = "meshstore.v1.Mesh";
 
-fn channel(address: &str) -> Channel {
+pub fn channel(address: &str) -> Channel {
     Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy()
 }
 
@@ -173,7 +173,8 @@ async fn a_call_is_followed_from_the_follower_that_got_it_to_the_entry_on_all_no
         .await;
     }
     // Where it came in it has its name, too; one that is none is replaced.
-    assert!(cluster.node(follower).log().contains(TRACE));
+    let log = cluster.node(follower).log();
+    assert!(log.lines().any(|line| line.contains(TRACE) && line.contains("passed on to the leader")), "{log}");
     let mut bad = Request::new(GetStateRequest { key: "no such key".into(), ..Default::default() });
     bad.metadata_mut().insert("traceparent", "00-nonsense-00".parse().unwrap());
     assert!(client.get_state(bad).await.is_err());

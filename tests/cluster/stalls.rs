@@ -1,4 +1,5 @@
-//! Nodes that live and make no progress: a disk that does not sync, an apply that does not end. They run inside this process,
+//! Nodes that live and make no progress: a disk that does not sync, an apply that does not end; and callers that want more
+//! meanwhile. They run inside this process,
 //! so that what stands still can be chosen.
 
 use std::{
@@ -8,12 +9,14 @@ use std::{
 };
 
 use meshstore::{
+    Error,
     config::{Config, Flags},
     environment::{
         Environment,
         disk::{Disk, File, OpenMode},
     },
     model::Position,
+    proto::v1::{GetStateRequest, PutStateRequest, mesh_client::MeshClient},
     raft::state_machine::Observer,
     server,
     state::Commit,
@@ -26,7 +29,7 @@ use tokio::{
 
 use crate::{
     harness::{Cluster, Settings, http_get, until},
-    health::{ServingStatus, health},
+    health::{ServingStatus, channel, health},
 };
 
 /// Whoever comes to it waits while it is shut.
@@ -154,8 +157,8 @@ struct Inside {
 
 impl Inside {
     /// Starts it, and waits until it is ready.
-    async fn start(environment: Environment, observer: Option<Arc<dyn Observer>>) -> Self {
-        let cluster = Cluster::new(1, Settings::default());
+    async fn start(environment: Environment, observer: Option<Arc<dyn Observer>>, settings: Settings) -> Self {
+        let cluster = Cluster::new(1, settings);
         let node = &cluster.nodes[0];
         let flags = Flags { node: Some(1), data_dir: Some(node.data.clone()), ..Flags::default() };
         let config = Config::load(&node.toml, &flags).unwrap();
@@ -214,7 +217,7 @@ async fn a_node_whose_disk_does_not_sync_says_so() {
     let _opens = Opens(gate.clone());
     let real = Environment::real();
     let disk = Arc::new(Hanging { inner: real.disk.clone(), gate: gate.clone() });
-    let inside = Inside::start(Environment { disk, ..real }, None).await;
+    let inside = Inside::start(Environment { disk, ..real }, None, Settings::default()).await;
     stands_still(inside, &gate, "the disk does not sync").await;
 }
 
@@ -223,6 +226,40 @@ async fn a_node_whose_apply_stands_still_says_so() {
     let gate = Gate::default();
     let _opens = Opens(gate.clone());
     let observer = Arc::new(Standing(gate.clone()));
-    let inside = Inside::start(Environment::real(), Some(observer)).await;
+    let inside = Inside::start(Environment::real(), Some(observer), Settings::default()).await;
     stands_still(inside, &gate, "apply stands still: nothing was applied for").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_with_too_many_calls_under_way_is_told_when_to_come_again() {
+    let gate = Gate::default();
+    let _opens = Opens(gate.clone());
+    let observer = Arc::new(Standing(gate.clone()));
+    let settings = Settings { storage: "", raft: "[limits]\ncalls_per_principal = 1\n" };
+    let inside = Inside::start(Environment::real(), Some(observer), settings).await;
+    let client = MeshClient::new(channel(&inside.cluster.nodes[0].client));
+    let put = PutStateRequest { key: "key".into(), value: "value".into(), ..Default::default() };
+    let get = async || {
+        client.clone().get_state(GetStateRequest { key: "key".into(), ..Default::default() }).await.map_err(Error::from)
+    };
+    gate.set(true);
+    let writer = client.clone();
+    let waits = tokio::spawn(until("the write", async move || {
+        match writer.clone().put_state(put.clone()).await.map_err(Error::from) {
+            Ok(_) => Some(()),
+            // A read was faster.
+            Err(Error::ResourceExhausted { .. }) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }));
+    let refused = until("a second call to be refused", async || {
+        get().await.err().filter(|error| matches!(error, Error::ResourceExhausted { .. }))
+    })
+    .await;
+    let Error::ResourceExhausted { reason, retry_after_ms: 100 } = &refused else { panic!("{refused}") };
+    assert!(reason.contains("anonymous has 1 calls under way"), "{reason}");
+    gate.set(false);
+    waits.await.unwrap();
+    until("a place", async || get().await.ok()).await;
+    inside.stop().await;
 }

@@ -5,6 +5,8 @@
 
 pub mod error;
 pub mod limits;
+#[cfg(feature = "server")]
+pub mod metrics;
 pub mod model;
 pub mod proto;
 

@@ -46,6 +46,12 @@ pub const CLIENT_DECODE_BYTES: usize = TRANSACTION_BYTES + (64 << 10);
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Most concurrent streams (calls) on one client connection.
 pub const STREAMS_PER_CONNECTION: u32 = 100;
+/// Most calls of one principal that a node has under way at once, unless its configuration says otherwise.
+pub const CALLS_PER_PRINCIPAL: usize = 10_000;
+/// Answers are handed to a connection in pieces of so many bytes.
+pub const PIECE_BYTES: usize = 32 << 10;
+/// Most bytes of answers that were made and are not read before callers are refused.
+pub const UNREAD_BYTES: usize = 256 << 20;
 /// Most proposals that wait for a place in a log entry before callers are refused.
 pub const QUEUED_PROPOSALS: usize = 16_384;
 /// Most bytes of proposals that wait for a place in a log entry before callers are refused.

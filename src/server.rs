@@ -22,6 +22,8 @@ use crate::{
         calls::{Calls, Count},
         forward::{self, Forward, ForwardLayer, LeaderView},
         gate::{Authenticate, Authorise},
+        pressure::{Bound, Pressure},
+        trace::Trace,
     },
     security::{Callers, Policy, Security},
     state::View,
@@ -31,9 +33,6 @@ use crate::{
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// See [`KEEP_ALIVE`].
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
-/// A node is ready if it has heard of its cluster within so many of the longest election timeouts. An election passes
-/// within it.
-const READY_ELECTIONS: u32 = 10;
 /// How long open calls may go on after the node was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -106,9 +105,9 @@ pub async fn serve(
     running.node.keep_sweeping("reclaim of large messages", mesh::large::Reclaim::default());
     running.node.keep_sweeping("retention of messages", mesh::retention::Trim::default());
     let (drain, drained) = watch::channel(false);
-    let calls = Arc::new(Calls::new(config.log.slow_call));
+    let calls = Arc::new(Calls::new(config.log.slow_call, Pressure::new(config.cluster.limits.calls_per_principal)));
     let clients = serve_clients(&doors, &config, (&running.node, &calls), drained).await?;
-    http.serves(&running.node, silence(&config), calls);
+    http.serves(&running.node, calls);
     let broken = tokio::select! {
         fault = faults.wait() => Some(fault),
         () = &mut stop => None,
@@ -165,11 +164,6 @@ impl Doors {
     }
 }
 
-/// The longest silence of the leader, or of a quorum, that a node is still ready with.
-fn silence(config: &Config) -> Duration {
-    config.cluster.raft.election_max * READY_ELECTIONS
-}
-
 async fn serve_clients(
     doors: &Doors,
     config: &Config,
@@ -179,15 +173,19 @@ async fn serve_clients(
     let address = config.node.client.to_string();
     let listener = doors.clients.net.listen(&address).await;
     let listener = listener.map_err(|error| Fault::new(format!("cannot listen for clients on {address}: {error}")))?;
-    let (health, keep_health) = rpc::health::service(node.clone(), silence(config));
+    let (health, keep_health) = rpc::health::service(node.clone());
     let routes = rpc::routes(Arc::new(node.clone())).add_service(health).add_service(rpc::reflection::service()?);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
+        // Handlers keep the deadlines of their calls; this is for a request whose message never comes to its end.
+        .timeout(Duration::from_millis(limits::DEADLINE_MAX_MS))
         .max_concurrent_streams(Some(limits::STREAMS_PER_CONNECTION))
-        .layer(Count(Arc::clone(calls)))
+        .layer(Count::new(Arc::clone(calls), Arc::clone(&doors.clients.clock)))
         .layer(Authenticate::new(doors.security.clone()))
         .layer(Authorise::new(doors.policy()))
+        .layer(Bound(Arc::clone(calls.pressure())))
+        .layer(Trace)
         .layer(forwarding(node))
         .add_routes(routes)
         .serve_with_incoming_shutdown(net::incoming(listener), async move {

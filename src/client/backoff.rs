@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use crate::model::trace::TraceParent;
+
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -29,6 +31,11 @@ impl Jitter {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+
+    /// The name of a new call.
+    pub(super) fn trace(&self) -> TraceParent {
+        TraceParent::new(u128::from(self.next()) << 64 | u128::from(self.next()), self.next())
     }
 
     /// The wait after so many failed attempts (from 1): between a half and the whole of a step that doubles.

@@ -172,6 +172,7 @@ impl Builder {
             endpoints: Endpoints::new(&self.endpoints, self.connections, self.tls, self.connect)?,
             session: Session::new(self.session_ttl),
             jitter: Jitter::new(self.seed),
+            names: Jitter::new(self.seed.map(u64::reverse_bits)),
             exactly_once: self.exactly_once,
             deadline: self.deadline,
             mode: self.mode,

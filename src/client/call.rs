@@ -14,6 +14,7 @@ use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, transport::Channel};
+use tracing::Instrument;
 
 use super::{
     Client, Written,
@@ -22,7 +23,11 @@ use super::{
 };
 use crate::{
     Error, Result, limits,
-    model::{ReadMode, session::Attempt},
+    model::{
+        ReadMode,
+        session::Attempt,
+        trace::{TRACEPARENT, TraceParent},
+    },
     proto::{error_from_status, v1},
 };
 
@@ -45,6 +50,8 @@ pub(super) struct Call<'a> {
     may_have_applied: bool,
     /// Whether another attempt after that is harmless.
     repeatable: bool,
+    /// What all its attempts are called, wherever they are worked on.
+    trace: TraceParent,
 }
 
 impl<'a> Call<'a> {
@@ -61,6 +68,7 @@ impl<'a> Call<'a> {
             stale: 0,
             may_have_applied: false,
             repeatable: true,
+            trace: client.shared.names.trace(),
         }
     }
 
@@ -107,7 +115,12 @@ impl<'a> Call<'a> {
         if let Some(authorization) = &self.client.shared.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
         }
-        let answer = tokio::time::timeout(time, send(request, endpoint.channel()?)).await;
+        if let Ok(trace) = self.trace.to_string().parse() {
+            request.metadata_mut().insert(TRACEPARENT, trace);
+        }
+        let (call, trace) = (self.name, self.trace.trace_id());
+        let span = tracing::debug_span!("attempt", call, %trace, endpoint = endpoint.address, attempt = self.attempts);
+        let answer = tokio::time::timeout(time, send(request, endpoint.channel()?).instrument(span)).await;
         let error = match answer {
             Ok(Ok(reply)) => {
                 endpoint.answered();
@@ -128,7 +141,7 @@ impl<'a> Call<'a> {
                 Error::Unknown(format!("{} did not answer within {} ms", endpoint.address, time.as_millis()))
             }
         };
-        tracing::debug!(call = self.name, endpoint = endpoint.address, attempt = self.attempts, %error, "attempt failed");
+        tracing::debug!(call, %trace, endpoint = endpoint.address, attempt = self.attempts, %error, "attempt failed");
         self.note(&endpoint, &error, changes);
         Err(error)
     }

@@ -144,6 +144,8 @@ struct Shared {
     authorization: Option<tonic::metadata::AsciiMetadataValue>,
     session: Session,
     jitter: backoff::Jitter,
+    /// What names calls. Apart from the jitter, which it must not change.
+    names: backoff::Jitter,
     exactly_once: bool,
     deadline: Duration,
     mode: ReadMode,

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Address, Cluster, Engine, Invalid, Node, Raft, Storage, Tls,
+    Address, Cluster, Engine, Invalid, Limits, Node, Raft, Storage, Tls,
     tls::{self, AuthTable, TlsTable},
 };
+use crate::limits;
 
 /// What the file says, and where in it the addresses of the nodes stand.
 pub(super) struct Checked {
@@ -28,6 +29,8 @@ struct File {
     storage: StorageTable,
     #[serde(default)]
     raft: RaftTable,
+    #[serde(default)]
+    limits: LimitsTable,
     tls: Option<TlsTable>,
     auth: Option<AuthTable>,
     #[serde(default)]
@@ -59,6 +62,12 @@ struct RaftTable {
     keep_entries: Option<Spanned<u64>>,
     segment_mib: Option<Spanned<u64>>,
     check_entries: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    calls_per_principal: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -119,9 +128,10 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Checked, Invalid> {
     }
     let storage = storage(&source, &file.storage)?;
     let raft = raft(&source, &file.raft)?;
+    let limits = limits(&source, &file.limits)?;
     let (nodes, lines) = nodes(&source, &file.node)?;
     let tls = tls::read(&source, file.tls.as_ref(), file.auth.as_ref(), nodes.len())?;
-    Ok(Checked { cluster: Cluster { name: name.clone(), storage, raft, nodes }, tls, lines })
+    Ok(Checked { cluster: Cluster { name: name.clone(), storage, raft, limits, nodes }, tls, lines })
 }
 
 fn storage(source: &Source<'_>, table: &StorageTable) -> Result<Storage, Invalid> {
@@ -140,6 +150,12 @@ fn storage(source: &Source<'_>, table: &StorageTable) -> Result<Storage, Invalid
         flush_after: Duration::from_secs(flush_after_s),
         reserve_bytes: reserve_mib << 20,
     })
+}
+
+fn limits(source: &Source<'_>, table: &LimitsTable) -> Result<Limits, Invalid> {
+    let default = limits::CALLS_PER_PRINCIPAL as u64;
+    let calls = source.number("calls_per_principal", table.calls_per_principal.as_ref(), default, 1..1_000_001)?;
+    Ok(Limits { calls_per_principal: usize::try_from(calls).unwrap_or(usize::MAX) })
 }
 
 fn raft(source: &Source<'_>, table: &RaftTable) -> Result<Raft, Invalid> {

@@ -58,6 +58,8 @@ pub struct Cluster {
     pub storage: Storage,
     /// Timing of the consensus, and what it keeps.
     pub raft: Raft,
+    /// What callers may ask of a node at once.
+    pub limits: Limits,
     /// All nodes, in order of their ids; never empty.
     pub nodes: Vec<Node>,
 }
@@ -104,6 +106,13 @@ pub struct Raft {
     pub segment_bytes: u64,
     /// The replicas compare their states at every log index divisible by this.
     pub check_entries: u64,
+}
+
+/// What callers may ask of a node at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls of one principal that a node has under way.
+    pub calls_per_principal: usize,
 }
 
 /// A node of the cluster.

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod executor;
 pub mod net;
 pub mod sabotage;
+pub mod unread;
 pub mod untouched;
 
 use std::sync::Arc;

@@ -23,6 +23,8 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint, server::Connected};
 
+use super::unread::Unread;
+
 /// A network.
 pub trait Net: Send + Sync + 'static {
     /// Accepts connections on `host:port`; port 0 takes a free one.
@@ -43,7 +45,7 @@ pub trait Listener: Send {
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
-/// What a connection has proven of its other end. An extension of each request that arrives over it.
+/// What a connection has proven of its other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Proof {
     /// Nothing: it is in plain text.
@@ -64,12 +66,21 @@ pub struct Certified {
     pub until_ms: u64,
 }
 
+/// What is known of a connection. An extension of each request that arrives over it.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// What it has proven of its other end.
+    pub proof: Proof,
+    /// What its other end has not taken.
+    pub unread: Arc<Unread>,
+}
+
 /// An open connection.
 pub struct Io {
     stream: Box<dyn ByteStream>,
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
-    proof: Proof,
+    connection: Connection,
     /// Its place among those that its listener may have open.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -77,13 +88,13 @@ pub struct Io {
 impl Io {
     /// A connection over `stream` between these two ends, as far as they are known.
     pub fn new(stream: impl ByteStream + 'static, local: Option<SocketAddr>, remote: Option<SocketAddr>) -> Self {
-        Self { stream: Box::new(stream), local, remote, proof: Proof::Plain, _place: None }
+        Self { stream: Box::new(stream), local, remote, connection: Connection::default(), _place: None }
     }
 
     /// The connection, with what it has proven.
     #[must_use]
     pub fn with_proof(self, proof: Proof) -> Self {
-        Self { proof, ..self }
+        Self { connection: Connection { proof, ..self.connection }, ..self }
     }
 
     /// This end.
@@ -93,7 +104,7 @@ impl Io {
 
     /// What it has proven of the other end.
     pub fn proof(&self) -> &Proof {
-        &self.proof
+        &self.connection.proof
     }
 
     /// The other end.
@@ -109,15 +120,20 @@ impl fmt::Debug for Io {
 }
 
 impl Connected for Io {
-    type ConnectInfo = Proof;
+    type ConnectInfo = Connection;
 
-    fn connect_info(&self) -> Proof {
-        self.proof.clone()
+    fn connect_info(&self) -> Connection {
+        self.connection.clone()
     }
 }
 
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Asked at least as often as the other end is asked for a sign of life.
+        if self.connection.unread.is_stuck() {
+            tracing::warn!(remote = ?self.remote, "a connection is closed: it does not read its answers");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -323,7 +339,7 @@ mod tests {
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         assert_eq!(client.remote_address().unwrap().to_string(), address);
         assert_eq!(server.local_address().unwrap().to_string(), address);
-        assert_eq!(server.connect_info(), Proof::Plain);
+        assert_eq!(server.connect_info().proof, Proof::Plain);
         client.write_all(b"ping").await.unwrap();
         let mut bytes = [0; 4];
         server.read_exact(&mut bytes).await.unwrap();

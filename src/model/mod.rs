@@ -13,6 +13,7 @@ pub mod read;
 pub mod record;
 pub mod session;
 pub mod topology;
+pub mod trace;
 pub mod transaction;
 
 pub use key::{Key, ScopeId};

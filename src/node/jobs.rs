@@ -60,6 +60,7 @@ pub(super) async fn advance_snapshot(shared: Arc<Shared>) {
         if flushed.changed().await.is_err() {
             return;
         }
+        shared.measures.flushed(shared.environment.clock.monotonic());
     }
 }
 

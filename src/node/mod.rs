@@ -10,6 +10,7 @@ mod divergence;
 mod fault;
 pub mod identity;
 mod jobs;
+mod measures;
 mod members;
 mod pages;
 mod peers;
@@ -22,6 +23,7 @@ mod space;
 mod standing;
 mod start;
 mod status;
+mod vitals;
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
@@ -32,10 +34,12 @@ use arc_swap::ArcSwapOption;
 use tokio::{task::JoinHandle, time::Instant};
 
 pub use fault::Faults;
+pub use measures::{Counts, Measures};
 pub use members::{Asked, Listed, ListedMember, NewAddresses, RemovedMember};
 pub use standing::Decide;
 pub use start::{Parts, Running, start};
 pub use status::{MemberStatus, Status};
+pub use vitals::{Leader, Vitals};
 
 use self::{
     clock::LogClock,
@@ -97,12 +101,15 @@ struct Shared {
     pages: PagedViews,
     network: Arc<Peers>,
     log_clock: Arc<LogClock>,
+    measures: Arc<Measures>,
     faults: Faults,
     places: space::Places,
     divergence: divergence::Divergence,
     membership: members::Membership,
     /// On the leader: why there is no room for writes, because of the others.
     refusing: ArcSwapOption<String>,
+    /// The longest time without a leader before a follower asks for votes.
+    longest_election: Duration,
     stopping: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -188,6 +195,7 @@ impl Node {
     pub async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
         let shared = &self.shared;
         shared.check_state()?;
+        shared.measures.count_read(mode);
         let budget = deadline.saturating_duration_since(Instant::now());
         let mut progress = shared.machine.progress();
         let age_ms = match mode {
@@ -213,7 +221,7 @@ impl Node {
         if let Some(revision) = revision {
             read::applied(&mut progress, |progress| progress.revision >= revision, (deadline, budget)).await?;
         }
-        let view = self.view(revision)?;
+        let view = self.view(revision, Some((deadline, budget)))?;
         // It may have become known while this read waited.
         shared.check_state()?;
         let stamp = ReadStamp { revision: view.revision(), age_ms };
@@ -225,14 +233,14 @@ impl Node {
         self.shared.pages.keep(self.shared.machine.store(), view.revision());
     }
 
-    fn view(&self, named: Option<u64>) -> Result<View> {
+    fn view(&self, named: Option<u64>, until: Option<(Instant, Duration)>) -> Result<View> {
         let store = self.shared.machine.store();
         let mut attempts = 0;
         loop {
             let revision = named.unwrap_or_else(|| self.shared.machine.progress().borrow().revision);
             match store.view(revision) {
                 Ok(view) => {
-                    let source = NodeView { view, faults: self.shared.faults.clone() };
+                    let source = NodeView { view, faults: self.shared.faults.clone(), until };
                     return Ok(View::new(revision, Box::new(source)));
                 }
                 // The newest revision moved on, and a merge began, in between.

@@ -4,7 +4,10 @@
 //! entries before it were on their way. No timer: with nothing in flight a proposal leaves at once, under
 //! load entries grow by themselves.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::{
@@ -12,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::clock::LogClock;
+use super::{clock::LogClock, measures::Measures};
 use crate::{
     environment::Clock,
     error::{Error, Result},
@@ -44,6 +47,7 @@ pub(super) struct Answered {
 /// A proposal on its way, with the room that it takes in the queue.
 struct Pending {
     encoded: Vec<u8>,
+    since: Instant,
     reply: oneshot::Sender<Result<Answered>>,
     _room: tokio::sync::OwnedSemaphorePermit,
 }
@@ -56,13 +60,24 @@ pub(super) struct Packer {
     consensus: Consensus,
     clock: Arc<dyn Clock>,
     log_clock: Arc<LogClock>,
+    measures: Arc<Measures>,
 }
 
 impl Proposer {
-    pub(super) fn new(consensus: Consensus, clock: Arc<dyn Clock>, log_clock: Arc<LogClock>) -> (Self, Packer) {
+    pub(super) fn new(
+        consensus: Consensus,
+        clock: Arc<dyn Clock>,
+        (log_clock, measures): (Arc<LogClock>, Arc<Measures>),
+    ) -> (Self, Packer) {
         let (sender, queue) = mpsc::channel(limits::QUEUED_PROPOSALS);
         let bytes = Arc::new(Semaphore::new(limits::QUEUED_BYTES));
-        (Self { queue: sender, bytes }, Packer { queue, carried: None, consensus, clock, log_clock })
+        (Self { queue: sender, bytes }, Packer { queue, carried: None, consensus, clock, log_clock, measures })
+    }
+
+    /// Proposals that wait for a place in an entry, and the bytes of all that have no outcome yet.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let waiting = self.queue.max_capacity().saturating_sub(self.queue.capacity());
+        (waiting, limits::QUEUED_BYTES.saturating_sub(self.bytes.available_permits()))
     }
 
     /// Queues a proposal and waits for its outcome.
@@ -77,7 +92,7 @@ impl Proposer {
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(wanted);
         let room = room.map_err(|_| full("too many bytes wait to be proposed"))?;
         let (reply, answer) = oneshot::channel();
-        let queued = self.queue.try_send(Pending { encoded, reply, _room: room });
+        let queued = self.queue.try_send(Pending { encoded, since: Instant::now(), reply, _room: room });
         queued.map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => full("too many proposals wait"),
             mpsc::error::TrySendError::Closed(_) => {
@@ -85,7 +100,13 @@ impl Proposer {
             }
         })?;
         match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => {
+                if let Ok(Answered { placed: Placed { position, ordinal }, .. }) = &answer {
+                    // What ties a call to what the followers say of the entry.
+                    tracing::debug!(entry = %position, ordinal, "proposed, and applied here");
+                }
+                answer
+            }
             Ok(Err(_)) => Err(Error::Unknown("the node stopped before it answered".into())),
             Err(_) => Err(Error::DeadlineExceeded {
                 deadline_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
@@ -142,10 +163,14 @@ impl Packer {
     }
 
     fn submit(&self, batch: Vec<Pending>) -> impl Future<Output = ()> + Send + use<> {
-        let consensus = self.consensus.clone();
+        let (consensus, measures) = (self.consensus.clone(), Arc::clone(&self.measures));
         let stamp = |term| (self.log_clock.now_ms(term, self.clock.monotonic()), self.clock.wall_ms());
         let prepared = match consensus.leadership() {
-            Leadership::Me { term } => Ok((pack(&batch, stamp(term)), term)),
+            Leadership::Me { term } => {
+                measures.entries.fetch_add(1, Relaxed);
+                measures.proposals.fetch_add(batch.len() as u64, Relaxed);
+                Ok((pack(&batch, stamp(term)), term))
+            }
             Leadership::Other { member, .. } => Err(not_leading(Some(member.client_address))),
             Leadership::Unknown => Err(not_leading(None)),
         };
@@ -156,7 +181,9 @@ impl Packer {
             };
             match outcomes {
                 Ok((position, outcomes)) => {
+                    let now = Instant::now();
                     for (ordinal, (pending, outcome)) in (0..).zip(batch.into_iter().zip(outcomes)) {
+                        measures.commit.note(now.saturating_duration_since(pending.since));
                         // A caller that has given up knows that the outcome is unknown to it.
                         let _ = pending.reply.send(Ok(Answered { outcome, placed: Placed { position, ordinal } }));
                     }
@@ -209,6 +236,7 @@ mod tests {
         let room = Arc::new(Semaphore::new(1_000));
         let pending = |proposal: &Proposal| Pending {
             encoded: codec::encode_payload(proposal),
+            since: Instant::now(),
             reply: oneshot::channel().0,
             _room: Arc::clone(&room).try_acquire_owned().unwrap(),
         };

@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::fault::Faults;
+use super::{fault::Faults, measures::Measures};
 use crate::{
     environment::sabotage::{self, Sabotage},
     error::{Error, Fault, Result},
@@ -52,15 +52,23 @@ impl ReadIndex {
     }
 
     /// Runs rounds for as long as the node lives. A round takes `limit` at most.
-    pub(super) async fn run(self, consensus: Consensus, ask: Arc<dyn AskLeader>, limit: Duration) {
+    pub(super) async fn run(
+        self,
+        consensus: Consensus,
+        ask: Arc<dyn AskLeader>,
+        limit: Duration,
+        measures: Arc<Measures>,
+    ) {
         loop {
             self.wake.notified().await;
             let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             if waiting.is_empty() {
                 continue;
             }
+            let began = Instant::now();
             let round = tokio::time::timeout(limit, Self::round(&consensus, ask.as_ref())).await;
             let index = round.unwrap_or_else(|_| Err(unavailable("no quorum confirmed the leader in time")));
+            measures.read_index.note(began.elapsed());
             for waiter in waiting {
                 // Who has given up does not mind.
                 let _ = waiter.send(index.clone());
@@ -103,10 +111,19 @@ pub(super) async fn applied(
 pub(super) struct NodeView {
     pub(super) view: storage::View,
     pub(super) faults: Faults,
+    /// After this deadline nobody waits for what is read; of so much time that the call had.
+    pub(super) until: Option<(Instant, Duration)>,
 }
 
 impl NodeView {
     fn answer<T>(&self, read: std::result::Result<T, ViewError>) -> Result<T> {
+        if let Some((_, budget)) = self.until.filter(|(deadline, _)| Instant::now() >= *deadline) {
+            return Err(Error::DeadlineExceeded {
+                deadline_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+                waiting_for: "what the call asks for to be found: narrow it, or allow more time".into(),
+                may_have_applied: false,
+            });
+        }
         read.map_err(|error| answer(error, &self.faults))
     }
 }
@@ -133,6 +150,36 @@ pub(super) fn answer(error: ViewError, faults: &Faults) -> Error {
         ViewError::Fault(fault) => {
             faults.report(fault);
             unavailable("the node is stopping")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        environment::Environment,
+        state::audit::Accounts,
+        storage::{EngineKind, Options, Store},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_any_more_is_not_read() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let options = Options { engine: EngineKind::Memory, ..Options::new(directory.path(), 1) };
+        let durable = watch::channel(0).1;
+        let (store, _workers) = Store::open(&Environment::real(), options, Arc::new(Accounts), durable).unwrap();
+        store.write(1, vec![(Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")))]);
+        let budget = Duration::from_secs(2);
+        let until = Some((Instant::now() + budget, budget));
+        let source = NodeView { view: store.view(1).unwrap(), faults: Faults::default(), until };
+        assert!(source.get(b"key").unwrap().is_some());
+        assert_eq!(source.range(b"a", None, 10).unwrap().len(), 1);
+        tokio::time::advance(budget).await;
+        for error in [source.get(b"key").unwrap_err(), source.range(b"a", None, 10).unwrap_err()] {
+            let Error::DeadlineExceeded { deadline_ms: 2_000, may_have_applied: false, .. } = error else {
+                panic!("{error}")
+            };
         }
     }
 }

@@ -43,7 +43,7 @@ impl Node {
             // Everything that counts as seen is seen by the view, which is opened after.
             let applied = progress.borrow_and_update().position;
             if matches!(self.leadership(), Leadership::Me { term } if term == applied.term) {
-                match self.view(None).and_then(|view| decide(&view)) {
+                match self.view(None, None).and_then(|view| decide(&view)) {
                     Ok(None) => {}
                     Ok(Some((compares, transaction))) => {
                         let guards = Guards { compares, ..Guards::default() };
@@ -99,7 +99,7 @@ impl Node {
             self.shared.machine.with_state(look).unwrap_or_default()
         };
         let wall_ms = self.shared.environment.clock.wall_ms();
-        let step = sweep.step(&Sight { view: &|| self.view(None), wall_ms, account: &account });
+        let step = sweep.step(&Sight { view: &|| self.view(None, None), wall_ms, account: &account });
         let failed = match step {
             Ok(Step::Next) => return Duration::ZERO,
             Ok(Step::Rest(rest_ms)) => return Duration::from_millis(rest_ms),

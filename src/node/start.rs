@@ -20,7 +20,9 @@ use super::{
     divergence,
     fault::Faults,
     identity::{self, Directory, Formed, Joining, form_cluster, join_cluster},
-    jobs, members,
+    jobs,
+    measures::Measures,
+    members,
     pages::PagedViews,
     peers::{self, AskOverPeers, PeerListener},
     propose::Proposer,
@@ -108,9 +110,9 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let asked = consensus.clone();
     freshness.set_quorum_age(move || asked.quorum_age_ms());
 
-    let log_clock = Arc::new(LogClock::default());
-    let places = places(&config, &log);
-    let (proposer, packer) = Proposer::new(consensus.clone(), Arc::clone(&environment.clock), Arc::clone(&log_clock));
+    let (log_clock, places) = (Arc::new(LogClock::default()), places(&config, &log));
+    let (measures, clock) = (Measures::begin(&environment), Arc::clone(&environment.clock));
+    let (proposer, packer) = Proposer::new(consensus.clone(), clock, (Arc::clone(&log_clock), Arc::clone(&measures)));
     let shared = Arc::new(Shared {
         node_id: config.node.id,
         directory,
@@ -122,11 +124,13 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         pages: PagedViews::default(),
         network,
         log_clock,
+        measures,
         faults,
         places,
         divergence: Default::default(),
         membership: Default::default(),
         refusing: Default::default(),
+        longest_election: config.cluster.raft.election_max,
         stopping: false.into(),
         tasks: Mutex::default(),
         environment,
@@ -324,7 +328,7 @@ fn start_jobs(node: &Node, config: &Config, observer: Option<Arc<dyn Observer>>)
     let shared = &node.shared;
     let limit = config.cluster.raft.election_max * 2;
     let ask = Arc::new(AskOverPeers { peers: Arc::clone(&shared.network), limit });
-    let round = shared.read_index.clone().run(shared.consensus.clone(), ask, limit);
+    let round = shared.read_index.clone().run(shared.consensus.clone(), ask, limit, Arc::clone(&shared.measures));
     let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
     tasks.push(tokio::spawn(round));
     tasks.push(tokio::spawn(jobs::remember_start(Arc::clone(shared))));

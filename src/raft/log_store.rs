@@ -8,12 +8,14 @@ use std::{
 
 use openraft::{
     OptionalSend,
+    entry::RaftEntry,
     storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage},
 };
 
 use crate::{
     error::Fault,
     limits,
+    model::Position,
     raft::{
         log::Log,
         types::{LogEntry, LogId, TypeConfig, Vote},
@@ -97,8 +99,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().collect();
-        let done = move |result: Result<(), Fault>| callback.io_completed(result.map_err(failed));
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        let at = |entry: Option<&LogEntry>| entry.map(|entry| Position::from(entry.log_id())).unwrap_or_default();
+        let (first, last) = (at(entries.first()), at(entries.last()));
+        let _span = tracing::debug_span!("append", %first, %last).entered();
+        tracing::debug!("appended to the log");
+        let done = move |result: Result<(), Fault>| {
+            if result.is_ok() {
+                tracing::debug!(%first, %last, "synced");
+            }
+            callback.io_completed(result.map_err(failed));
+        };
         self.log.append(entries, done).map_err(failed)
     }
 

@@ -36,6 +36,7 @@ use crate::{
         sabotage::{self, Sabotage},
     },
     error::Fault,
+    metrics::Histogram,
     model::{Position, proposal::Batch},
     state::{self, Base, Commit, Meta, State, session::Sessions},
     storage::{
@@ -105,6 +106,8 @@ struct Inner {
     progress: watch::Sender<Progress>,
     checks: Checks,
     observer: Option<Arc<dyn Observer>>,
+    /// How long entries take to be applied.
+    applies: Histogram,
     /// Told of a fault, which stops the node.
     fault: Arc<dyn Fn(Fault) + Send + Sync>,
 }
@@ -157,12 +160,18 @@ impl Machine {
         };
         let progress = watch::Sender::new(core.progress(None));
         let core = Mutex::new(core);
-        Ok(Self { inner: Arc::new(Inner { environment, core, store, progress, checks, observer, fault }) })
+        let applies = Histogram::default();
+        Ok(Self { inner: Arc::new(Inner { environment, core, store, progress, checks, observer, applies, fault }) })
     }
 
     /// The store below.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// How long each entry took to be applied, without what it waited for.
+    pub fn applies(&self) -> &Histogram {
+        &self.inner.applies
     }
 
     /// What the hash of the state was at some indexes.
@@ -225,6 +234,16 @@ impl Machine {
 
     /// Applies one entry; what became of its proposals.
     fn apply_entry(&self, entry: &LogEntry) -> Result<Applied, Fault> {
+        let clock = &self.inner.environment.clock;
+        let began = clock.monotonic();
+        let _span = tracing::debug_span!("apply", entry = %Position::from(entry.log_id())).entered();
+        let applied = self.apply_to_core(entry)?;
+        self.inner.applies.note(clock.monotonic().saturating_sub(began));
+        tracing::debug!(proposals = applied.outcomes.len(), "applied");
+        Ok(applied)
+    }
+
+    fn apply_to_core(&self, entry: &LogEntry) -> Result<Applied, Fault> {
         let mut core = self.core();
         if core.at_rest {
             return Err(Fault::new("the node has stopped"));

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,15 +15,18 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use crate::security::matrix;
+use super::{pressure::Pressure, trace};
+use crate::{
+    environment::Clock,
+    metrics::{Histogram, Text},
+    security::matrix,
+};
 
-/// The upper bounds of the buckets of the histogram, in milliseconds.
-const BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 /// gRPC's codes are 0 to 16.
 const CODES: usize = 17;
 /// Calls that wait for something, and are not slow thereby.
@@ -37,79 +39,63 @@ pub struct Calls {
     of: BTreeMap<&'static str, Counters>,
     other: Counters,
     slow: Duration,
+    pressure: Arc<Pressure>,
 }
 
 #[derive(Default)]
 struct Counters {
-    /// The last is for what is above all bounds.
-    buckets: [AtomicU64; BOUNDS_MS.len() + 1],
-    microseconds: AtomicU64,
+    times: Histogram,
     codes: [AtomicU64; CODES],
 }
 
 impl Calls {
     /// Nothing counted yet. Calls that take `slow` or longer are logged.
-    pub fn new(slow: Duration) -> Self {
+    pub fn new(slow: Duration, pressure: Pressure) -> Self {
         let of = matrix::paths().map(|path| (path, Counters::default())).collect();
-        Self { of, other: Counters::default(), slow }
+        Self { of, other: Counters::default(), slow, pressure: Arc::new(pressure) }
     }
 
-    fn note(&self, path: &str, code: Code, took: Duration) {
+    /// What is under way.
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.pressure
+    }
+
+    fn note(&self, path: &str, code: Code, took: Duration, name: Option<&HeaderValue>) {
         let counters = self.of.get(path).unwrap_or(&self.other);
-        let bucket = BOUNDS_MS.iter().take_while(|bound| took > Duration::from_millis(**bound)).count();
-        let counted = [counters.buckets.get(bucket), counters.codes.get(code as usize)];
-        for counter in counted.into_iter().flatten() {
+        if let Some(counter) = counters.codes.get(code as usize) {
             counter.fetch_add(1, Relaxed);
         }
-        counters.microseconds.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        counters.times.note(took);
         if took >= self.slow && !WAITS.contains(&path) {
-            tracing::warn!(path, ?code, ms = took.as_millis(), "a slow call");
+            tracing::warn!(path, ?code, ms = took.as_millis(), trace = trace::id(name), "a slow call");
+        }
+        match code {
+            Code::Ok => {}
+            // What is not to be expected of a node that is whole.
+            Code::Internal | Code::DataLoss => tracing::error!(path, ?code, trace = trace::id(name), "a call failed"),
+            code => tracing::debug!(path, ?code, trace = trace::id(name), "a call failed"),
         }
     }
 
-    /// The calls as Prometheus' text format.
-    pub(super) fn text(&self) -> String {
+    /// Adds the calls to a text of metrics.
+    pub(super) fn write(&self, text: &mut Text) {
         let of = || self.of.iter().map(|(path, counters)| (method(path), counters)).chain([(OTHER, &self.other)]);
-        let mut text = String::from(
-            "# HELP meshstore_calls_total Calls of clients, by method and how they ended.\n# TYPE meshstore_calls_total counter\n",
-        );
+        text.head("calls_total", "counter", "Calls of clients, by method and how they ended.");
         for (method, counters) in of() {
             for (code, counter) in counters.codes.iter().enumerate() {
                 let (count, code) = (counter.load(Relaxed), Code::from(i32::try_from(code).unwrap_or(i32::MAX)));
                 if count > 0 {
-                    // Writing into a string cannot fail.
-                    let _ = writeln!(text, "meshstore_calls_total{{method=\"{method}\",code=\"{code:?}\"}} {count}");
+                    text.value("calls_total", &format!("method=\"{method}\",code=\"{code:?}\""), count);
                 }
             }
         }
-        text.push_str(
-            "# HELP meshstore_call_seconds How long calls of clients took.\n# TYPE meshstore_call_seconds histogram\n",
-        );
-        for (method, counters) in of() {
-            counters.histogram(method, &mut text);
+        let (calls, unread) = (self.pressure.calls() as u64, self.pressure.unread_bytes() as u64);
+        text.metric("calls_under_way", "gauge", "Calls of clients whose answers are not made or not read.", calls);
+        text.metric("unread_bytes", "gauge", "Bytes of answers that are made and not read.", unread);
+        text.head("call_seconds", "histogram", "How long calls of clients took.");
+        for (method, counters) in of().filter(|(_, counters)| counters.times.count() > 0) {
+            text.histogram("call_seconds", &format!("method=\"{method}\""), &counters.times);
         }
-        text
-    }
-}
-
-impl Counters {
-    fn histogram(&self, method: &str, text: &mut String) {
-        let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
-        let all: u64 = counts.iter().sum();
-        if all == 0 {
-            return;
-        }
-        let mut up_to = 0;
-        for (count, bound) in counts.iter().zip(BOUNDS_MS) {
-            up_to += count;
-            let le = Duration::from_millis(bound).as_secs_f64();
-            let _ = writeln!(text, "meshstore_call_seconds_bucket{{method=\"{method}\",le=\"{le}\"}} {up_to}");
-        }
-        let sum = Duration::from_micros(self.microseconds.load(Relaxed)).as_secs_f64();
-        let _ = writeln!(
-            text,
-            "meshstore_call_seconds_bucket{{method=\"{method}\",le=\"+Inf\"}} {all}\nmeshstore_call_seconds_sum{{method=\"{method}\"}} {sum}\nmeshstore_call_seconds_count{{method=\"{method}\"}} {all}"
-        );
     }
 }
 
@@ -120,12 +106,22 @@ fn method(path: &'static str) -> &'static str {
 
 /// The layer that counts.
 #[derive(Clone)]
-pub struct Count(pub Arc<Calls>);
+pub struct Count {
+    calls: Arc<Calls>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Count {
+    /// The layer. `clock` names calls that have no name.
+    pub fn new(calls: Arc<Calls>, clock: Arc<dyn Clock>) -> Self {
+        Self { calls, clock }
+    }
+}
 
 /// A service whose calls are counted.
 #[derive(Clone)]
 pub struct Counted<S> {
-    calls: Arc<Calls>,
+    count: Count,
     inner: S,
 }
 
@@ -133,7 +129,7 @@ impl<S> Layer<S> for Count {
     type Service = Counted<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Counted { calls: Arc::clone(&self.0), inner }
+        Counted { count: self.clone(), inner }
     }
 }
 
@@ -141,13 +137,14 @@ impl<S> Layer<S> for Count {
 struct UnderWay {
     calls: Arc<Calls>,
     path: String,
+    name: Option<HeaderValue>,
     since: Instant,
     code: Code,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.calls.note(&self.path, self.code, self.since.elapsed());
+        self.calls.note(&self.path, self.code, self.since.elapsed(), self.name.as_ref());
     }
 }
 
@@ -164,10 +161,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let path = request.uri().path().to_owned();
-        let calls = Arc::clone(&self.calls);
-        let call = UnderWay { calls, path, since: Instant::now(), code: Code::Cancelled };
+        let calls = Arc::clone(&self.count.calls);
+        let name = trace::named(request.headers_mut(), || self.count.clock.random());
+        let call = UnderWay { calls, path, name, since: Instant::now(), code: Code::Cancelled };
         let answer = self.inner.call(request);
         Box::pin(async move {
             // All of it: a block takes the fields that it names, and only of the whole it is the end that counts.
@@ -190,10 +188,17 @@ mod tests {
     use tonic::body::Body;
 
     use super::*;
+    use crate::environment::clock::RealClock;
+
+    fn text(calls: &Calls) -> String {
+        let mut text = Text::default();
+        calls.write(&mut text);
+        text.into_text()
+    }
 
     #[test]
     fn calls_are_counted_by_method_code_and_time() {
-        let calls = Calls::new(Duration::from_secs(1));
+        let calls = Calls::new(Duration::from_secs(1), Pressure::new(100));
         let put = "/meshstore.v1.Mesh/PutState";
         for (path, code, ms) in [
             (put, Code::Ok, 1),
@@ -201,9 +206,9 @@ mod tests {
             (put, Code::NotFound, 60_000),
             ("/meshstore.v1.Mesh/DropEverything", Code::Unimplemented, 0),
         ] {
-            calls.note(path, code, Duration::from_millis(ms));
+            calls.note(path, code, Duration::from_millis(ms), None);
         }
-        let text = calls.text();
+        let text = text(&calls);
         for line in [
             "meshstore_calls_total{method=\"Mesh/PutState\",code=\"Ok\"} 2",
             "meshstore_calls_total{method=\"Mesh/PutState\",code=\"NotFound\"} 1",
@@ -222,22 +227,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_is_counted_when_it_ends_or_is_given_up() {
-        let calls = Arc::new(Calls::new(Duration::from_secs(1)));
+        let calls = Arc::new(Calls::new(Duration::from_secs(1), Pressure::new(100)));
         let answer = async |path: &'static str| match path {
             "/meshstore.v1.Mesh/GetState" => Ok::<_, Infallible>(Response::new(Body::empty())),
             "/meshstore.v1.Mesh/PutState" => Ok(Status::not_found("no").into_http()),
             _ => std::future::pending().await,
         };
         let service = tower::service_fn(move |request: Request<&'static str>| answer(request.into_body()));
-        let mut counted = Count(Arc::clone(&calls)).layer(service);
+        let mut counted = Count::new(Arc::clone(&calls), Arc::new(RealClock)).layer(service);
         let mut call =
             |path: &'static str| counted.call(Request::builder().uri(format!("http://node{path}")).body(path).unwrap());
         call("/meshstore.v1.Mesh/GetState").await.unwrap();
         call("/meshstore.v1.Mesh/PutState").await.unwrap();
         let given_up = call("/meshstore.v1.Mesh/ListState");
-        assert!(!calls.text().contains("ListState"), "it is under way");
+        assert!(!text(&calls).contains("ListState"), "it is under way");
         drop(given_up);
-        let text = calls.text();
+        let text = text(&calls);
         for (method, code) in [("GetState", "Ok"), ("PutState", "NotFound"), ("ListState", "Cancelled")] {
             let line = format!("meshstore_calls_total{{method=\"Mesh/{method}\",code=\"{code}\"}} 1");
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

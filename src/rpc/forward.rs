@@ -213,6 +213,7 @@ impl Forward {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
+        tracing::debug!(leader = id, "passed on to the leader");
         let unavailable = |reason: String| Error::Unavailable { reason, leader: Some(member.client_address.clone()) };
         let (mut parts, body) = request.into_parts();
         // As the services see it, too. What this node has spent so far is too little to be counted.

@@ -18,7 +18,7 @@ use tower::{Layer, Service};
 
 use super::{health, principal_of};
 use crate::{
-    environment::net::Proof,
+    environment::net::Connection,
     error::Error,
     security::{Policy, Security, decide, matrix},
 };
@@ -46,8 +46,8 @@ impl Gate for Authenticate {
         if request.uri().path().starts_with(health::PATHS) {
             return Ok(());
         }
-        let proof = request.extensions().get::<Proof>().cloned().unwrap_or_default();
-        let principal = security.authenticate(&proof, request.headers())?;
+        let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
+        let principal = security.authenticate(&connection.proof, request.headers())?;
         request.extensions_mut().insert(principal);
         Ok(())
     }

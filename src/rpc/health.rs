@@ -9,7 +9,7 @@ use tonic_health::{
     server::HealthReporter,
 };
 
-use super::{SERVICES, readiness};
+use super::SERVICES;
 use crate::node::Node;
 
 /// Where the calls of this service begin.
@@ -17,12 +17,12 @@ pub(super) const PATHS: &str = "/grpc.health.v1.Health/";
 /// How often the node is asked. A watcher learns of a change so late.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// The service, and what keeps it true for as long as it is polled. `silence`: see [`readiness::check`].
-pub fn service(node: Node, silence: Duration) -> (HealthServer<impl Health>, impl Future<Output = ()> + Send) {
+/// The service, and what keeps it true for as long as it is polled.
+pub fn service(node: Node) -> (HealthServer<impl Health>, impl Future<Output = ()> + Send) {
     let (reporter, server) = tonic_health::server::health_reporter();
     let keep = async move {
         loop {
-            let ready = readiness::check(&node, silence).is_ok();
+            let ready = node.vitals().check(node.silence()).is_ok();
             tell(&reporter, if ready { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
             tokio::time::sleep(EVERY).await;
         }

@@ -3,10 +3,10 @@
 //! `/livez` says that the process serves; `/readyz` that calls will be answered, and if not, why; `/metrics` is
 //! Prometheus' text format.
 
-use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     environment::{
@@ -15,15 +15,18 @@ use crate::{
     },
     error::Fault,
     node::Node,
-    rpc::{calls::Calls, readiness},
+    rpc::{calls::Calls, metrics},
 };
+
+/// Looks at the metrics at once.
+const LOOKS: usize = 4;
 
 /// How far the node is.
 #[derive(Clone)]
 enum Phase {
     Starting,
-    /// With the longest silence of the leader, or of a quorum, that it is still ready with.
-    Serving(Node, Duration, Arc<Calls>),
+    /// With the places for looks at the metrics.
+    Serving(Node, Arc<Calls>, Arc<Semaphore>),
     Stopping,
 }
 
@@ -43,17 +46,16 @@ impl Http {
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
+            .route("/metrics", get(show))
             .with_state(watch);
         // It never ends of itself; without it the node still does its work.
         tokio::spawn(async move { axum::serve(Accept(listener), router).await });
         Ok(Self { phase })
     }
 
-    /// The node serves calls. It is ready as long as it leads with a quorum, or has applied what a leader told it that
-    /// long ago.
-    pub fn serves(&self, node: &Node, silence: Duration, calls: Arc<Calls>) {
-        self.phase.send_replace(Phase::Serving(node.clone(), silence, calls));
+    /// The node serves calls.
+    pub fn serves(&self, node: &Node, calls: Arc<Calls>) {
+        self.phase.send_replace(Phase::Serving(node.clone(), calls, Arc::new(Semaphore::new(LOOKS))));
     }
 
     /// The node is stopping.
@@ -67,85 +69,35 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, Stri
     let reason = match phase {
         Phase::Starting => "starting: the log is being recovered, or the other nodes are waited for".to_owned(),
         Phase::Stopping => "stopping".to_owned(),
-        Phase::Serving(node, silence, _) => match readiness::check(&node, silence) {
-            Ok(()) => return (StatusCode::OK, "ready\n".into()),
-            Err(reason) => reason,
-        },
+        Phase::Serving(node, ..) => {
+            let vitals = node.vitals();
+            match vitals.check(node.silence()) {
+                Ok(()) => {
+                    let warnings = vitals.warnings().map(|warning| format!("but {warning}\n")).collect::<String>();
+                    return (StatusCode::OK, format!("ready\n{warnings}"));
+                }
+                Err(reason) => reason,
+            }
+        }
     };
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))
 }
 
-async fn metrics(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, String) {
+async fn show(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, String) {
     let phase = phase.borrow().clone();
-    match phase {
-        Phase::Serving(node, _, calls) => (StatusCode::OK, Text::default().of(&node) + &calls.text()),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "# the node does not serve\n".into()),
-    }
-}
-
-/// Prometheus' text format.
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    fn metric(&mut self, name: &str, kind: &str, help: &str, value: u64) {
-        // Writing into a string cannot fail.
-        let _ = writeln!(
-            self.0,
-            "# HELP meshstore_{name} {help}\n# TYPE meshstore_{name} {kind}\nmeshstore_{name} {value}"
-        );
-    }
-
-    fn of(mut self, node: &Node) -> String {
-        let (status, storage, log) = (node.status(false), node.storage_status(), node.log_statistics());
-        let disk = status.disk.unwrap_or_default();
-        let gauges = [
-            ("disk_free_bytes", "Free bytes on the file system of the data.", disk.free),
-            ("disk_needed_bytes", "Bytes that should be free.", disk.needed),
-            ("disk_alarm", "1 while this node is short of disk space, 2 while its disk is full.", disk.level as u64),
-            (
-                "writes_refused",
-                "Whether this leader refuses what grows the data.",
-                u64::from(status.writes_refused.is_some()),
-            ),
-            (
-                "state_diverged",
-                "Whether replicas differ: this node from the majority, or, on the leader, too many from each other.",
-                u64::from(status.divergence.is_some()),
-            ),
-            ("is_leader", "Whether this node leads.", u64::from(status.role == "leader")),
-            ("leader_id", "The leader, 0 if none is known.", status.leader_id.unwrap_or(0)),
-            ("term", "Raft term.", status.term),
-            ("log_last_index", "Last index in the log.", status.last_log_index),
-            ("log_committed_index", "Last index known to be committed.", status.committed_index),
-            ("log_applied_index", "Last index applied.", status.applied_index),
-            ("log_purged_index", "Last index purged.", status.purged_index),
-            ("flushed_index", "Log index up to which the newest run on disk reaches.", status.flushed_index),
-            ("revision", "Revision of the state.", status.revision),
-            ("sessions", "Open sessions.", status.sessions),
-            ("data_age_milliseconds", "How old the data here may be.", node.age_ms()),
-            ("memtable_bytes", "Bytes of the memtable that is written.", storage.memtable_bytes as u64),
-            ("frozen_bytes", "Bytes of memtables that wait to be merged.", storage.frozen_bytes as u64),
-            ("runs", "Runs on disk.", storage.runs as u64),
-            ("run_bytes", "Bytes of the runs.", storage.run_bytes),
-            ("base_bytes", "Bytes of the base.", storage.base_bytes),
-            ("open_views", "Open views.", storage.open_views as u64),
-            ("undo_bytes", "Bytes kept for open views only.", storage.undo_bytes as u64),
-            ("log_segments", "Segments of the log.", log.segments),
-            ("log_tail_bytes", "Bytes of the log held in memory.", log.tail_bytes),
-        ];
-        for (name, help, value) in gauges {
-            self.metric(name, "gauge", help, value);
-        }
-        let counters = [
-            ("log_syncs_total", "Batches written to the log, one fdatasync each.", log.batches),
-            ("log_entries_total", "Entries written to the log.", log.entries),
-            ("log_bytes_total", "Bytes written to the log.", log.bytes),
-        ];
-        for (name, help, value) in counters {
-            self.metric(name, "counter", help, value);
-        }
-        self.0
+    let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("# {reason}\n"));
+    let Phase::Serving(node, calls, looks) = phase else { return unavailable("the node does not serve") };
+    // A look waits for the entry that is being applied. Should that never end, the threads that answer `/livez` and
+    // `/readyz` must not wait, too; nor may those that do grow in number.
+    let Ok(look) = looks.try_acquire_owned() else { return unavailable("the looks before have not ended") };
+    let of = node.clone();
+    let text = move || {
+        let _until_it_ends = look;
+        metrics::text(&of, &calls)
+    };
+    match node.run_blocking("metrics", text).await {
+        Ok(text) => (StatusCode::OK, text),
+        Err(error) => unavailable(&error.to_string()),
     }
 }
 

@@ -18,10 +18,12 @@ pub mod http;
 mod join_key;
 mod large;
 mod mesh;
-mod readiness;
+mod metrics;
+pub mod pressure;
 pub mod reflection;
 mod session;
 mod topology;
+pub mod trace;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -31,6 +33,7 @@ use tonic::{Request, Response, Status, service::Routes};
 use self::{
     forward::{AcceptForwarded, Forwarded},
     gate::Authorise,
+    trace::Trace,
 };
 use crate::{
     Error, Result,
@@ -93,7 +96,7 @@ pub fn routes(node: Arc<Node>) -> Routes {
 
 /// The same services for the peer listener: calls that other nodes pass on.
 pub fn forwarded_routes(node: Arc<Node>, policy: Policy) -> Routes {
-    Routes::from(routes(node).into_axum_router().layer(Authorise::new(policy)).layer(AcceptForwarded))
+    Routes::from(routes(node).into_axum_router().layer(Trace).layer(Authorise::new(policy)).layer(AcceptForwarded))
 }
 
 /// Who calls, as proposals and sessions name it.

@@ -38,7 +38,11 @@ fn the_shipped_file_is_valid_for_each_node_and_shows_the_defaults() {
     // What the file says is what holds without it.
     let (mut short, mut keep) = (String::new(), true);
     for line in FILE.lines() {
-        keep = if line.starts_with('[') { !line.contains("storage") && !line.contains("raft") } else { keep };
+        keep = if line.starts_with('[') {
+            !["storage", "raft", "limits"].iter().any(|name| line.contains(name))
+        } else {
+            keep
+        };
         if keep {
             short.extend([line, "\n"]);
         }
@@ -48,6 +52,7 @@ fn the_shipped_file_is_valid_for_each_node_and_shows_the_defaults() {
     let raft = parse(FILE, &flags()).unwrap().cluster.raft;
     assert_eq!(raft.heartbeat, Duration::from_millis(100));
     assert_eq!(raft.keep_entries, 50_000);
+    assert_eq!(parse(FILE, &flags()).unwrap().cluster.limits.calls_per_principal, 10_000);
 }
 
 #[test]
@@ -69,7 +74,7 @@ fn unknown_and_missing_keys_are_named_by_line() {
     refused(
         13,
         "[rafts]",
-        "13: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `tls`, `auth`, `node`",
+        "13: unknown field `rafts`, expected one of `cluster`, `storage`, `raft`, `limits`, `tls`, `auth`, `node`",
     );
     refused(22, "", "21: missing field `id`");
     refused(24, "", "21: missing field `peer`");
@@ -123,6 +128,7 @@ fn values_must_be_in_range() {
     refused(17, "keep_entries = 10000001", "17: keep_entries must be from 0 to 10000000 (given: 10000001)");
     refused(18, "segment_mib = 0", "18: segment_mib must be from 1 to 1024 (given: 0)");
     refused(19, "check_entries = 0", "19: check_entries must be from 1 to 1000000 (given: 0)");
+    refused(40, "calls_per_principal = 0", "40: calls_per_principal must be from 1 to 1000000 (given: 0)");
     refused(4, "name = \"\"", "4: the cluster's name must have 1 to 64 printable characters");
 }
 

@@ -152,6 +152,8 @@ async fn without_room_for_a_quorum_only_deletes_and_reads_go_on_until_there_is_r
     }
     let stopped = status_where(&cluster, leader, "the refusal", |status| !status.writes_refused.is_empty()).await;
     assert!(stopped.writes_refused.contains("of 3 voters only 1 "), "{}", stopped.writes_refused);
+    let said = http_get(&cluster.nodes[leader as usize - 1].http, "/readyz").await.unwrap();
+    assert!(said.0 == 200 && said.1.contains("but writes that grow the data are refused: "), "{said:?}");
     let error = client.state().put("more", content("more", BYTES)).await.unwrap_err();
     let Error::ResourceExhausted { reason, .. } = &error else { panic!("{error}") };
     assert!(reason.contains("MiB free") && reason.contains("deletes are taken"), "{reason}");
@@ -216,6 +218,8 @@ async fn a_single_node_refuses_all_writes_when_even_the_reserve_goes_and_survive
     }
     assert!(client.state().get("key").await.is_ok());
     assert_eq!(cluster.nodes[0].metric("disk_alarm").await, Some(2));
+    let (code, said) = http_get(&cluster.nodes[0].http, "/readyz").await.unwrap();
+    assert!(code == 200 && said.contains("but the disk of this node is full, and takes no more entries"), "{said}");
     // It stops in order, and starts, with the disk as it is.
     drop(client);
     cluster.terminate_all().await;

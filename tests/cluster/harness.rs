@@ -22,6 +22,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+/// With openraft's warnings, which say what peers answer.
+const LOG_LEVEL: &str = "info,openraft=warn";
 /// What takes longer is a failure.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How many bytes of each log are shown when a test fails.
@@ -69,6 +71,8 @@ pub struct Node {
     pub toml: PathBuf,
     /// How many files it may have open; `None`: as many as the test.
     pub open_files: Option<u32>,
+    /// What it logs.
+    pub log_level: &'static str,
     /// Where it joins, for one that does not stand in `cluster.toml`.
     pub join: Vec<String>,
     /// Whether it stands in `cluster.toml`.
@@ -103,6 +107,7 @@ impl Cluster {
                 data: directory.path().join(format!("node-{id}")),
                 toml: toml.clone(),
                 open_files: None,
+                log_level: LOG_LEVEL,
                 join: Vec::new(),
                 listed: true,
                 log: directory.path().join(format!("node-{id}.log")),
@@ -164,6 +169,7 @@ impl Cluster {
             data: home.join(format!("node-{id}")),
             toml: home.join("cluster.toml"),
             open_files: None,
+            log_level: LOG_LEVEL,
             join: self.nodes.iter().map(|node| node.peer.clone()).collect(),
             listed: false,
             log: home.join(format!("node-{id}.log")),
@@ -267,8 +273,7 @@ impl Node {
             command.env_remove(name);
         }
         command
-            // With openraft's warnings, which say what peers answer.
-            .args(["serve", "--log-level", "info,openraft=warn", "--node", &self.id.to_string(), "--config"])
+            .args(["serve", "--log-level", self.log_level, "--node", &self.id.to_string(), "--config"])
             .arg(&self.toml)
             .arg("--data")
             .arg(&self.data);

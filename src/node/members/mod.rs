@@ -114,7 +114,7 @@ impl Node {
     /// What is wanted of the nodes of this cluster, as the newest state here has it.
     fn records(&self) -> Result<Records> {
         let cluster = self.shared.cluster();
-        let mut records = record::read_all(&self.view(None)?)?;
+        let mut records = record::read_all(&self.view(None, None)?)?;
         records.retain(|_, found| Some(found.record.cluster) == cluster);
         Ok(records)
     }
@@ -143,7 +143,7 @@ impl Node {
     fn record_revision(&self, node: NodeId, found: Option<&Found>) -> Result<u64> {
         match found {
             Some(found) => Ok(found.revision),
-            None => Ok(self.view(None)?.record(&record::key(node))?.map_or(0, |record| record.mod_revision)),
+            None => Ok(self.view(None, None)?.record(&record::key(node))?.map_or(0, |record| record.mod_revision)),
         }
     }
 

@@ -33,6 +33,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::sync::{oneshot, watch};
@@ -47,6 +48,7 @@ use crate::{
         sabotage::{self, Sabotage},
     },
     error::Fault,
+    metrics::{Histogram, UnderWay},
     model::Position,
     raft::types::{LogEntry, StoredVote},
 };
@@ -96,6 +98,10 @@ struct Shared {
     /// Moves when the purge floor does, and when the log ends.
     floor: watch::Sender<()>,
     statistics: Counters,
+    /// How long syncs take.
+    syncs: Histogram,
+    /// What the writer is at.
+    busy: UnderWay,
 }
 
 #[derive(Default)]
@@ -136,6 +142,8 @@ impl Log {
             durable: watch::Sender::new(durable),
             floor: watch::Sender::new(()),
             statistics: Counters::default(),
+            syncs: Histogram::default(),
+            busy: UnderWay::default(),
         });
         let writer = writer::Writer {
             shared: shared.clone(),
@@ -323,6 +331,17 @@ impl Log {
         let Counters { batches, bytes, entries } = &self.0.statistics;
         let [batches, bytes, entries] = [batches, bytes, entries].map(|counter| counter.load(Relaxed));
         Statistics { batches, bytes, entries, segments, tail_bytes }
+    }
+
+    /// How long each sync of a batch took.
+    pub fn syncs(&self) -> &Histogram {
+        &self.0.syncs
+    }
+
+    /// Since when the writer has been at what it does now (writing, syncing, making a segment), on the monotonic clock;
+    /// `None` if it waits for work. Long ago: the disk hangs.
+    pub fn busy_since(&self) -> Option<Duration> {
+        self.0.busy.since()
     }
 
     /// Closes the log: what is queued is written, a marker follows, the worker is done. Nothing is accepted any more.

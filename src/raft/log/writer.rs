@@ -56,7 +56,10 @@ pub(super) struct Current {
 
 impl Worker for Writer {
     fn step(&mut self) -> Result<Step, Fault> {
-        self.turn().inspect_err(|fault| {
+        self.shared.busy.begin(self.environment.clock.monotonic());
+        let turn = self.turn();
+        self.shared.busy.end();
+        turn.inspect_err(|fault| {
             let told = mem::take(&mut self.told);
             self.shared.end(fault, told);
         })
@@ -222,7 +225,9 @@ impl Writer {
     fn write_and_sync(&mut self, start: u64) -> Result<(), Fault> {
         let Current { file, path, end, .. } = &mut self.current;
         file.write_all_at(&self.buffer, start).map_err(|error| Fault::io("cannot write to", path, &error))?;
+        let began = self.environment.clock.monotonic();
         file.sync().map_err(|error| Fault::io("cannot sync", path, &error))?;
+        self.shared.syncs.note(self.environment.clock.monotonic().saturating_sub(began));
         *end = start + self.buffer.len() as u64;
         self.shared.statistics.count_batch(self.buffer.len() as u64);
         Ok(())

@@ -18,7 +18,7 @@ use tower::{Layer, Service};
 
 use super::Standing;
 use crate::{
-    environment::net::Proof,
+    environment::net::{Connection, Proof},
     model::Principal,
     raft::{
         network::identity::{CLUSTER, FROM, FROM_DIRECTORY, Identity, TO, TO_DIRECTORY, from_hex, hex},
@@ -219,7 +219,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let proof = request.extensions().get::<Proof>().unwrap_or(&Proof::Plain);
+        let proof = request.extensions().get::<Connection>().map_or(&Proof::Plain, |connection| &connection.proof);
         match self.gate.check(request.uri().path(), request.headers(), proof) {
             Ok(caller) => {
                 if let Some(caller) = caller {
@@ -282,7 +282,7 @@ mod tests {
         }));
         let mut request = Request::builder().uri(format!("http://node{path}")).body(Body::empty()).unwrap();
         *request.headers_mut() = headers;
-        request.extensions_mut().insert(proof);
+        request.extensions_mut().insert(Connection { proof, ..Connection::default() });
         let response = service.oneshot(request).await.unwrap();
         match Status::from_header_map(response.headers()) {
             Some(status) => Err(status),

@@ -1,3 +1,6 @@
+//! Bounds as callers meet them: places for calls, answers in pieces, and a client of HTTP/2 that reads everything but makes no
+//! room, which no ordinary client can be told to be.
+
 use std::convert::Infallible;
 
 use http_body_util::{BodyExt, Full};

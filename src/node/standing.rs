@@ -69,11 +69,11 @@ impl Node {
     /// anew, and also when something that it wanted was not done.
     pub fn keep_sweeping(&self, name: &'static str, sweep: impl Sweep + 'static) {
         let node = self.clone();
-        let task = tokio::spawn(async move { node.sweep(name, sweep).await });
+        let task = tokio::spawn(async move { node.sweep(name, Box::new(sweep)).await });
         self.shared.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(task);
     }
 
-    async fn sweep(&self, name: &'static str, mut sweep: impl Sweep) {
+    async fn sweep(&self, name: &'static str, mut sweep: Box<dyn Sweep>) {
         let mut led_in = None;
         loop {
             let applied = self.shared.machine.progress().borrow().position.term;
@@ -82,7 +82,21 @@ impl Node {
                 sweep.begin_anew();
                 led_in = leads;
             }
-            let pause = if leads.is_none() { IDLE } else { self.sweep_on(name, &mut sweep).await };
+            let mut pause = IDLE;
+            if leads.is_some() {
+                // On a thread of its own: a step waits for apply, which a disk may hold up, and reads records.
+                let node = self.clone();
+                let stepping = self.run_blocking(name, move || {
+                    let step = node.step_of(&mut *sweep);
+                    (sweep, step)
+                });
+                let step;
+                (sweep, step) = match stepping.await {
+                    Ok(stepped) => stepped,
+                    Err(error) => return tracing::error!(job = name, %error, "the job has ended"),
+                };
+                pause = self.sweep_on(name, &mut *sweep, step).await;
+            }
             if pause.is_zero() {
                 // Others have a turn, however much there is to do.
                 tokio::task::yield_now().await;
@@ -92,14 +106,18 @@ impl Node {
         }
     }
 
-    /// One step of a sweep: how long it waits for the next.
-    async fn sweep_on(&self, name: &'static str, sweep: &mut impl Sweep) -> Duration {
+    /// The next step of a sweep.
+    fn step_of(&self, sweep: &mut dyn Sweep) -> Result<Step> {
         let account = |id| {
             let look = |_, meta: &crate::state::Meta| meta.scopes.get(&id).map(|scope| scope.account);
             self.shared.machine.with_state(look).unwrap_or_default()
         };
         let wall_ms = self.shared.environment.clock.wall_ms();
-        let step = sweep.step(&Sight { view: &|| self.view(None, None), wall_ms, account: &account });
+        sweep.step(&Sight { view: &|| self.view(None, None), wall_ms, account: &account })
+    }
+
+    /// Does what a step wants: how long the sweep waits for the next.
+    async fn sweep_on(&self, name: &'static str, sweep: &mut dyn Sweep, step: Result<Step>) -> Duration {
         let failed = match step {
             Ok(Step::Next) => return Duration::ZERO,
             Ok(Step::Rest(rest_ms)) => return Duration::from_millis(rest_ms),

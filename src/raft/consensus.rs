@@ -263,9 +263,22 @@ impl Consensus {
 
     /// On the leader: how long ago a quorum last answered it, in milliseconds.
     pub fn quorum_age_ms(&self) -> Option<u64> {
+        if self.is_quorum_alone() {
+            // openraft counts from the last write then, since nobody else is there to answer.
+            return Some(0);
+        }
         let metrics = self.raft.data_metrics();
         let acked = metrics.borrow_watched().last_quorum_acked?;
         Some(u64::try_from(acked.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Whether this node leads, and is the only voter.
+    fn is_quorum_alone(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let mut configs = metrics.membership_config.membership().get_joint_config().iter();
+        metrics.current_leader == Some(metrics.id)
+            && configs.all(|config| config.len() == 1 && config.contains(&metrics.id))
     }
 
     /// The data directory of each member, as the newest membership here has it.

@@ -104,7 +104,6 @@ fn show(out: &Output, file: &Path) -> Result<(), Failure> {
 
 fn answer(out: &Output, file: &Path, (contents, pairs, bytes): &Inspected) -> Result<(), Failure> {
     let Contents { cluster, position, revision, log_time_ms, state_hash, members, sessions, keyspaces } = contents;
-    let name = |number: u8| keyspace::name(number).map_or_else(|| format!("{number:#04x}"), str::to_owned);
     let json = json!({
         "file": file, "bytes": bytes, "cluster_id": format!("{cluster:032x}"), "revision": revision,
         "position": { "term": position.term, "index": position.index }, "log_time_ms": log_time_ms,
@@ -113,7 +112,7 @@ fn answer(out: &Output, file: &Path, (contents, pairs, bytes): &Inspected) -> Re
             json!({ "node_id": id, "peer_address": peer, "client_address": client, "voter": voter })
         }).collect::<Vec<Value>>(),
         "keyspaces": keyspaces.iter().map(|(number, records, bytes)| {
-            json!({ "name": name(*number), "records": records, "bytes": bytes })
+            json!({ "name": keyspace::label(*number), "records": records, "bytes": bytes })
         }).collect::<Vec<Value>>(),
     });
     out.answer(&json, || {
@@ -127,7 +126,7 @@ fn answer(out: &Output, file: &Path, (contents, pairs, bytes): &Inspected) -> Re
         ]);
         let rows = keyspaces
             .iter()
-            .map(|(number, records, bytes)| vec![name(*number), records.to_string(), bytes.to_string()]);
+            .map(|(number, records, bytes)| vec![keyspace::label(*number), records.to_string(), bytes.to_string()]);
         match keyspaces.is_empty() {
             true => summary,
             false => format!("{summary}\n\n{}", table(&["keyspace", "records", "bytes"], rows)),

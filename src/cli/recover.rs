@@ -86,16 +86,29 @@ pub(super) fn hex(id: Option<u128>) -> String {
     id.map_or_else(|| "-".into(), |id| format!("{id:032x}"))
 }
 
+fn position_json(position: Option<Position>) -> Value {
+    position.map_or(Value::Null, |at| json!({ "term": at.term, "index": at.index }))
+}
+
+/// What was found in a directory, and what the command says of it beside that.
+pub(super) fn survivor_json(survivor: &Survivor, beside: (&str, Value)) -> Value {
+    let at = position_json;
+    let mut found = json!({
+        "data": survivor.path, "node_id": survivor.node, "cluster_id": survivor.cluster.map(|id| hex(Some(id))),
+        "last": at(survivor.last), "committed": at(survivor.committed), "flushed": at(survivor.flushed),
+        "flushed_revision": survivor.revision, "damage": survivor.damage,
+    });
+    if let Some(found) = found.as_object_mut() {
+        found.insert(beside.0.into(), beside.1);
+    }
+    found
+}
+
 fn survey_json(survey: &Survey) -> Value {
-    let at = |position: Option<Position>| position.map(|at| json!({ "term": at.term, "index": at.index }));
+    let at = position_json;
     let survivors = survey.survivors.iter().map(|survivor| {
-        json!({
-            "data": survivor.path, "node_id": survivor.node, "cluster_id": survivor.cluster.map(|id| hex(Some(id))),
-            "last": at(survivor.last), "committed": at(survivor.committed), "flushed": at(survivor.flushed),
-            "flushed_revision": survivor.revision,
-            "vote": survivor.vote.map(|vote| json!({ "term": vote.term, "node_id": vote.node })),
-            "damage": survivor.damage,
-        })
+        let vote = survivor.vote.map(|vote| json!({ "term": vote.term, "node_id": vote.node }));
+        survivor_json(survivor, ("vote", vote.into()))
     });
     json!({
         "survivors": survivors.collect::<Vec<_>>(),

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     failure::Failure,
     output::{self, Output, fields},
-    recover::{hex, place},
+    recover::{hex, place, survivor_json},
 };
 use crate::{
     environment::Environment,
@@ -35,7 +35,7 @@ impl Verify {
         for directory in self.directories {
             found.extend(recover::survey(&environment, &[directory])?.survivors);
         }
-        let json_of: Vec<Value> = found.iter().map(directory_json).collect();
+        let json_of: Vec<Value> = found.iter().map(whole_json).collect();
         let texts: Vec<String> = found.iter().map(text).collect();
         Output::new(json).answer(&Value::Array(json_of), || texts.join("\n\n"))?;
         match found.iter().filter(|survivor| survivor.damage.is_some()).count() {
@@ -45,14 +45,8 @@ impl Verify {
     }
 }
 
-fn directory_json(survivor: &Survivor) -> Value {
-    let at =
-        |position: Option<crate::model::Position>| position.map(|at| json!({ "term": at.term, "index": at.index }));
-    json!({
-        "data": survivor.path, "node_id": survivor.node, "cluster_id": survivor.cluster.map(|id| hex(Some(id))),
-        "last": at(survivor.last), "committed": at(survivor.committed), "flushed": at(survivor.flushed),
-        "flushed_revision": survivor.revision, "whole": survivor.damage.is_none(), "damage": survivor.damage,
-    })
+fn whole_json(survivor: &Survivor) -> Value {
+    survivor_json(survivor, ("whole", survivor.damage.is_none().into()))
 }
 
 fn text(survivor: &Survivor) -> String {

@@ -94,6 +94,11 @@ pub const UNIQUE_NODE_NAME: u32 = 3;
 /// Unique: the ends of routes: `escaped source id | target id`.
 pub const UNIQUE_ROUTE_ENDS: u32 = 4;
 
+/// What a keyspace is called towards people: its name, or its number.
+pub fn label(keyspace: Keyspace) -> String {
+    name(keyspace).map_or_else(|| format!("{keyspace:#04x}"), str::to_owned)
+}
+
 /// What a keyspace of records is called towards people; `None` if this program does not know it.
 pub fn name(keyspace: Keyspace) -> Option<&'static str> {
     match keyspace {

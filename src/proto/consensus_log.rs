@@ -129,7 +129,7 @@ fn action(action: &Action) -> &'static str {
 fn operation(operation: &Operation) -> v1::RaftOperation {
     let of = |kind: &str, key: &Key, value_bytes: usize| v1::RaftOperation {
         kind: kind.into(),
-        keyspace: table(key.scope().keyspace),
+        keyspace: keyspace::label(key.scope().keyspace),
         key: key.user_bytes(),
         value_bytes: value_bytes as u64,
     };
@@ -147,8 +147,4 @@ fn operation(operation: &Operation) -> v1::RaftOperation {
         Operation::Range { start, .. } => of("range", start, 0),
         Operation::Referrers { key, .. } => of("referrers", key, 0),
     }
-}
-
-fn table(number: keyspace::Keyspace) -> String {
-    keyspace::name(number).map_or_else(|| format!("{number:#04x}"), Into::into)
 }

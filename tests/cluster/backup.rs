@@ -2,38 +2,20 @@
 
 use std::{
     fs,
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
 use crate::{
-    harness::{Cluster, EAGER, assert_unchanged, binary, contents, until},
+    harness::{Cluster, EAGER, assert_unchanged, contents, json, run, text, until},
     load::Load,
 };
 
 const BYTES: usize = 300;
 
-/// Runs the command: exit code, standard output, standard error.
-fn run(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(binary()).args(arguments).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
-}
-
-fn json(arguments: &[&str]) -> Value {
-    let (code, out, error) = run(&[arguments, &["--json"]].concat());
-    assert_eq!(code, 0, "{out}{error}");
-    serde_json::from_str(&out).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
 /// Every file of the store in a data directory, the index left out.
-fn store_files(data: &Path) -> Vec<std::path::PathBuf> {
+fn store_files(data: &Path) -> Vec<PathBuf> {
     let truth = |path: &Path| path.extension().is_some_and(|extension| extension == "run" || extension == "base");
     contents(data).into_iter().map(|(path, _)| path).filter(|path| truth(path)).collect()
 }

@@ -15,6 +15,7 @@ use std::{
 
 use meshstore::{Client, client::Status};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -398,6 +399,25 @@ pub async fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
 
 pub fn binary() -> PathBuf {
     std::env::var_os("MESHSTORE_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_meshstore").into(), Into::into)
+}
+
+/// Runs the command: exit code, standard output, standard error.
+pub fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(binary()).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// What the command answers with `--json`; it must succeed.
+pub fn json(arguments: &[&str]) -> Value {
+    let (code, out, error) = run(&[arguments, &["--json"]].concat());
+    assert_eq!(code, 0, "{out}{error}");
+    serde_json::from_str(&out).unwrap()
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 /// A port that nobody uses. Below those that the kernel gives to connections, so that a node that is started again

@@ -10,7 +10,7 @@ use meshstore::Client;
 use serde_json::Value;
 
 use crate::{
-    harness::{Cluster, EAGER, Settings, assert_unchanged, binary, contents, copy, free_port, until},
+    harness::{self, Cluster, EAGER, Settings, assert_unchanged, binary, contents, copy, free_port, text, until},
     load::{Ledger, Load, Told, content},
 };
 
@@ -18,21 +18,13 @@ const BYTES: usize = 300;
 /// More than a cluster writes in one epoch.
 const LEAP: u64 = 1 << 32;
 
-/// Runs the command: exit code, standard output, standard error.
+/// `meshstore recover`: exit code, standard output, standard error.
 fn recover(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(binary()).arg("recover").args(arguments).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    harness::run(&[&["recover"], arguments].concat())
 }
 
 fn json(arguments: &[&str]) -> Value {
-    let (code, out, error) = recover(&[arguments, &["--json"]].concat());
-    assert_eq!(code, 0, "{out}{error}");
-    serde_json::from_str(&out).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+    harness::json(&[&["recover"], arguments].concat())
 }
 
 /// A cluster that was written to and killed.

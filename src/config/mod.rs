@@ -273,7 +273,11 @@ fn chosen(nodes: &[Node], path: &Path, flags: &Flags) -> Result<Node, Invalid> {
         let address: Address = text.parse().map_err(|rule| Invalid::flags(format!("{name}: {rule}")))?;
         let taken = |node: &&Node| [&node.peer, &node.client, &node.http].contains(&&address);
         match nodes.iter().find(taken) {
-            Some(other) => Err(Invalid::flags(format!("{name} {address} is an address of node {}", other.id))),
+            Some(Node { id: other, .. }) => Err(Invalid::flags(format!(
+                "{name} {address} is an address of node {other} in {}: choose another, or take node {other} out of the file if \
+                 it is gone",
+                path.display()
+            ))),
             None => Ok(address),
         }
     };

@@ -14,7 +14,7 @@ use super::{
     log_store::LogStore,
     network::PeerNetwork,
     state_machine::{Machine, SnapshotData},
-    types::{Command, CommittedLeaderId, Member, NodeId, Position, Runtime, TypeConfig},
+    types::{Command, CommittedLeaderId, LogId, Member, NodeId, Position, Runtime, TypeConfig},
 };
 use crate::{
     error::{Error, Fault},
@@ -83,7 +83,7 @@ pub struct RaftStatus {
     pub purged_index: u64,
     /// Voters and learners.
     pub members: Vec<(NodeId, Member, bool)>,
-    /// On the leader: the last log index known to be on each member's disk.
+    /// On the leader: the last log index known to be on each member's disk, of those that it has heard from.
     pub matched: BTreeMap<NodeId, u64>,
 }
 
@@ -242,7 +242,6 @@ impl Consensus {
         }
         let voters: Vec<NodeId> = metrics.membership_config.membership().voter_ids().collect();
         let members = metrics.membership_config.membership().nodes();
-        let matched = metrics.replication.iter().flatten();
         Ok(RaftStatus {
             role: match metrics.state {
                 ServerState::Leader => "leader",
@@ -257,7 +256,7 @@ impl Consensus {
             committed_index: metrics.local_committed.index().unwrap_or(0),
             purged_index: metrics.purged.index().unwrap_or(0),
             members: members.map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect(),
-            matched: matched.map(|(id, position)| (*id, position.index().unwrap_or(0))).collect(),
+            matched: metrics.replication.as_ref().map(matched).unwrap_or_default(),
         })
     }
 
@@ -302,10 +301,28 @@ impl Consensus {
     }
 }
 
+/// What is known to be on whose disk. Of a member that was never heard from nothing is: it is not one that has matched the
+/// beginning.
+fn matched(replication: &BTreeMap<NodeId, Option<LogId>>) -> BTreeMap<NodeId, u64> {
+    replication.iter().filter_map(|(id, position)| Some((*id, position.as_ref()?.index))).collect()
+}
+
 /// See [`Consensus::watch`].
 pub struct MetricsWatch(openraft::type_config::alias::WatchReceiverOf<TypeConfig, openraft::RaftMetrics<TypeConfig>>);
 
 pub(super) fn not_leading(forward: Option<&ForwardToLeader<TypeConfig>>) -> Error {
     let leader = forward.and_then(|forward| forward.leader_node.as_ref()).map(|member| member.client_address.clone());
     Error::Unavailable { reason: "this node does not lead".into(), leader }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_never_heard_from_has_matched_nothing() {
+        let at = |index| LogId::from(Position { term: 1, index });
+        let replication = BTreeMap::from([(1, Some(at(5))), (2, None), (3, Some(at(0)))]);
+        assert_eq!(matched(&replication), BTreeMap::from([(1, 5), (3, 0)]));
+    }
 }

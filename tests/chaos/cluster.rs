@@ -66,6 +66,10 @@ impl Settings {
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub network: Option<Network>,
+    /// The highest id that a node ever had.
+    youngest: u64,
+    /// What all configurations say, before the nodes.
+    common: String,
     /// Where everything lies that goes with the cluster.
     _directory: TempDir,
 }
@@ -81,21 +85,21 @@ impl Cluster {
             "[cluster]\nname = \"chaos\"\n[storage]\nengine = \"sled\"\n{}[raft]\n{}",
             settings.storage, settings.raft
         );
+        let common = text.clone();
         let mut nodes = Vec::new();
         for id in 1..=settings.nodes {
             let addresses = match &network {
                 Some(network) => [7_401, 7_402, 7_403].map(|port| format!("{}:{port}", network.address(id as usize))),
                 None => [(); 3].map(|()| format!("127.0.0.1:{}", free_port())),
             };
-            let [client, peer, http] = addresses;
-            text += &format!("[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n");
             let volume = settings.volumes.map(|kind| Volume::create(directory.path(), &format!("node-{id}"), kind));
             let data = match &volume {
                 Some(volume) => volume.path().join("data"),
                 None => directory.path().join(format!("node-{id}")),
             };
             let log = logs.join(format!("node-{id}.log"));
-            let mut node = Node::new(id, [client, http], toml.clone(), data, log);
+            let mut node = Node::new(id, addresses, toml.clone(), data, log);
+            text += &node.listed();
             node.volume = volume;
             node.enter = network.as_ref().map(|network| network.enter(id as usize)).unwrap_or_default();
             if settings.clocks {
@@ -106,7 +110,7 @@ impl Cluster {
             nodes.push(node);
         }
         fs::write(&toml, text).unwrap();
-        Self { nodes, network, _directory: directory }
+        Self { nodes, network, youngest: settings.nodes, common, _directory: directory }
     }
 
     /// A cluster that runs and is ready.
@@ -166,6 +170,24 @@ impl Cluster {
             node.volume.as_mut().ok_or("it has no volume")?.remount();
         }
         Ok(())
+    }
+
+    /// Makes the place of a node that was taken out that of a new one, which is to join and has never run: its id.
+    pub fn renew(&mut self, id: u64) -> u64 {
+        self.youngest += 1;
+        let (common, new, join) = (self.common.clone(), self.youngest, self.nodes.iter().filter(|node| node.id != id));
+        let join = join.map(|node| node.peer.clone()).collect();
+        let node = self.node(id);
+        node.kill();
+        // One that was taken out before it had begun to join has none.
+        if node.data.exists() {
+            fs::remove_dir_all(&node.data).unwrap();
+        }
+        (node.id, node.join) = (new, join);
+        // `cluster.toml` names the founders, whose addresses are theirs.
+        node.toml = node.toml.with_file_name(format!("node-{new}.toml"));
+        fs::write(&node.toml, format!("{common}{}", node.listed())).unwrap();
+        new
     }
 
     pub fn ids(&self) -> Vec<u64> {

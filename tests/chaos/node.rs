@@ -20,8 +20,13 @@ use super::{
 /// A node that runs, or does not.
 pub struct Node {
     pub id: u64,
+    /// Which namespace, volume and addresses it has; its first node has that number for its id.
+    pub place: u64,
     pub client: String,
+    pub peer: String,
     pub http: String,
+    /// Where it joins, for one that does not stand in `cluster.toml`.
+    pub join: Vec<String>,
     pub toml: PathBuf,
     pub data: PathBuf,
     pub binary: PathBuf,
@@ -42,12 +47,15 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(id: u64, addresses: [String; 2], toml: PathBuf, data: PathBuf, log: PathBuf) -> Self {
-        let [client, http] = addresses;
+    pub fn new(id: u64, addresses: [String; 3], toml: PathBuf, data: PathBuf, log: PathBuf) -> Self {
+        let [client, peer, http] = addresses;
         Self {
             id,
+            place: id,
             client,
+            peer,
             http,
+            join: Vec::new(),
             toml,
             data,
             binary: binary(),
@@ -62,6 +70,12 @@ impl Node {
             tracer: None,
             group: None,
         }
+    }
+
+    /// How it stands in a configuration.
+    pub fn listed(&self) -> String {
+        let Self { id, client, peer, http, .. } = self;
+        format!("[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n")
     }
 
     /// Starts the process. Waits for nothing.
@@ -81,6 +95,9 @@ impl Node {
         }
         command.args(["serve", "--insecure", "--log-level", "info,openraft=warn", "--node", &self.id.to_string()]);
         command.arg("--config").arg(&self.toml).arg("--data").arg(&self.data);
+        if !self.join.is_empty() {
+            command.args(["--join", &self.join.join(",")]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().unwrap());
         self.may_end = false;
@@ -183,7 +200,7 @@ impl Node {
 
     /// Gives the process so many of a hundred parts of a processor; `None`: as much as there is.
     pub fn limit_processor(&mut self, percent: Option<u32>) -> Result<(), String> {
-        let group = Path::new("/sys/fs/cgroup/cpu").join(format!("meshstore-{}-{}", std::process::id(), self.id));
+        let group = Path::new("/sys/fs/cgroup/cpu").join(format!("meshstore-{}-{}", std::process::id(), self.place));
         let write = |path: PathBuf, text: String| fs::write(&path, text).map_err(|error| error.to_string());
         match percent {
             Some(percent) => {

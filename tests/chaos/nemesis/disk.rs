@@ -16,6 +16,9 @@ use crate::{
 
 pub async fn inject(nemesis: Nemesis, world: &mut World) -> String {
     let id = world.any();
+    if world.leaving.contains(&id) {
+        return format!("node {id} is about to go; its disk is spared");
+    }
     match nemesis {
         Nemesis::PowerCutOne => cut(world, &[id]),
         Nemesis::PowerCutAll => {

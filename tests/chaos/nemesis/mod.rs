@@ -1,11 +1,12 @@
 //! What is done to a cluster: each fault has a name, needs something of the machine, is injected, and healed.
 //!
-//! A file for each family: `processes`, `network`, `disk`, `machine`. To add one: a variant, a line in [`ALL`], an arm in
+//! A file for each family: `processes`, `network`, `disk`, `machine`, `members`. To add one: a variant, a line in [`ALL`], an arm in
 //! [`Nemesis::inject`]; what it leaves behind is undone in the `heal` of its family, which also must do no harm if
 //! there is nothing to undo.
 
 mod disk;
 mod machine;
+mod members;
 mod network;
 mod processes;
 
@@ -57,6 +58,9 @@ pub enum Nemesis {
     ClockJump,
     ClockRate,
     StarvedProcessor,
+    Replace,
+    ReplaceLeader,
+    Transfer,
     Upgrade,
 }
 
@@ -112,6 +116,9 @@ pub const ALL: &[(Nemesis, &str, Needs, &str)] = &[
     (ClockJump, "clock-jump", Needs::Clocks, "the clock of one node jumps by up to a day"),
     (ClockRate, "clock-rate", Needs::Clocks, "the clock of one node runs up to 5 times as fast, or slower"),
     (StarvedProcessor, "starve", Needs::Groups, "one node gets a twentieth of a processor"),
+    (Replace, "replace", Needs::Nothing, "one node is taken out for good, and a new one joins in its place"),
+    (ReplaceLeader, "replace-leader", Needs::Nothing, "the same for the leader"),
+    (Transfer, "transfer", Needs::Nothing, "another node is to lead"),
     (Upgrade, "upgrade", Needs::Binary, "one node after the other is started with the other build"),
 ];
 
@@ -127,11 +134,14 @@ pub struct World {
     aside: Vec<(u64, PathBuf, PathBuf)>,
     /// Nodes whose disk has failed.
     broken: BTreeSet<u64>,
+    /// Nodes that are to be taken out, if they have not been yet.
+    leaving: BTreeSet<u64>,
 }
 
 impl World {
     pub fn new(cluster: Cluster, rng: StdRng, other_binary: Option<PathBuf>) -> Self {
-        Self { cluster, rng, other_binary, violations: Vec::new(), aside: Vec::new(), broken: BTreeSet::new() }
+        let (broken, leaving) = (BTreeSet::new(), BTreeSet::new());
+        Self { cluster, rng, other_binary, violations: Vec::new(), aside: Vec::new(), broken, leaving }
     }
 
     /// One of the nodes.
@@ -169,7 +179,7 @@ impl World {
     /// Takes note of nodes that ended by themselves, though nothing was done to them that may end one.
     pub fn watch(&mut self) {
         for node in &mut self.cluster.nodes {
-            if node.has_ended() && !node.may_end {
+            if node.has_ended() && !node.may_end && !self.leaving.contains(&node.id) {
                 self.violations.push(format!("node {} ended by itself: {}", node.id, node.last_words()));
             }
         }
@@ -182,6 +192,7 @@ impl World {
         processes::heal(self);
         machine::heal(self);
         disk::heal(self).await;
+        members::heal(self).await;
         for node in &mut self.cluster.nodes {
             // What it was allowed to end of may have happened only now.
             if node.may_end && !node.has_ended() {
@@ -249,6 +260,7 @@ impl Nemesis {
             PowerCutOne | PowerCutAll | FailingSync | LyingSync | SlowSync | DiskFull | ReadOnly | FlippedBit
             | Truncated | Wiped => disk::inject(self, world).await,
             ClockJump | ClockRate | StarvedProcessor => machine::inject(self, world),
+            Replace | ReplaceLeader | Transfer => members::inject(self, world).await,
         }
     }
 }

@@ -6,7 +6,10 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::{Nemesis, World, processes::names};
-use crate::network::{Link, Network};
+use crate::{
+    cluster::Cluster,
+    network::{Link, Network},
+};
 
 const CUT: Link = Link {
     cut: true,
@@ -24,31 +27,33 @@ pub async fn inject(nemesis: Nemesis, world: &mut World) -> String {
         _ => world.any(),
     };
     let minority = world.minority();
-    let (ids, seam) = (world.cluster.ids(), world.rng.random_range(0..world.cluster.nodes.len()));
-    let Some(network) = &world.cluster.network else { return "no network to cut".into() };
+    let seam = world.rng.random_range(0..world.cluster.nodes.len());
+    let cluster = &world.cluster;
+    let Some(network) = &cluster.network else { return "no network to cut".into() };
     let whole = Link::default();
     match nemesis {
         Nemesis::IsolateOne | Nemesis::IsolateLeader => {
-            cut(network, &ids, |from, to| from == leader || to == leader);
+            cut(cluster, network, |from, to| from == leader || to == leader);
             format!("isolate node {leader}")
         }
         Nemesis::Halves => {
-            cut(network, &ids, |from, to| minority.contains(&from) != minority.contains(&to));
+            cut(cluster, network, |from, to| minority.contains(&from) != minority.contains(&to));
             format!("cut off {}", names(&minority))
         }
         Nemesis::OneWayIn => {
-            cut(network, &ids, |_, to| to == leader);
+            cut(cluster, network, |_, to| to == leader);
             format!("nothing to node {leader}")
         }
         Nemesis::OneWayOut => {
-            cut(network, &ids, |from, _| from == leader);
+            cut(cluster, network, |from, _| from == leader);
             format!("nothing from node {leader}")
         }
-        Nemesis::Ring => ring(network, &ids, seam),
-        Nemesis::Bridge => bridge(network, &ids, seam),
+        Nemesis::Ring => ring(cluster, network, seam),
+        Nemesis::Bridge => bridge(cluster, network, seam),
         Nemesis::CutClients => {
-            network.set(0, leader as usize, CUT);
-            network.set(leader as usize, 0, CUT);
+            let place = cluster.nodes.iter().find(|node| node.id == leader).unwrap().place as usize;
+            network.set(0, place, CUT);
+            network.set(place, 0, CUT);
             format!("clients do not reach node {leader}")
         }
         Nemesis::Delay => {
@@ -76,19 +81,20 @@ pub async fn inject(nemesis: Nemesis, world: &mut World) -> String {
     }
 }
 
-fn cut(network: &Network, ids: &[u64], apart: impl Fn(u64, u64) -> bool) {
-    for from in ids {
-        for to in ids.iter().filter(|to| *to != from && apart(*from, **to)) {
-            network.set(*from as usize, *to as usize, CUT);
+fn cut(cluster: &Cluster, network: &Network, apart: impl Fn(u64, u64) -> bool) {
+    for from in &cluster.nodes {
+        for to in cluster.nodes.iter().filter(|to| to.id != from.id && apart(from.id, to.id)) {
+            network.set(from.place as usize, to.place as usize, CUT);
         }
     }
 }
 
 /// Each reaches its neighbours only. Three are all neighbours: then it is a chain.
-fn ring(network: &Network, ids: &[u64], seam: usize) -> String {
+fn ring(cluster: &Cluster, network: &Network, seam: usize) -> String {
+    let ids = cluster.ids();
     let count = ids.len();
     let place = |id: u64| (ids.iter().position(|other| *other == id).unwrap() + seam) % count;
-    cut(network, ids, |from, to| {
+    cut(cluster, network, |from, to| {
         let apart = place(from).abs_diff(place(to));
         let round = apart == count - 1;
         apart > 1 && (!round || count == 3)
@@ -97,12 +103,13 @@ fn ring(network: &Network, ids: &[u64], seam: usize) -> String {
 }
 
 /// Two parts, with one node that belongs to both.
-fn bridge(network: &Network, ids: &[u64], seam: usize) -> String {
+fn bridge(cluster: &Cluster, network: &Network, seam: usize) -> String {
+    let ids = cluster.ids();
     let bridge = ids[seam];
     let others: Vec<u64> = ids.iter().copied().filter(|id| *id != bridge).collect();
     let left = &others[..others.len() / 2];
     let part = |id: u64| left.contains(&id);
-    cut(network, ids, |from, to| from != bridge && to != bridge && part(from) != part(to));
+    cut(cluster, network, |from, to| from != bridge && to != bridge && part(from) != part(to));
     format!("two parts, node {bridge} between them")
 }
 

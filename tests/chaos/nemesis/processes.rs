@@ -76,8 +76,14 @@ fn pause(world: &mut World, ids: &[u64]) -> String {
 async fn roll(world: &mut World, other: bool) -> String {
     let other_binary = world.other_binary.clone();
     for id in world.cluster.ids() {
+        // Who is about to be taken out ends by itself, and with an error.
+        if world.leaving.contains(&id) {
+            continue;
+        }
         let node = world.cluster.node(id);
-        if let Err(error) = node.terminate().await {
+        if node.runs()
+            && let Err(error) = node.terminate().await
+        {
             world.violations.push(error);
         }
         let node = world.cluster.node(id);

@@ -15,12 +15,13 @@ use meshstore::{
     Error, Result,
     error::Fault,
     layers::{
-        Decided, Write,
+        Decided, Write, consensus_log,
         mesh::{config, message, node_state, route, state, transaction},
     },
     limits,
     model::{
         Outcome, ReadMode,
+        consensus_log::EntryId,
         mesh::{Message, MessageFilter, Page, PageRequest, RecordId, Stored, Transaction},
         proposal::{Action, Batch, Guards, Proposal},
         session::Attempt,
@@ -219,6 +220,9 @@ fn transact(bytes: &[u8]) {
                 route::get(&view, &destination).map(|found| found.value == route_json)
             }
             Change::SaveConfig { key, value_json } => config::get(&view, &key).map(|found| found.value == value_json),
+            Change::AppendEntry { group, entry } => {
+                consensus_log::get(&view, &group, entry.index, Some(entry.term)).map(|found| found.value == entry)
+            }
             Change::Delete(record) => match is_there(&view, &record) {
                 Err(Error::NotFound { .. }) => Ok(true),
                 other => other.map(|()| false),
@@ -235,6 +239,9 @@ fn is_there(view: &View, record: &RecordId) -> Result<()> {
         RecordId::NodeState(node_id) => node_state::get(view, node_id).map(drop),
         RecordId::Route(destination) => route::get(view, destination).map(drop),
         RecordId::Config(key) => config::get(view, key).map(drop),
+        RecordId::LogEntry(EntryId { group, index, term }) => {
+            consensus_log::get(view, group, *index, Some(*term)).map(drop)
+        }
     }
 }
 

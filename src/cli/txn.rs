@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{failure::Failure, input, options::Session};
-use crate::client::{Change, Condition, Message, RecordId, Transacted, Transaction, Written};
+use crate::client::{Change, Condition, EntryId, LogEntry, Message, RecordId, Transacted, Transaction, Written};
 
 const EXAMPLE: &str = "\
 The file is YAML or JSON; - is standard input. `require` says what must be true before,
@@ -20,7 +20,8 @@ The file is YAML or JSON; - is standard input. `require` says what must be true 
     - save_route: { destination: 10.0.0.0/8, route: { via: node-2 } }
     - save_config: { key: failover/last, value: node-2 }
     - store_message: { id: m-1, from: node-1, to: node-2, content: hello, timestamp: 1 }
-    - delete: { state: candidate }              # or message, node_state, route, config
+    - append_entry: { group: orders, term: 3, index: 7, entry: { set: x } }
+    - delete: { state: candidate }              # or message, node_state, route, config, log_entry
 
 Exits with 5 if something that is required is not so; nothing is changed then.
 
@@ -67,6 +68,7 @@ struct Requirement {
     node_state: Option<String>,
     route: Option<String>,
     config: Option<String>,
+    log_entry: Option<Place>,
     exists: Option<bool>,
     version: Option<u64>,
     mod_revision: Option<u64>,
@@ -100,6 +102,12 @@ enum Step {
         content_base64: Option<String>,
         timestamp: i64,
     },
+    AppendEntry {
+        group: String,
+        term: u64,
+        index: u64,
+        entry: Value,
+    },
     Delete(Record),
 }
 
@@ -111,6 +119,22 @@ enum Record {
     NodeState(String),
     Route(String),
     Config(String),
+    LogEntry(Place),
+}
+
+/// An entry of a group's log.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    group: String,
+    term: u64,
+    index: u64,
+}
+
+impl From<Place> for RecordId {
+    fn from(Place { group, term, index }: Place) -> Self {
+        Self::LogEntry(EntryId { group, index, term })
+    }
 }
 
 /// The transaction that a file describes. What is wrong is named with its place.
@@ -131,13 +155,15 @@ fn read(text: &str) -> Result<Transaction, Failure> {
 }
 
 fn required(requirement: Requirement) -> Option<(RecordId, Condition)> {
-    let Requirement { message, state, node_state, route, config, exists, version, mod_revision } = requirement;
+    let Requirement { message, state, node_state, route, config, log_entry, exists, version, mod_revision } =
+        requirement;
     let records = [
         message.map(RecordId::Message),
         state.map(RecordId::State),
         node_state.map(RecordId::NodeState),
         route.map(RecordId::Route),
         config.map(RecordId::Config),
+        log_entry.map(RecordId::from),
     ];
     let exists = exists.map(|exists| if exists { Condition::Exists } else { Condition::Missing });
     let conditions = [exists, version.map(Condition::Version), mod_revision.map(Condition::ModRevision)];
@@ -162,12 +188,16 @@ fn change(step: Step) -> Result<Change, String> {
             let content = bytes("content", content, content_base64)?;
             Change::StoreMessage(Message { id, from, to, content, timestamp, large: None })
         }
+        Step::AppendEntry { group, term, index, entry } => {
+            Change::AppendEntry { group, entry: LogEntry { term, index, entry_json: entry.to_string() } }
+        }
         Step::Delete(record) => Change::Delete(match record {
             Record::Message(id) => RecordId::Message(id),
             Record::State(key) => RecordId::State(key),
             Record::NodeState(node_id) => RecordId::NodeState(node_id),
             Record::Route(destination) => RecordId::Route(destination),
             Record::Config(key) => RecordId::Config(key),
+            Record::LogEntry(place) => place.into(),
         }),
     })
 }
@@ -206,13 +236,15 @@ mod tests {
                 (RecordId::Route("10.0.0.0/8".into()), Condition::Missing),
             ]
         );
-        assert_eq!(transaction.changes.len(), 6);
+        assert_eq!(transaction.changes.len(), 7);
         assert_eq!(transaction.changes[0], Change::PutState { key: "leader".into(), value: "node-2".into() });
         assert_eq!(
             transaction.changes[2],
             Change::SaveRoute { destination: "10.0.0.0/8".into(), route_json: r#"{"via":"node-2"}"#.into() }
         );
-        assert_eq!(transaction.changes[5], Change::Delete(RecordId::State("candidate".into())));
+        let entry = LogEntry { term: 3, index: 7, entry_json: r#"{"set":"x"}"#.into() };
+        assert_eq!(transaction.changes[5], Change::AppendEntry { group: "orders".into(), entry });
+        assert_eq!(transaction.changes[6], Change::Delete(RecordId::State("candidate".into())));
         let json = r#"{"change": [{"put_state": {"key": "k", "value_base64": "AP8="}}]}"#;
         let binary = Change::PutState { key: "k".into(), value: bytes::Bytes::from_static(&[0, 255]) };
         assert_eq!(read(json).unwrap().changes, [binary]);

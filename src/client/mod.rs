@@ -92,6 +92,7 @@ use crate::{Result, limits, proto::v1};
 pub use crate::{
     model::{
         ReadMode,
+        consensus_log::{EntryId, LogEntry},
         mesh::{
             Change, Condition, Extent, LargeContent, Listed, Message, MessageFilter, Page, PageRequest, RecordId,
             Retention, Stored, Transaction,

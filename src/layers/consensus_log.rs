@@ -9,6 +9,8 @@
 //! An entry of the application in the Raft log is a transaction that writes the record of the empty group, which no group
 //! can be. The entry itself stays in the log as long as Raft keeps it; the record is the last one.
 
+use bytes::Bytes;
+
 use super::{
     Write,
     check::{check_name, stored},
@@ -36,7 +38,7 @@ const SCOPE: ScopeId = ScopeId::new(keyspace::CONSENSUS_LOG, keyspace::NO_SCOPE)
 /// Appends an entry to a group's log; refused if it has one with this term and index. Errors: `InvalidArgument`.
 pub fn append(group: &str, entry: LogEntry) -> Result<Write> {
     let LogEntry { term, index, entry_json } = entry;
-    let key = key(&in_group(group)?, index, Some(term));
+    let key = entry_key(group, index, term)?;
     json::check("entry_json", &entry_json)?;
     let there = Error::Refused(format!(
         "the log of group {group:?} has an entry with term {term} and index {index} already; delete it first to replace it"
@@ -123,16 +125,9 @@ impl List {
 
 /// Deletes the entries of a range of indexes. Errors: `InvalidArgument`.
 pub fn delete(group: &str, indexes: Indexes) -> Result<Write> {
-    let prefix = in_group(group)?;
-    if indexes.first > indexes.end() {
-        return Ok(Write::always(vec![]));
-    }
-    let (start, end) = bounds(&prefix, indexes);
-    let end = match end {
-        Some(end) => SCOPE.key(&end).as_bytes().clone(),
-        None => prefix_end(&SCOPE.prefix()).unwrap_or_default(),
-    };
-    Ok(Write::always(vec![Operation::DeleteRange { start: SCOPE.key(&start), end }]))
+    let (start, end) = extent(group, indexes)?;
+    let none = indexes.first > indexes.end();
+    Ok(Write::always(if none { vec![] } else { vec![Operation::DeleteRange { start, end }] }))
 }
 
 /// An entry of the application for the Raft log. Errors: `InvalidArgument`.
@@ -154,6 +149,21 @@ fn application_key() -> Key {
     let mut empty = Vec::new();
     escape(&mut empty, b"");
     SCOPE.key(&empty)
+}
+
+/// The key of an entry. Errors: `InvalidArgument`.
+pub(super) fn entry_key(group: &str, index: u64, term: u64) -> Result<Key> {
+    Ok(key(&in_group(group)?, index, Some(term)))
+}
+
+/// From where to where the keys of these entries lie. Errors: `InvalidArgument`.
+pub(super) fn extent(group: &str, indexes: Indexes) -> Result<(Key, Bytes)> {
+    let (start, end) = bounds(&in_group(group)?, indexes);
+    let end = match end {
+        Some(end) => SCOPE.key(&end).as_bytes().clone(),
+        None => prefix_end(&SCOPE.prefix()).unwrap_or_default(),
+    };
+    Ok((SCOPE.key(&start), end))
 }
 
 /// How the keys of a group's entries begin. Errors: `InvalidArgument`.

@@ -13,8 +13,19 @@ pub struct LogEntry {
     pub entry_json: String,
 }
 
+/// An entry of a group's log, by its place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
+    /// The group.
+    pub group: String,
+    /// The index.
+    pub index: u64,
+    /// The term.
+    pub term: u64,
+}
+
 /// Which entries of a group's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Indexes {
     /// The first.
     pub first: u64,

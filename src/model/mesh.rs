@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::consensus_log::{EntryId, Indexes, LogEntry};
+
 /// A message between two mesh nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
@@ -124,7 +126,7 @@ pub struct Page<T> {
     pub revision: u64,
 }
 
-/// A record of mesh storage: what it is, and its id or key.
+/// A record of mesh storage or of a group's log: what it is, and its id or key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordId {
     /// A message, by id.
@@ -137,6 +139,8 @@ pub enum RecordId {
     Route(String),
     /// A configuration value, by key.
     Config(String),
+    /// An entry of a group's log.
+    LogEntry(EntryId),
 }
 
 /// What must be true of a record.
@@ -165,6 +169,8 @@ pub enum Extent {
     Config(String),
     /// All messages, whatever a list of them filtered.
     Messages,
+    /// Entries of a group's log.
+    LogEntries(String, Indexes),
 }
 
 /// What was read of an extent: it is as it was as long as nothing in it was written, created or deleted.
@@ -208,6 +214,13 @@ pub enum Change {
         key: String,
         /// Its value.
         value_json: String,
+    },
+    /// Appends an entry to a group's log. That the log has none with this term and index is a precondition.
+    AppendEntry {
+        /// The group.
+        group: String,
+        /// The entry.
+        entry: LogEntry,
     },
     /// Deletes a record, if there is one.
     Delete(RecordId),

@@ -3,7 +3,10 @@
 use super::{convert::required, v1};
 use crate::{
     Error, Result,
-    model::mesh::{Change, Condition, Extent, Listed, RecordId, Transaction},
+    model::{
+        consensus_log::{EntryId, Indexes, LogEntry},
+        mesh::{Change, Condition, Extent, Listed, RecordId, Transaction},
+    },
 };
 
 impl From<Transaction> for v1::TransactRequest {
@@ -54,6 +57,9 @@ impl From<RecordId> for v1::RecordId {
             RecordId::NodeState(node_id) => Record::NodeState(node_id),
             RecordId::Route(destination) => Record::Route(destination),
             RecordId::Config(key) => Record::Config(key),
+            RecordId::LogEntry(EntryId { group, index, term }) => {
+                Record::LogEntry(v1::LogEntryId { group, term, index })
+            }
         };
         Self { record: Some(record) }
     }
@@ -67,6 +73,7 @@ fn record(field: String, record: Option<v1::RecordId>) -> Result<RecordId> {
         Record::NodeState(node_id) => RecordId::NodeState(node_id),
         Record::Route(destination) => RecordId::Route(destination),
         Record::Config(key) => RecordId::Config(key),
+        Record::LogEntry(v1::LogEntryId { group, term, index }) => RecordId::LogEntry(EntryId { group, index, term }),
     })
 }
 
@@ -104,6 +111,9 @@ impl From<(Extent, Listed)> for v1::Unchanged {
             Extent::Routes(prefix) => Wire::RoutePrefix(prefix),
             Extent::Config(prefix) => Wire::ConfigPrefix(prefix),
             Extent::Messages => Wire::Messages(true),
+            Extent::LogEntries(group, Indexes { first: first_index, last: last_index }) => {
+                Wire::LogEntries(v1::LogEntryRange { group, first_index, last_index })
+            }
         };
         Self { extent: Some(v1::Extent { extent: Some(extent) }), count, since_revision }
     }
@@ -118,6 +128,9 @@ impl From<v1::extent::Extent> for Extent {
             Wire::RoutePrefix(prefix) => Self::Routes(prefix),
             Wire::ConfigPrefix(prefix) => Self::Config(prefix),
             Wire::Messages(_) => Self::Messages,
+            Wire::LogEntries(v1::LogEntryRange { group, first_index: first, last_index: last }) => {
+                Self::LogEntries(group, Indexes { first, last })
+            }
         }
     }
 }
@@ -132,6 +145,9 @@ impl From<Change> for v1::Change {
             Change::SaveNodeState { node_id, state_json } => Wire::SaveNodeState(json(node_id, state_json)),
             Change::SaveRoute { destination, route_json } => Wire::SaveRoute(json(destination, route_json)),
             Change::SaveConfig { key, value_json } => Wire::SaveConfig(json(key, value_json)),
+            Change::AppendEntry { group, entry: LogEntry { term, index, entry_json } } => {
+                Wire::AppendEntry(v1::AppendedEntry { group, term, index, entry_json })
+            }
             Change::Delete(record) => Wire::Delete(record.into()),
         };
         Self { change: Some(change) }
@@ -146,6 +162,9 @@ fn change_of(at: &str, change: v1::change::Change) -> Result<Change> {
         Wire::SaveNodeState(v1::JsonValue { key, json }) => Change::SaveNodeState { node_id: key, state_json: json },
         Wire::SaveRoute(v1::JsonValue { key, json }) => Change::SaveRoute { destination: key, route_json: json },
         Wire::SaveConfig(v1::JsonValue { key, json }) => Change::SaveConfig { key, value_json: json },
+        Wire::AppendEntry(v1::AppendedEntry { group, term, index, entry_json }) => {
+            Change::AppendEntry { group, entry: LogEntry { term, index, entry_json } }
+        }
         Wire::Delete(deleted) => Change::Delete(record(format!("{at}.delete"), Some(deleted))?),
     })
 }
@@ -164,6 +183,7 @@ mod tests {
             RecordId::NodeState(name()),
             RecordId::Route(name()),
             RecordId::Config(name()),
+            RecordId::LogEntry(EntryId { group: name(), index: 5, term: 6 }),
         ];
         let conditions = [
             Condition::Exists,
@@ -171,6 +191,7 @@ mod tests {
             Condition::Version(0),
             Condition::ModRevision(7),
             Condition::Exists,
+            Condition::Missing,
         ];
         let message =
             Message { id: name(), from: "f".into(), to: "t".into(), content: "c".into(), timestamp: -1, large: None };
@@ -182,6 +203,7 @@ mod tests {
                 Extent::Routes(name()),
                 Extent::Config(name()),
                 Extent::Messages,
+                Extent::LogEntries(name(), Indexes { first: 2, last: 3 }),
             ]
             .map(|extent| (extent, Listed { count: 3, since_revision: 9 }))
             .to_vec(),
@@ -191,6 +213,7 @@ mod tests {
                 Change::SaveNodeState { node_id: name(), state_json: "1".into() },
                 Change::SaveRoute { destination: name(), route_json: "2".into() },
                 Change::SaveConfig { key: name(), value_json: "3".into() },
+                Change::AppendEntry { group: name(), entry: LogEntry { term: 7, index: 8, entry_json: "4".into() } },
             ],
         };
         transaction.changes.extend(records.map(Change::Delete));

@@ -181,7 +181,11 @@ fn a_node_that_is_added_brings_its_addresses_along() {
             "which node to be is not said: pass --node with one of 1, 2, 3 (some/cluster.toml)",
         ),
         (Flags { node: Some(0), ..added.clone() }, "--node 0: a node id must be at least 1"),
-        (Flags { peer: at(7502), ..added.clone() }, "--peer 127.0.0.1:7502 is an address of node 2"),
+        (
+            Flags { peer: at(7502), ..added.clone() },
+            "--peer 127.0.0.1:7502 is an address of node 2 in some/cluster.toml: choose another, or take node 2 out of the \
+             file if it is gone",
+        ),
         (Flags { peer: at(7404), ..added.clone() }, "--peer, --client and --http must be three addresses"),
         (
             Flags { peer: Some("7504".into()), ..added.clone() },

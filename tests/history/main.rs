@@ -22,6 +22,7 @@ mod expiry;
 mod generate;
 #[path = "../support/history/mod.rs"]
 mod history;
+mod journal;
 mod messages;
 mod numbers;
 mod recording;

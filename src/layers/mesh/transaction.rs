@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 use super::{config, message, node_state, route, state, table::Table};
 use crate::{
     Error, Result,
-    layers::Write,
+    layers::{Write, consensus_log},
     limits,
     model::{
         Key,
+        consensus_log::EntryId,
         mesh::{Change, Condition, Extent, Listed, RecordId, Transaction},
-        transaction::{Compare, NumberField, Operation, Relation, ScopeField},
+        transaction::{self as core, Compare, NumberField, Operation, Relation, ScopeField},
     },
 };
 
@@ -35,7 +36,9 @@ pub fn write(transaction: Transaction) -> Result<Write> {
     let mut written = BTreeSet::new();
     let mut operations = Vec::with_capacity(changes.len());
     for (index, change) in changes.into_iter().enumerate() {
-        for operation in operations_of(change).map_err(|error| within("changes", index, error))? {
+        let made = made_of(change).map_err(|error| within("changes", index, error))?;
+        compares.extend(made.compares);
+        for operation in made.then {
             if let Operation::Put { key, .. } | Operation::Delete { key } = &operation
                 && !written.insert(key.clone())
             {
@@ -45,6 +48,7 @@ pub fn write(transaction: Transaction) -> Result<Write> {
             operations.push(operation);
         }
     }
+    at_most("preconditions", compares.len(), limits::COMPARES)?;
     Ok(Write::compared(compares, operations))
 }
 
@@ -55,6 +59,7 @@ fn key(record: &RecordId) -> Result<Key> {
         RecordId::NodeState(node_id) => node_state::key(node_id),
         RecordId::Route(destination) => route::key(destination),
         RecordId::Config(key) => config::key(key),
+        RecordId::LogEntry(EntryId { group, index, term }) => consensus_log::entry_key(group, *index, *term),
     }
 }
 
@@ -87,19 +92,24 @@ fn as_listed(extent: &Extent, Listed { count, since_revision: since }: Listed) -
             relation: Relation::LessOrEqual,
             to: since,
         }),
+        Extent::LogEntries(group, indexes) => {
+            let (start, end) = consensus_log::extent(group, *indexes)?;
+            Ok(Compare::Unchanged { start, end, count, since })
+        }
     }
 }
 
-fn operations_of(change: Change) -> Result<Vec<Operation>> {
+fn made_of(change: Change) -> Result<core::Transaction> {
     let write = match change {
         Change::StoreMessage(message) => message::store(message)?,
         Change::PutState { key, value } => state::put(&key, value)?,
         Change::SaveNodeState { node_id, state_json } => node_state::save(&node_id, state_json)?,
         Change::SaveRoute { destination, route_json } => route::save(&destination, route_json)?,
         Change::SaveConfig { key, value_json } => config::save(&key, value_json)?,
+        Change::AppendEntry { group, entry } => consensus_log::append(&group, entry)?,
         Change::Delete(record) => Write::always(vec![Operation::Delete { key: key(&record)? }]),
     };
-    Ok(write.transaction.then)
+    Ok(write.transaction)
 }
 
 /// The same error, saying in which item it is.

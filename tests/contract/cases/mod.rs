@@ -4,6 +4,7 @@
 mod consensus_log;
 mod json;
 mod large_messages;
+mod log_transactions;
 mod members;
 mod message_lists;
 mod messages;
@@ -162,6 +163,9 @@ fn transactions() -> Vec<(&'static str, Case)> {
         open_transactions::what_others_changed_is_a_conflict,
         open_transactions::one_that_does_not_commit_changes_nothing,
         open_transactions::a_lost_race_is_run_again,
+        log_transactions::an_entry_is_appended_together_with_other_changes,
+        log_transactions::a_log_is_read_as_the_transaction_leaves_it,
+        log_transactions::what_others_append_to_what_was_listed_is_a_conflict,
     ]
 }
 

@@ -66,7 +66,9 @@ impl Messages {
             let (mut all, mut page) = (Vec::new(), PageRequest { limit: 1_000, cursor: String::new() });
             loop {
                 let next = messages.list(of.clone(), page).await?;
-                all.extend(next.items.iter().map(listed));
+                // Other workloads store messages, too.
+                let ours = next.items.iter().filter(|stored| stored.value.id.starts_with('m'));
+                all.extend(ours.map(listed));
                 if next.next_cursor.is_empty() {
                     return Ok(Some(Reply::Listed { revision: next.revision, listed: all }));
                 }

@@ -11,6 +11,7 @@ mod bank;
 mod counter;
 mod expiry;
 mod freshness;
+mod journal;
 mod messages;
 mod register;
 mod session;
@@ -139,6 +140,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<freshness::Freshness>::default(),
         Arc::<expiry::Expiry>::default(),
         Arc::<topology::Topology>::default(),
+        Arc::<journal::Journal>::default(),
     ]
 }
 
@@ -152,5 +154,6 @@ fn lines<C: Clone + Serialize, R: Clone + Serialize>(recorder: &Recorder<C, R>) 
 
 /// A number that was written as a state value.
 fn number(value: &[u8]) -> u64 {
-    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).expect("a number that was written")
+    let read = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    read.unwrap_or_else(|| panic!("{:?} is no number that was written", String::from_utf8_lossy(value)))
 }

@@ -4,6 +4,9 @@
 //! A message is there wholly or not at all, whatever became of its upload; what sweeps delete nobody misses; and when they
 //! rest, just that is kept which the rules keep, and of uploads just those that a message names.
 
+mod reads;
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -42,8 +45,6 @@ use super::{
 };
 
 const STEPS: usize = 40;
-/// Steps in which a sweep has done what there is to do in so small a store.
-const SWEEP_STEPS: usize = 500;
 const IDS: [&str; 6] = ["i", "j", "i\0", "\u{1}", "\u{10ffff}", "k"];
 const BOXES: [&str; 5] = ["t", "t\0", "t\0\u{1}", "u", "\u{10ffff}"];
 const TIMES: [i64; 6] = [0, 1, i64::MIN, i64::MAX, -1, 256];
@@ -370,265 +371,6 @@ impl Case {
         self.latest_ms = self.latest_ms.max(*wall_ms);
     }
 
-    // Rules.
-
-    fn set(&mut self, input: &mut Input<'_>) {
-        let mailbox = mailbox(input);
-        let retention = Retention {
-            max_age_ms: [None, Some(1_000), Some(2_000), Some(u64::MAX), Some(999)][input.below(5)],
-            max_count: [None, Some(1), Some(2), Some(u64::MAX), Some(0)][input.below(5)],
-        };
-        assert_eq!(Retention::from(sent(&v1::Retention::from(retention))), retention);
-        match retention::set(&mailbox, retention).and_then(|write| self.done(write)) {
-            Ok(_) => drop(self.rules.insert(mailbox, retention)),
-            Err(error) => refused(&error),
-        }
-        self.rules_are_so();
-    }
-
-    fn unset(&mut self, input: &mut Input<'_>) {
-        let mailbox = mailbox(input);
-        match retention::delete(&mailbox).and_then(|write| self.done(write)) {
-            Ok(_) => drop(self.rules.remove(&mailbox).expect("there was a rule")),
-            Err(error) => {
-                assert!(!self.rules.contains_key(&mailbox));
-                refused(&error);
-            }
-        }
-        self.rules_are_so();
-    }
-
-    fn rules_are_so(&self) {
-        let view = self.replica.view();
-        let (mut found, mut page) = (Vec::new(), PageRequest { limit: 2, cursor: String::new() });
-        loop {
-            let listed = retention::list(&page).and_then(|list| list.read(&view)).expect("a page");
-            let header = read_header(ReadStamp { revision: listed.revision, age_ms: 2 }, 3);
-            let answer = sent(&v1::ListRetentionResponse::from((header, listed.clone())));
-            assert_eq!(Page::<(String, Stored<Retention>)>::try_from(answer).as_ref(), Ok(&listed));
-            found.extend(listed.items.into_iter().map(|(mailbox, stored)| (mailbox, stored.value)));
-            page.cursor = listed.next_cursor;
-            if page.cursor.is_empty() {
-                break;
-            }
-        }
-        assert_eq!(found, self.rules.clone().into_iter().collect::<Vec<_>>());
-        for mailbox in BOXES.iter().chain(&[""]) {
-            let own = retention::get(&view, mailbox).map(|(_, stored)| stored.value);
-            assert_eq!(own.ok(), self.rules.get(*mailbox).copied());
-        }
-    }
-
-    // Sweeps.
-
-    fn count(&self, scope: ScopeId) -> u64 {
-        self.replica.meta().scopes.get(&scope).map_or(0, |scope| scope.account.count)
-    }
-
-    /// The next step of one of the two.
-    fn next(&mut self, reclaim: bool) -> Step {
-        let (replica, meta) = (&self.replica, self.replica.meta());
-        let account = |id| meta.scopes.get(&id).map(|scope| scope.account).unwrap_or_default();
-        let sight = Sight { view: &|| Ok(replica.view()), wall_ms: replica.wall_ms, account: &account };
-        let step = if reclaim { self.reclaim.step(&sight) } else { self.trim.step(&sight) };
-        step.expect("what is stored can be read")
-    }
-
-    fn sweep(&mut self, input: &mut Input<'_>, reclaim: bool) {
-        for _ in 0..1 + input.below(4) {
-            let Step::Propose(guards, transaction) = self.next(reclaim) else { continue };
-            // Somebody may be faster.
-            match input.byte() {
-                0..=191 => {}
-                192..=223 => self.delete(input),
-                224..=239 => self.store(input),
-                240..=247 => self.finish(input),
-                248..=251 => self.set(input),
-                _ => self.unset(input),
-            }
-            self.swept(reclaim, guards, transaction);
-        }
-    }
-
-    /// Does what a sweep wants: whether it was done.
-    fn swept(&mut self, reclaim: bool, guards: Vec<Compare>, transaction: Transaction) -> bool {
-        assert!(
-            !transaction.then.is_empty() && transaction.then.iter().all(|op| matches!(op, Operation::Delete { .. }))
-        );
-        let before = self.stands();
-        let (outcome, commits) = self.replica.propose(guards, Action::Transact(transaction));
-        match outcome {
-            Outcome::Applied { succeeded: true, .. } => {}
-            Outcome::Raced => {
-                assert_eq!(self.stands(), before);
-                if reclaim {
-                    self.reclaim.begin_anew()
-                } else {
-                    self.trim.begin_anew()
-                }
-                return false;
-            }
-            other => panic!("what a sweep wants was refused: {other:?}"),
-        }
-        for change in commits.iter().flat_map(|commit| &commit.changes) {
-            let Change::Record { key, new: None, .. } = change else { panic!("a sweep only deletes: {change:?}") };
-            match key.scope().keyspace {
-                keyspace::MESSAGES => {
-                    self.trimmed(reclaim, &String::from_utf8(key.user_bytes().to_vec()).expect("text"))
-                }
-                keyspace::UPLOADS | keyspace::MESSAGE_CHUNKS => assert!(reclaim),
-                other => panic!("a sweep deletes what is not its own: {other}"),
-            }
-        }
-        self.all_whole();
-        true
-    }
-
-    /// A message was deleted by a rule.
-    fn trimmed(&mut self, reclaim: bool, id: &str) {
-        let kept = self.messages.remove(id).expect("a message that was there");
-        assert!(!reclaim, "{id:?} was taken for garbage");
-        let rule = self.rule(&kept.message.to).expect("there is a rule");
-        // That was so when its mailbox was looked at.
-        let aged = is_aged(rule, &kept, self.latest_ms);
-        let too_many = rule.max_count.is_some_and(|count| kept.newer >= count);
-        assert!(aged || too_many, "no rule says that {id:?} goes");
-    }
-
-    fn rule(&self, mailbox: &str) -> Option<Retention> {
-        self.rules.get(mailbox).or_else(|| self.rules.get("")).copied()
-    }
-
-    /// Lets a sweep do all that there is to do.
-    fn rest(&mut self, reclaim: bool) {
-        let mut rests = 0;
-        for _ in 0..SWEEP_STEPS {
-            match self.next(reclaim) {
-                Step::Next => {}
-                Step::Rest(ms) => {
-                    assert!(ms > 0);
-                    rests += 1;
-                    if rests == 2 {
-                        return;
-                    }
-                }
-                Step::Propose(guards, transaction) => {
-                    rests = 0;
-                    assert!(self.swept(reclaim, guards, transaction), "nobody else was there");
-                }
-            }
-        }
-        panic!("the sweep finds no rest");
-    }
-
-    // Reads.
-
-    /// That a message is there, and all of its content.
-    fn whole(&self, view: &View, id: &str) {
-        let kept = &self.messages[id];
-        let (stored, content) = large::get(view, id).expect("it is there");
-        assert_eq!((stored.mod_revision, stored.updated_at_ms), (kept.revision, kept.stored_ms));
-        let told = stored.value.large.expect("of what it consists");
-        let whole = &kept.message.content;
-        assert_eq!((told.size, told.crc32c), (whole.len() as u64, crc32c::crc32c(whole)));
-        let header = read_header(ReadStamp { revision: view.revision(), age_ms: 2 }, 3);
-        let first = sent(&v1::ReadLargeMessageResponse::from((header, stored.clone())));
-        assert_eq!(frames::first_frame(first), Ok((header, stored.clone())));
-        let mut joined = Vec::new();
-        for number in 0..told.chunks {
-            let chunk = large::chunk_of(view, id, &content, number).expect("all of it is there");
-            assert_eq!((chunk.number, chunk.crc32c), (number, crc32c::crc32c(&chunk.data)));
-            joined.extend_from_slice(&chunk.data);
-            assert_eq!(frames::next_chunk(sent(&v1::ReadLargeMessageResponse::from(chunk.clone()))), Ok(chunk));
-        }
-        assert_eq!(joined, *whole);
-        assert_eq!(content, kept.upload.map_or_else(|| Content::Whole(whole.clone()), Content::Upload));
-        let message = Message { large: None, content: whole.clone(), ..stored.value };
-        assert_eq!(message, kept.message);
-        assert_eq!(message::get(view, id).map(|stored| stored.value), Ok(self.shown(kept)));
-    }
-
-    /// A message as lists show it.
-    fn shown(&self, kept: &Kept) -> Message {
-        let content = &kept.message.content;
-        let large = LargeContent { size: content.len() as u64, chunks: kept.chunks, crc32c: crc32c::crc32c(content) };
-        match kept.upload {
-            Some(_) => Message { content: Bytes::new(), large: Some(large), ..kept.message.clone() },
-            None => kept.message.clone(),
-        }
-    }
-
-    /// That every message is there, and of the uploads that are open whatever has arrived.
-    fn all_whole(&self) {
-        let view = self.replica.view();
-        for id in self.messages.keys() {
-            self.whole(&view, id);
-        }
-        for upload in self.uploads.iter().filter(|upload| upload.open) {
-            for (number, data) in &upload.arrived {
-                let chunk = large::chunk_of(&view, "", &Content::Upload(upload.id), *number);
-                assert_eq!(chunk.map(|chunk| chunk.data).as_ref(), Ok(data));
-            }
-        }
-    }
-
-    fn begin_to_read(&mut self, input: &mut Input<'_>) {
-        let id = id(input);
-        match large::get(&self.replica.view(), &id) {
-            Ok((_, content)) => self.reading = Some((self.messages[&id].clone(), content)),
-            Err(error) => {
-                assert!(!self.messages.contains_key(&id));
-                refused(&error);
-            }
-        }
-    }
-
-    /// What is read later is of the same version, or there no longer.
-    fn go_on_reading(&mut self, input: &mut Input<'_>) {
-        let Some((kept, content)) = &self.reading else { return };
-        let number = u32::from(input.byte() & 3);
-        let Some(upload) = kept.upload.filter(|_| number < kept.chunks) else { return };
-        let named = self.messages.values().any(|kept| kept.upload == Some(upload));
-        match large::chunk_of(&self.replica.view(), &kept.message.id, content, number) {
-            Ok(chunk) => {
-                let whole = kept.message.content.as_ref();
-                assert!(whole.windows(chunk.data.len()).any(|part| part == chunk.data), "{chunk:?} of {whole:?}");
-            }
-            Err(error) => {
-                assert!(!named && matches!(error, Error::Conflict(_)), "{error:?}");
-                told(&error);
-            }
-        }
-    }
-
-    fn list(&self, input: &mut Input<'_>) {
-        let choice = |input: &mut Input<'_>| input.flag().then(|| BOXES[input.below(BOXES.len())].to_owned());
-        let filter = MessageFilter {
-            from: choice(input),
-            to: choice(input),
-            since: input.flag().then(|| TIMES[input.below(TIMES.len())]),
-            until: input.flag().then(|| TIMES[input.below(TIMES.len())]),
-        };
-        self.listed(&filter, 1 + u32::from(input.byte() % 3));
-    }
-
-    fn listed(&self, filter: &MessageFilter, limit: u32) {
-        let view = self.replica.view();
-        let mut expected: Vec<Message> = self.messages.values().map(|kept| self.shown(kept)).collect();
-        expected.retain(|message| filter.selects(message));
-        expected.sort_by(|a, b| (a.timestamp, &a.id).cmp(&(b.timestamp, &b.id)));
-        let (mut found, mut page) = (Vec::new(), PageRequest { limit, cursor: String::new() });
-        loop {
-            let listed = message::list(filter, &page).and_then(|list| list.read(&view)).expect("a page");
-            found.extend(listed.items.into_iter().map(|stored| stored.value));
-            page.cursor = listed.next_cursor;
-            if page.cursor.is_empty() {
-                break;
-            }
-        }
-        assert_eq!(found, expected, "{filter:?}");
-    }
-
     // The end.
 
     fn end(&mut self) {
@@ -659,23 +401,6 @@ impl Case {
         self.replica.audit();
     }
 
-    /// The messages that the rules keep now.
-    fn to_be_kept(&self) -> BTreeSet<String> {
-        let mut mailboxes: BTreeMap<&str, Vec<&Kept>> = BTreeMap::new();
-        for kept in self.messages.values() {
-            mailboxes.entry(&kept.message.to).or_default().push(kept);
-        }
-        let mut ids = BTreeSet::new();
-        for (mailbox, mut messages) in mailboxes {
-            let rule = self.rule(mailbox).unwrap_or_default();
-            messages.retain(|kept| !is_aged(rule, kept, self.replica.wall_ms));
-            messages.sort_by_key(|kept| kept.place());
-            let most = rule.max_count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
-            ids.extend(messages.iter().rev().take(most).map(|kept| kept.message.id.clone()));
-        }
-        ids
-    }
-
     fn message(&self, input: &mut Input<'_>) -> Message {
         let choice = input.byte();
         let (from, to) =
@@ -687,21 +412,10 @@ impl Case {
     }
 }
 
-fn is_aged(rule: Retention, kept: &Kept, wall_ms: u64) -> bool {
-    rule.max_age_ms.is_some_and(|age_ms| kept.stored_ms.saturating_add(age_ms) <= wall_ms)
-}
-
 fn id(input: &mut Input<'_>) -> String {
     match input.byte() {
         254 => String::new(),
         255 => "i".repeat(256),
         choice => IDS[usize::from(choice) % IDS.len()].into(),
-    }
-}
-
-fn mailbox(input: &mut Input<'_>) -> String {
-    match input.byte() {
-        255 => "t".repeat(256),
-        choice => BOXES.get(usize::from(choice) % (BOXES.len() + 1)).copied().unwrap_or_default().into(),
     }
 }

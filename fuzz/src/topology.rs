@@ -43,8 +43,9 @@ const STEPS: usize = 32;
 
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut case = Case::default();
-    case.limit = 1 + u32::from(input.byte() % 4);
+    let begin = input.byte();
+    let mut case = prepared(usize::from(begin >> 6));
+    case.limit = 1 + u32::from(begin % 4);
     for _ in 0..STEPS {
         if input.is_empty() {
             break;
@@ -55,6 +56,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// What a change that waits is known to be.
+#[derive(Clone)]
 struct Waiting {
     revision: u64,
     pending: Pending,
@@ -62,7 +64,7 @@ struct Waiting {
 }
 
 /// The store, and what it must show.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Case {
     replica: Replica,
     made: Made,
@@ -78,6 +80,53 @@ struct Case {
     /// What nodes have reported, and when.
     reports: BTreeMap<String, (u64, u64)>,
     identities: BTreeMap<u64, String>,
+}
+
+/// Where a case begins: with nothing; with a few meshes; with a history of them; and with a change that waits.
+fn prepared(choice: usize) -> Case {
+    thread_local! {
+        static PREPARED: [Case; 4] = std::array::from_fn(prepare);
+    }
+    PREPARED.with(|prepared| prepared[choice].clone())
+}
+
+fn prepare(much: usize) -> Case {
+    let mut case = Case { limit: 4, ..Case::default() };
+    let changes: [&[(&str, &[&str], &[usize])]; 4] = [
+        &[],
+        &[("a", &["a", "ab", "b"], &[0, 1, 2]), ("b", &["a/"], &[])],
+        &[("a", &["a"], &[]), ("b", &["a/", "b"], &[1]), ("a", &["a", "ab", "a\0"], &[0, 5]), ("b", &["a/"], &[])],
+        &[("a", &["a", "b"], &[0]), ("b", &["ab", "a/"], &[0]), ("a", &["b", "a\0b"], &[1])],
+    ];
+    for (number, (mesh, nodes, routes)) in changes[much].iter().enumerate() {
+        let waits = much == 3 && number == 2;
+        case.grant(&Wish::Apply(described(mesh, nodes, routes, if waits { 1_000 } else { 0 })));
+        assert_eq!((case.entries.len(), case.waiting.is_some()), (number + 1, waits));
+    }
+    case
+}
+
+/// A mesh whose first node is in a region, and with routes from nodes to others.
+fn described(mesh: &str, nodes: &[&str], routes: &[usize], confirm_within_ms: u64) -> v1::ApplyRequest {
+    let region = v1::RegionFields { region_name: Some("a".into()), ..v1::RegionFields::default() };
+    let node = |(at, name): (usize, &&str)| {
+        let (node_name, ip_address) = (Some((*name).to_owned()), Some("host".into()));
+        let fields = Some(v1::NodeFields { node_name, ip_address, ..v1::NodeFields::default() });
+        v1::NodeSpec { fields, region: (at == 0).then(|| "a".into()) }
+    };
+    let route = |way: &usize| v1::RouteSpec {
+        source: nodes[way % nodes.len()].into(),
+        target: nodes[(way + 1 + way / 3) % nodes.len()].into(),
+        fields: None,
+    };
+    let (mesh_name, allow_join) = (Some(mesh.into()), Some("OPEN".into()));
+    let spec = v1::TopologySpec {
+        mesh: Some(v1::MeshFields { mesh_name, allow_join, ..v1::MeshFields::default() }),
+        regions: vec![region],
+        nodes: nodes.iter().enumerate().map(node).collect(),
+        routes: routes.iter().map(route).collect(),
+    };
+    v1::ApplyRequest { spec: Some(spec), confirm_within_ms, ..v1::ApplyRequest::default() }
 }
 
 impl Case {

@@ -50,7 +50,9 @@ const BOXES: [&str; 5] = ["t", "t\0", "t\0\u{1}", "u", "\u{10ffff}"];
 const TIMES: [i64; 6] = [0, 1, i64::MIN, i64::MAX, -1, 256];
 
 pub(super) fn run(input: &mut Input<'_>) {
-    let mut case = Case { replica: Replica::at(0, 1_000_000), anew: input.flag(), ..Case::default() };
+    let begin = input.byte();
+    let mut case = Case { replica: Replica::at(0, 1_000_000), anew: begin & 1 == 1, ..Case::default() };
+    case.prepare(usize::from(begin >> 6));
     for _ in 0..STEPS {
         if input.is_empty() {
             break;
@@ -111,6 +113,29 @@ struct Case {
 }
 
 impl Case {
+    /// Where a case begins: with more and more messages and uploads, and then with rules.
+    fn prepare(&mut self, much: usize) {
+        for at in 0..(2 * much).min(4) {
+            let (id, to) = (IDS[at].into(), BOXES[at & 1].into());
+            let message = Message { id, from: "f".into(), to, timestamp: TIMES[at & 1], ..Message::default() };
+            let (size, chunks) = (2 + at as u64, 1 + at as u32 % 3);
+            let announced = Announced { message, size, chunks, crc32c: None };
+            self.open(
+                UploadId(1 << 120 | self.uploads.len() as u128),
+                Assembly::begin(announced).expect("it is valid"),
+            );
+            // All but the last chunk come at once; with it the message is there.
+            for _ in 0..chunks - u32::from(at == 3) {
+                self.chunk(&mut Input::new(&[0, 0]));
+            }
+            self.finish(&mut Input::new(&[u8::from(at == 3)]));
+        }
+        if much == 3 {
+            self.set(&mut Input::new(&[0, 2, 1]));
+            self.set(&mut Input::new(&[5, 1, 2]));
+        }
+    }
+
     fn step(&mut self, input: &mut Input<'_>) {
         match input.below(32) {
             0..=3 => self.store(input),
@@ -187,7 +212,7 @@ impl Case {
 
     fn begin(&mut self, input: &mut Input<'_>) {
         let shape = input.byte();
-        if shape == 255 {
+        if shape == 255 && self.uploads.len() < limits::OPEN_UPLOADS as usize {
             return self.begin_many();
         }
         let announced = Announced {

@@ -100,8 +100,8 @@ impl Choice<'_, '_> {
     }
 
     fn route(&mut self, kind: usize) -> Wish {
-        let (source_node_id, mesh_id) = self.node_and_mesh();
-        let (target_node_id, fields, note) = (self.id(ItemKind::Node), Some(self.route_fields()), self.note());
+        let (mesh_id, source_node_id, target_node_id) = self.ends(kind);
+        let (fields, note) = (Some(self.route_fields()), self.note());
         match kind {
             11 | 12 => Wish::AddRoute(sent(&v1::AddRouteRequest {
                 attempt: None,
@@ -127,6 +127,29 @@ impl Choice<'_, '_> {
                 target_node_id,
             })),
         }
+    }
+
+    /// A mesh and two of its nodes: of a route that is there, or perhaps could be.
+    fn ends(&mut self, kind: usize) -> (String, String, String) {
+        let choice = self.input.byte();
+        if choice < 240 {
+            if kind > 12
+                && let Some(Item::Route(route)) = self.live(ItemKind::Route)
+            {
+                let ends = (route.source_node_id.clone(), route.target_node_id.clone());
+                let Some(Item::Node(source)) = self.items.get(&ends.0) else { panic!("{ends:?} dangle") };
+                return (source.mesh_id.clone(), ends.0, ends.1);
+            }
+            if let Some(Item::Node(source)) = self.live(ItemKind::Node) {
+                let (mesh_id, source_id) = (source.mesh_id.clone(), source.id.clone());
+                let beside = |item: &&Item| matches!(item, Item::Node(node) if node.mesh_id == mesh_id);
+                let count = self.items.values().filter(beside).count();
+                let target = self.items.values().filter(beside).nth(usize::from(choice) % count);
+                return (mesh_id.clone(), source_id, target.expect("there are as many").id().to_owned());
+            }
+        }
+        let (source, mesh_id) = self.node_and_mesh();
+        (mesh_id, source, self.id(ItemKind::Node))
     }
 
     fn apply(&mut self) -> Wish {

@@ -18,7 +18,7 @@ use meshstore::{
 use super::super::wire::decode;
 
 /// Ids in the order in which they are asked for, which is not that of the ids; and who has got which.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Made {
     pub(super) ids: [Vec<String>; 4],
     count: u64,

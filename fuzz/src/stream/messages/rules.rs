@@ -146,7 +146,9 @@ impl Case {
                 }
                 Step::Propose(guards, transaction) => {
                     rests = 0;
-                    assert!(self.swept(reclaim, guards, transaction), "nobody else was there");
+                    // What was begun before others changed it may be raced.
+                    let done = self.swept(reclaim, guards, transaction);
+                    assert!(done || !(reclaim || self.anew), "nobody else was there");
                 }
             }
         }

@@ -21,7 +21,11 @@ pub mod file;
 mod input;
 pub mod log;
 pub mod peer;
+mod replica;
 pub mod request;
+pub mod stream;
+pub mod topology;
+mod wire;
 mod world;
 
 #[path = "../../tests/support/sim_disk.rs"]
@@ -41,4 +45,6 @@ pub const TARGETS: &[Target] = &[
     ("log", log::run),
     ("peer", peer::run),
     ("request", request::run),
+    ("stream", stream::run),
+    ("topology", topology::run),
 ];

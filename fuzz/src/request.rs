@@ -3,17 +3,12 @@
 //!
 //! The first byte chooses the call, the rest is its request (or what it is about).
 
-use std::{
-    fmt::Debug,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use meshstore::{
     Error, Result,
-    error::Fault,
     layers::{
         Decided, Write, consensus_log,
         mesh::{config, message, node_state, route, state, transaction},
@@ -23,19 +18,20 @@ use meshstore::{
         Outcome, ReadMode,
         consensus_log::EntryId,
         mesh::{Message, MessageFilter, Page, PageRequest, RecordId, Stored, Transaction},
-        proposal::{Action, Batch, Guards, Proposal},
+        proposal::Action,
         session::Attempt,
     },
-    proto::{convert, error_from_status, status_from_error, v1},
+    proto::{convert, error_from_status, v1},
     rpc,
-    state::{State, View, view::Source},
+    state::View,
     storage::codec::{self, Kind},
 };
 use tonic::{Code, Request, Status};
 
 use super::{
     input::Input,
-    store::{Pairs, logged},
+    replica::Replica,
+    wire::{answer, decode, decoded, told},
 };
 
 pub fn run(data: &[u8]) {
@@ -71,24 +67,6 @@ pub fn run(data: &[u8]) {
         27 => decoded::<v1::WriteResponse>(rest),
         28 => filtered(&mut Input::new(rest)),
         _ => json(&String::from_utf8_lossy(rest)),
-    }
-}
-
-fn decode<M: prost::Message + Default + PartialEq + Debug>(bytes: &[u8]) -> Option<M> {
-    let message = M::decode(bytes).ok()?;
-    assert_eq!(M::decode(message.encode_to_vec().as_slice()).as_ref(), Ok(&message));
-    Some(message)
-}
-
-fn decoded<M: prost::Message + Default + PartialEq + Debug>(bytes: &[u8]) {
-    drop(decode::<M>(bytes));
-}
-
-/// What a server answers, as a client reads it.
-fn answer<M: prost::Message + Default + PartialEq + Debug, T: TryFrom<M, Error = Error>>(bytes: &[u8]) {
-    let Some(answer) = decode::<M>(bytes) else { return };
-    if let Err(error) = T::try_from(answer) {
-        assert!(matches!(error, Error::Unexpected(_)), "{error:?}");
     }
 }
 
@@ -265,10 +243,10 @@ fn decide(write: Result<Write>) -> Result<(Decided, View)> {
     let Write { transaction, guards: _, meaning } = write?;
     let bytes = codec::encode_payload(&transaction).len();
     assert!(bytes <= limits::CLIENT_DECODE_BYTES * 2, "a transaction of {bytes} bytes");
-    let mut world = small().clone();
-    let outcome = world.apply(Action::Transact(transaction));
+    let mut replica = small().clone();
+    let outcome = replica.apply(Action::Transact(transaction));
     assert!(matches!(outcome, Outcome::Applied { .. }), "what a layer made was refused: {outcome:?}");
-    Ok((meaning.of(outcome, None)?, world.view()))
+    Ok((meaning.of(outcome, None)?, replica.view()))
 }
 
 // Lists.
@@ -408,7 +386,7 @@ fn forged_cursor(input: &mut Input<'_>) {
 
 /// A stored message whose bytes are not what was written is a broken node, and no panic.
 fn stored_message(payload: &[u8]) {
-    let mut world = small().clone();
+    let mut replica = small().clone();
     let mut put = message::store(Message { id: "x".into(), from: "f".into(), to: "t".into(), ..Message::default() })
         .expect("it is valid");
     for operation in &mut put.transaction.then {
@@ -416,10 +394,10 @@ fn stored_message(payload: &[u8]) {
             put.value = codec::seal(Kind::Message, 1, 0, payload);
         }
     }
-    world.apply(Action::Transact(put.transaction));
-    let got = message::get(&world.view(), "x");
+    replica.apply(Action::Transact(put.transaction));
+    let got = message::get(&replica.view(), "x");
     let listed =
-        message::list(&MessageFilter::default(), &PageRequest::default()).and_then(|list| list.read(&world.view()));
+        message::list(&MessageFilter::default(), &PageRequest::default()).and_then(|list| list.read(&replica.view()));
     assert_eq!(got.is_ok(), listed.is_ok(), "{got:?}, but {listed:?}");
 }
 
@@ -434,23 +412,6 @@ fn status(input: &mut Input<'_>) {
 fn plain_status(input: &mut Input<'_>) {
     let code = Code::from(i32::from(input.byte()));
     told(&error_from_status(&Status::new(code, String::from_utf8_lossy(input.rest()))));
-}
-
-/// An error survives the wire: at once if its texts are short, else with them shortened once. And it fits.
-fn told(error: &Error) {
-    let once = through_headers(error);
-    assert_eq!(through_headers(&once), once);
-    if error.to_string().len() < 500 {
-        assert_eq!(&once, error);
-    }
-}
-
-fn through_headers(error: &Error) -> Error {
-    let mut headers = tonic::codegen::http::HeaderMap::new();
-    status_from_error(error).add_header(&mut headers).expect("a status is headers");
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-    assert!(bytes <= 8 << 10, "{bytes} bytes of headers for {error:?}");
-    error_from_status(&Status::from_header_map(&headers).expect("headers are a status"))
 }
 
 fn deadline(value: &[u8]) {
@@ -469,12 +430,6 @@ fn deadline(value: &[u8]) {
 const NAMES: &[&str] =
     &["a", "ab", "a/", "a\0", "a\0b", "b", "\u{1}", "\u{7f}", "ÿ", "\u{10ffff}", "\u{10ffff}x", "\0"];
 const TIMES: &[i64] = &[i64::MIN, -256, -1, 0, 1, 255, 256, i64::MAX];
-
-#[derive(Clone, Default)]
-struct World {
-    state: State,
-    pairs: Arc<Pairs>,
-}
 
 fn stored() -> Vec<Message> {
     let nth = |n: usize| Message {
@@ -502,63 +457,29 @@ fn selected(filter: &MessageFilter) -> Vec<Message> {
 }
 
 /// What lists are read from, and single records.
-fn fixture() -> &'static World {
-    static FIXTURE: OnceLock<World> = OnceLock::new();
-    FIXTURE.get_or_init(|| World::with(stored(), NAMES))
+fn fixture() -> &'static Replica {
+    static FIXTURE: OnceLock<Replica> = OnceLock::new();
+    FIXTURE.get_or_init(|| with(stored(), NAMES))
 }
 
 /// What is written to: less, because it is copied and audited for every write.
-fn small() -> &'static World {
-    static SMALL: OnceLock<World> = OnceLock::new();
-    SMALL.get_or_init(|| World::with(stored().into_iter().take(2).collect(), &["a"]))
+fn small() -> &'static Replica {
+    static SMALL: OnceLock<Replica> = OnceLock::new();
+    SMALL.get_or_init(|| with(stored().into_iter().take(2).collect(), &["a"]))
 }
 
-impl World {
-    fn with(messages: Vec<Message>, names: &[&str]) -> Self {
-        let mut writes: Vec<Result<Write>> = messages.into_iter().map(message::store).collect();
-        for name in names {
-            writes.push(state::put(name, Bytes::from_static(b"v")));
-            writes.push(node_state::save(name, "1".into()));
-            writes.push(route::save(name, "2".into()));
-            writes.push(config::save(name, "3".into()));
-        }
-        let mut world = Self::default();
-        for write in writes {
-            world.apply(Action::Transact(write.expect("it is valid").transaction));
-        }
-        world
+/// A store with messages, and one record of every other kind under each name.
+fn with(messages: Vec<Message>, names: &[&str]) -> Replica {
+    let mut writes: Vec<Result<Write>> = messages.into_iter().map(message::store).collect();
+    for name in names {
+        writes.push(state::put(name, Bytes::from_static(b"v")));
+        writes.push(node_state::save(name, "1".into()));
+        writes.push(route::save(name, "2".into()));
+        writes.push(config::save(name, "3".into()));
     }
-
-    fn apply(&mut self, action: Action) -> Outcome {
-        let proposal = Proposal { principal: "p".into(), call: None, guards: Guards::default(), action };
-        let batch = logged(&Batch { log_time_ms: 1, wall_ms: 2, proposals: vec![proposal] });
-        let applied = self.state.apply(Arc::make_mut(&mut self.pairs), &batch).expect("no proposal breaks a node");
-        self.pairs.audit(self.state.meta());
-        applied.outcomes.into_iter().next().expect("one outcome for one proposal")
+    let mut replica = Replica::at(1, 2);
+    for write in writes {
+        replica.apply(Action::Transact(write.expect("it is valid").transaction));
     }
-
-    fn revision(&self) -> u64 {
-        self.state.meta().revision
-    }
-
-    fn view(&self) -> View {
-        View::new(self.revision(), Box::new(Shown(Arc::clone(&self.pairs))))
-    }
-}
-
-struct Shown(Arc<Pairs>);
-
-impl Source for Shown {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.0.0.get(key).cloned())
-    }
-
-    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        use meshstore::state::Base;
-        Ok(self.0.range(start, end, limit).expect("a map does not fail"))
-    }
-
-    fn fault(&self, fault: Fault) -> Error {
-        Error::Unavailable { reason: fault.to_string(), leader: None }
-    }
+    replica
 }

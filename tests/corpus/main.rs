@@ -74,6 +74,16 @@ fn request() {
     replay("request");
 }
 
+#[test]
+fn stream() {
+    replay("stream");
+}
+
+#[test]
+fn topology() {
+    replay("topology");
+}
+
 /// A target that is not run here, or not by `cargo fuzz`, would be forgotten.
 #[test]
 fn every_target_is_known_everywhere() {

@@ -153,7 +153,8 @@ impl Case {
             220..=227 => self.progress(input),
             228..=235 => self.differ(input),
             236..=241 => self.look(input),
-            242..=246 => self.cursor(input),
+            242..=245 => self.cursor(input),
+            246..=252 => self.vary(input),
             _ => raw(input),
         }
     }
@@ -330,13 +331,38 @@ impl Case {
         assert_eq!(draft.edits(), Ok(vec![]), "what is so already is a change");
     }
 
+    /// A mesh is applied as it is shown, but for what is left out, and in another order.
+    fn vary(&mut self, input: &mut Input<'_>) {
+        let mesh_id = self.choice(input).id(ItemKind::Mesh);
+        let Ok(topology) = show::topology(&self.replica.view(), &mesh_id) else { return };
+        let mut spec = export(topology);
+        let (without, confirm) = (input.byte(), input.byte());
+        let mut at = 0;
+        let mut stays = || {
+            at += 1;
+            without >> (at % 8) & 1 == 0
+        };
+        spec.routes.retain(|_| stays());
+        spec.nodes.retain(|_| stays());
+        let nodes: Vec<&str> = spec.nodes.iter().map(|node| node.name.as_str()).collect();
+        spec.routes.retain(|route| nodes.contains(&route.source.as_str()) && nodes.contains(&route.target.as_str()));
+        if without & 1 == 1 {
+            spec.nodes.reverse();
+            spec.routes.reverse();
+        }
+        let confirm_within_ms = if confirm & 3 == 3 { 1_000 } else { 0 };
+        let spec = Some(proto::topology::spec_message(spec, None));
+        self.grant(&Wish::Apply(sent(&v1::ApplyRequest { spec, confirm_within_ms, ..v1::ApplyRequest::default() })));
+    }
+
     fn unchanged(&self) {
         assert_eq!(self.seen(&self.replica.view()), self.items);
     }
 
     /// Something is decided, then something else happens, then it is proposed.
     fn race(&mut self, input: &mut Input<'_>) {
-        let wish = self.choice(input).wish();
+        let confirm = self.waiting.is_some() && input.flag();
+        let wish = if confirm { Wish::Confirm(v1::ConfirmRequest::default()) } else { self.choice(input).wish() };
         let Some(decision) = self.decide(&wish) else { return };
         let changes = self.entries.len();
         match input.below(4) {

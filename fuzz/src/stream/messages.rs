@@ -148,8 +148,10 @@ impl Case {
             20 => self.wall(input),
             21 => self.set(input),
             22 => self.unset(input),
-            23..=25 => self.sweep(input, true),
-            26..=28 => self.sweep(input, false),
+            23 | 24 => self.sweep(input, true),
+            25 => self.rest(true, false),
+            26 | 27 => self.sweep(input, false),
+            28 => self.rest(false, false),
             29 => self.begin_to_read(input),
             30 => self.go_on_reading(input),
             _ => self.list(input),
@@ -404,7 +406,7 @@ impl Case {
         if self.anew {
             self.trim.begin_anew();
         }
-        self.rest(false);
+        self.rest(false, self.anew);
         // A pass that had begun may have taken what was too much then, and is not now; but no more is too much.
         let expected = expected.unwrap_or_else(|| self.to_be_kept());
         assert_eq!(self.messages.keys().cloned().collect::<BTreeSet<_>>(), expected, "kept by {:?}", self.rules);
@@ -412,7 +414,7 @@ impl Case {
         self.replica.log_time_ms += limits::UPLOAD_TTL_MS;
         self.replica.propose(vec![], Action::Tick);
         self.uploads.iter_mut().for_each(|upload| upload.open = false);
-        self.rest(true);
+        self.rest(true, false);
         let named = self.messages.values().filter(|kept| kept.upload.is_some());
         let (uploads, chunks) =
             named.fold((0, 0), |(uploads, chunks), kept| (uploads + 1, chunks + u64::from(kept.chunks)));

@@ -131,8 +131,8 @@ impl Case {
         self.rules.get(mailbox).or_else(|| self.rules.get("")).copied()
     }
 
-    /// Lets a sweep do all that there is to do.
-    pub(super) fn rest(&mut self, reclaim: bool) {
+    /// Lets a sweep do all that there is to do; `anew`: it holds nothing of before.
+    pub(super) fn rest(&mut self, reclaim: bool, mut anew: bool) {
         let mut rests = 0;
         for _ in 0..SWEEP_STEPS {
             match self.next(reclaim) {
@@ -146,9 +146,10 @@ impl Case {
                 }
                 Step::Propose(guards, transaction) => {
                     rests = 0;
-                    // What was begun before others changed it may be raced.
+                    // What was begun before others changed it may be raced, and is begun anew then.
                     let done = self.swept(reclaim, guards, transaction);
-                    assert!(done || !(reclaim || self.anew), "nobody else was there");
+                    assert!(done || !(reclaim || anew), "nobody else was there");
+                    anew = anew || !done;
                 }
             }
         }

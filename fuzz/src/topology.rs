@@ -94,9 +94,12 @@ fn prepared(choice: usize) -> Case {
     PREPARED.with(|prepared| prepared[choice].clone())
 }
 
+/// A mesh by its name, its nodes and its routes.
+type Mesh<'a> = (&'a str, &'a [&'a str], &'a [usize]);
+
 fn prepare(much: usize) -> Case {
     let mut case = Case { limit: 4, ..Case::default() };
-    let changes: [&[(&str, &[&str], &[usize])]; 4] = [
+    let changes: [&[Mesh<'_>]; 4] = [
         &[],
         &[("a", &["a", "ab", "b"], &[0, 1, 2]), ("b", &["a/"], &[])],
         &[("a", &["a"], &[]), ("b", &["a/", "b"], &[1]), ("a", &["a", "ab", "a\0"], &[0, 5]), ("b", &["a/"], &[])],

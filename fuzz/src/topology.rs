@@ -94,12 +94,12 @@ fn prepared(choice: usize) -> Case {
     PREPARED.with(|prepared| prepared[choice].clone())
 }
 
-/// A mesh by its name, its nodes and its routes.
-type Mesh<'a> = (&'a str, &'a [&'a str], &'a [usize]);
+/// The name of a mesh, those of its nodes, and which routes it has.
+type Described<'a> = (&'a str, &'a [&'a str], &'a [usize]);
 
 fn prepare(much: usize) -> Case {
     let mut case = Case { limit: 4, ..Case::default() };
-    let changes: [&[Mesh<'_>]; 4] = [
+    let changes: [&[Described<'_>]; 4] = [
         &[],
         &[("a", &["a", "ab", "b"], &[0, 1, 2]), ("b", &["a/"], &[])],
         &[("a", &["a"], &[]), ("b", &["a/", "b"], &[1]), ("a", &["a", "ab", "a\0"], &[0, 5]), ("b", &["a/"], &[])],

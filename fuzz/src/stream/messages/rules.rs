@@ -105,9 +105,7 @@ impl Case {
         for change in commits.iter().flat_map(|commit| &commit.changes) {
             let Change::Record { key, new: None, .. } = change else { panic!("a sweep only deletes: {change:?}") };
             match key.scope().keyspace {
-                keyspace::MESSAGES => {
-                    self.trimmed(reclaim, str::from_utf8(&key.user_bytes()).expect("text"));
-                }
+                keyspace::MESSAGES => self.trimmed(reclaim, str::from_utf8(&key.user_bytes()).expect("text")),
                 keyspace::UPLOADS | keyspace::MESSAGE_CHUNKS => assert!(reclaim),
                 other => panic!("a sweep deletes what is not its own: {other}"),
             }

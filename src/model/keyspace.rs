@@ -44,6 +44,9 @@ pub const STATE_CHECKS: Keyspace = 0x21;
 /// by the Raft membership alone.
 pub const MEMBERS: Keyspace = 0x30;
 
+/// Which feature levels all members have known: `level u32 BE`. A program that knows less does not run on it.
+pub const FEATURES: Keyspace = 0x31;
+
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
 /// See [`FIRST_RECORD`].
@@ -117,6 +120,7 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         RETENTION => Some("mesh_message_retention"),
         STATE_CHECKS => Some("state_checks"),
         MEMBERS => Some("cluster_members"),
+        FEATURES => Some("cluster_features"),
         _ => None,
     }
 }

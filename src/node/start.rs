@@ -78,8 +78,8 @@ pub struct Running {
 /// not know this directory.
 pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let Parts { environment, observer, faults, calls } = parts;
-    let directory = Directory::open(&environment, &config.data_dir, config.node.id).map_err(cannot_come_back)?;
-    let directory = Arc::new(directory);
+    let directory = Directory::open(&environment, &config.data_dir, config.node.id);
+    let directory = Arc::new(directory.map_err(cannot_come_back)?);
     let log = open_log(&environment, &config, &faults)?;
     let freshness = Arc::new(Freshness::new(Arc::clone(&environment.clock)));
     let formed = form(&environment, &config, &directory, &log, &freshness, &faults).await?;
@@ -89,13 +89,8 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         supervise(&environment, &faults, worker);
     }
     let (report, checks) = (faults.clone(), Checks::new(config.cluster.raft.check_entries));
-    let machine = Machine::open(
-        environment.clone(),
-        store,
-        checks,
-        observer.clone(),
-        Arc::new(move |fault| report.report(fault)),
-    )?;
+    let report = Arc::new(move |fault| report.report(fault));
+    let machine = Machine::open(environment.clone(), store, checks, observer.clone(), report)?;
     let room = Arc::new(Space::new(Arc::clone(&environment.clock), &config.data_dir));
     let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness), room);
     let consensus = Consensus::build(
@@ -135,8 +130,9 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         tasks: Mutex::default(),
         environment,
     });
-    watch_space(&shared);
     let node = Node { shared: Arc::clone(&shared) };
+    node.check_known_features()?;
+    watch_space(&shared);
     let (gate, routes) = peers::formed(&node, calls(&node), own_addresses(&config));
     let address = config.node.peer.to_string();
     let listener = PeerListener::start(&shared.environment, &address, gate, routes, shared.faults.clone()).await?;

@@ -31,7 +31,7 @@ use crate::{
     },
     limits,
     model::{
-        ReadMode,
+        ReadMode, features,
         mesh::{Announced, Chunk},
         proposal::Guards,
     },
@@ -97,6 +97,7 @@ impl Uploads {
                 Assembled::Upload(..) => Err(Error::Unexpected("a small message that became an upload".into()).into()),
             };
         }
+        self.node.require(features::LARGE_MESSAGES, call.deadline).await?;
         let upload = Upload::begin(&self.node, &call, assembly.announced()).await?;
         let mut on_their_way = JoinSet::new();
         while let Some(chunk) = frames.chunk().await? {

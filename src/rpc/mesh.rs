@@ -13,7 +13,7 @@ use crate::{
         Decided,
         mesh::{config, message, node_state, retention, route, state, transaction},
     },
-    model::mesh::MessageFilter,
+    model::{features, mesh::MessageFilter},
     node::Node,
     proto::{convert::required, v1, v1::mesh_server},
 };
@@ -72,8 +72,9 @@ impl mesh_server::Mesh for Mesh {
 
     async fn set_retention(&self, request: Request<v1::SetRetentionRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::SetRetentionRequest { attempt, mailbox, retention }) = Call::open(request)?;
-        let retention = required("retention", retention)?;
-        call.write(&self.node, attempt, retention::set(&mailbox, retention.into())?).await
+        let write = retention::set(&mailbox, required("retention", retention)?.into())?;
+        self.node.require(features::LARGE_MESSAGES, call.deadline).await?;
+        call.write(&self.node, attempt, write).await
     }
 
     async fn get_retention(&self, request: Request<v1::GetRetentionRequest>) -> Answer<v1::GetRetentionResponse> {

@@ -63,6 +63,8 @@ pub enum Kind {
     Peer = 32,
     /// What is wanted of a node of the cluster.
     MemberRecord = 40,
+    /// That the members know a feature level.
+    FeatureLevel = 41,
     /// A message of mesh storage.
     Message = 48,
     /// A page cursor.

@@ -72,6 +72,8 @@ pub struct Node {
     pub toml: PathBuf,
     /// How many files it may have open; `None`: as many as the test.
     pub open_files: Option<u32>,
+    /// Its program.
+    pub binary: PathBuf,
     /// What it logs.
     pub log_level: &'static str,
     /// Where it joins, for one that does not stand in `cluster.toml`.
@@ -108,6 +110,7 @@ impl Cluster {
                 data: directory.path().join(format!("node-{id}")),
                 toml: toml.clone(),
                 open_files: None,
+                binary: binary(),
                 log_level: LOG_LEVEL,
                 join: Vec::new(),
                 listed: true,
@@ -170,6 +173,7 @@ impl Cluster {
             data: home.join(format!("node-{id}")),
             toml: home.join("cluster.toml"),
             open_files: None,
+            binary: binary(),
             log_level: LOG_LEVEL,
             join: self.nodes.iter().map(|node| node.peer.clone()).collect(),
             listed: false,
@@ -263,10 +267,10 @@ impl Node {
         self.began = self.whole_log().len();
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = match self.open_files {
-            None => Command::new(binary()),
+            None => Command::new(&self.binary),
             Some(files) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", "ulimit -n $0; exec \"$@\"", &files.to_string()]).arg(binary());
+                shell.args(["-c", "ulimit -n $0; exec \"$@\"", &files.to_string()]).arg(&self.binary);
                 shell
             }
         };

@@ -35,3 +35,4 @@ mod security;
 mod stalls;
 mod topology;
 mod transcripts;
+mod upgrade;

@@ -89,17 +89,18 @@ impl Node {
         Ok(admitted)
     }
 
-    /// That the address which a node gives for itself leads to that very node. Errors: `Refused`.
+    /// That the address which a node gives for itself leads to that very node, and that it knows enough. Errors: `Refused`.
     async fn check_reached(&self, node: u64, member: &Member) -> Result<()> {
         let answer = self.ask_at(&member.peer_address).await.map(|(answer, _)| answer);
-        let checked = answer.and_then(|answer| check_answer(&answer, node, member.directory));
-        checked.map_err(|problem| {
+        let checked = answer.and_then(|answer| check_answer(&answer, node, member.directory).map(|()| answer));
+        let answer = checked.map_err(|problem| {
             Error::Refused(format!(
                 "node {node} cannot be reached where it says that it is, at {}: it {problem}; give it an address that the \
                  other nodes reach",
                 member.peer_address
             ))
-        })
+        })?;
+        self.check_features(node, &answer)
     }
 
     /// Tells a node that waits which cluster it belongs to.
@@ -140,6 +141,7 @@ impl Node {
             }
             _ => {}
         }
+        self.check_features(node, &answer)?;
         let client_address = address("client_address", &answer.client_address)?;
         let member = Member { peer_address: peer_address.into(), client_address, directory };
         Ok((Newcomer { node, member, learner }, channel))

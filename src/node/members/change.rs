@@ -222,7 +222,7 @@ impl Node {
     }
 
     /// The members, if no change of them is half done. Errors: `Unavailable`.
-    fn settled(&self) -> Result<Members> {
+    pub(super) fn settled(&self) -> Result<Members> {
         let members = self.shared.consensus.members();
         if !members.joint {
             return Ok(members);

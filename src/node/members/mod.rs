@@ -3,7 +3,8 @@
 //! The Raft membership says who votes and where everybody is. Beside it stands, in the state, what is wanted of each node
 //! ([`record`]): it is written first, so that an id is never used twice, and so that whoever leads can finish what another
 //! leader has begun ([`keep`]). [`rules`] says what may be changed, as pure functions; [`change`] does what operators ask,
-//! [`admit`] lets new nodes in, [`list`] tells of all. One change is made at a time.
+//! [`admit`] lets new nodes in, [`list`] tells of all, [`features`] knows what all of them can read. One change is made at a
+//! time.
 //!
 //! *Below the layers*: a layer turns a call into one transaction, and a change of the membership is not one. It is a
 //! transaction, questions to other nodes, and entries of Raft.
@@ -13,6 +14,7 @@
 
 mod admit;
 mod change;
+mod features;
 mod keep;
 mod list;
 mod record;

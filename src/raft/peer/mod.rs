@@ -37,6 +37,7 @@ use crate::{
     environment::{Environment, Executor},
     error::{Error, Fault},
     limits,
+    model::features,
     proto::v1::{
         AdoptRequest, AdoptResponse, AppendRequest, AppendResponse, FetchSnapshotRequest, Frame, IdentifyRequest,
         IdentifyResponse, JoinRequest, JoinResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
@@ -136,6 +137,10 @@ pub trait Standing: Send + Sync + 'static {
     fn is_empty(&self) -> bool;
     /// The data directory of each member, as the newest membership here has it.
     fn members(&self) -> BTreeMap<NodeId, u128>;
+    /// The highest feature level that its program knows.
+    fn feature_level(&self) -> u32 {
+        features::LEVEL
+    }
     /// The hash of the state at a log index, if it is known.
     fn state_hash(&self, _index: u64) -> Option<u128> {
         None
@@ -289,6 +294,7 @@ impl<C: Consensus> Peer for PeerService<C> {
             peer_address: addresses.0.clone(),
             client_address: addresses.1.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            feature_level: standing.feature_level(),
         }))
     }
 

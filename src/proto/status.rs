@@ -185,7 +185,12 @@ fn from_transport(status: &Status) -> Error {
         Code::InvalidArgument | Code::OutOfRange if answered => Error::invalid("request", "", text),
         Code::PermissionDenied if answered => Error::PermissionDenied(text),
         Code::Unauthenticated if answered => Error::Unauthenticated(text),
-        Code::Unimplemented => Error::Unexpected(text),
+        // Somebody else may: while nodes are upgraded one after the other, or behind an endpoint that is no node.
+        Code::Unimplemented => {
+            let reason =
+                "the node that was asked does not know this call: it runs an older meshstore, or is none".into();
+            Error::Unavailable { reason, leader: None }
+        }
         _ => Error::Unknown(text),
     }
 }
@@ -312,6 +317,13 @@ mod tests {
             Internal,
         ];
         assert_eq!(codes, expected);
+    }
+
+    #[test]
+    fn a_call_that_a_node_does_not_know_is_for_another() {
+        let error = error_from_status(&Status::unimplemented(""));
+        assert!(matches!(&error, Error::Unavailable { reason, .. } if reason.contains("older meshstore")), "{error}");
+        assert!(!error.may_have_applied());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::{
-    harness::free_port,
+    harness::addresses,
     network::Network,
     node::Node,
     volume::{FileSystem, Volume},
@@ -90,7 +90,7 @@ impl Cluster {
         for id in 1..=settings.nodes {
             let addresses = match &network {
                 Some(network) => [7_401, 7_402, 7_403].map(|port| format!("{}:{port}", network.address(id as usize))),
-                None => [(); 3].map(|()| format!("127.0.0.1:{}", free_port())),
+                None => addresses(),
             };
             let volume = settings.volumes.map(|kind| Volume::create(directory.path(), &format!("node-{id}"), kind));
             let data = match &volume {

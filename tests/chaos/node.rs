@@ -12,7 +12,7 @@ use meshstore::{Client, client::Status};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    harness::http_get,
+    harness::{http_get, listed},
     tools::{faketime, must},
     volume::Volume,
 };
@@ -74,8 +74,7 @@ impl Node {
 
     /// How it stands in a configuration.
     pub fn listed(&self) -> String {
-        let Self { id, client, peer, http, .. } = self;
-        format!("[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n")
+        listed(self.id, [&self.client, &self.peer, &self.http])
     }
 
     /// Starts the process. Waits for nothing.

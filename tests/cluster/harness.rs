@@ -98,27 +98,9 @@ impl Cluster {
         );
         let mut nodes = Vec::new();
         for id in 1..=count {
-            let [client, peer, http] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
-            text.push_str(&format!(
-                "[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n"
-            ));
-            nodes.push(Node {
-                id,
-                client,
-                peer,
-                http,
-                data: directory.path().join(format!("node-{id}")),
-                toml: toml.clone(),
-                open_files: None,
-                binary: binary(),
-                log_level: LOG_LEVEL,
-                join: Vec::new(),
-                listed: true,
-                log: directory.path().join(format!("node-{id}.log")),
-                began: 0,
-                process: None,
-                paused: false,
-            });
+            let node = Node::new(id, directory.path());
+            text += &listed(id, [&node.client, &node.peer, &node.http]);
+            nodes.push(Node { listed: true, ..node });
         }
         fs::write(&toml, text).unwrap();
         Self { nodes, _directory: directory }
@@ -163,25 +145,8 @@ impl Cluster {
 
     /// Lays out one more node, which does not stand in `cluster.toml`. It joins where the others are reached now.
     pub fn lay_out(&mut self, id: u64) -> &mut Node {
-        let [client, peer, http] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
-        let home = self._directory.path();
-        self.nodes.push(Node {
-            id,
-            client,
-            peer,
-            http,
-            data: home.join(format!("node-{id}")),
-            toml: home.join("cluster.toml"),
-            open_files: None,
-            binary: binary(),
-            log_level: LOG_LEVEL,
-            join: self.nodes.iter().map(|node| node.peer.clone()).collect(),
-            listed: false,
-            log: home.join(format!("node-{id}.log")),
-            began: 0,
-            process: None,
-            paused: false,
-        });
+        let join = self.nodes.iter().map(|node| node.peer.clone()).collect();
+        self.nodes.push(Node { join, ..Node::new(id, self._directory.path()) });
         self.node(id)
     }
 
@@ -261,6 +226,28 @@ impl Drop for Cluster {
 }
 
 impl Node {
+    /// A place in a directory, at ports of its own, which does not stand in `cluster.toml` yet.
+    fn new(id: u64, home: &Path) -> Self {
+        let [client, peer, http] = addresses();
+        Self {
+            id,
+            client,
+            peer,
+            http,
+            data: home.join(format!("node-{id}")),
+            toml: home.join("cluster.toml"),
+            open_files: None,
+            binary: binary(),
+            log_level: LOG_LEVEL,
+            join: Vec::new(),
+            listed: false,
+            log: home.join(format!("node-{id}.log")),
+            began: 0,
+            process: None,
+            paused: false,
+        }
+    }
+
     /// Starts the process. Waits for nothing.
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "node {} runs already", self.id);
@@ -422,6 +409,16 @@ pub fn json(arguments: &[&str]) -> Value {
 /// A path as an argument.
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// How a node stands in a `cluster.toml`.
+pub fn listed(id: u64, [client, peer, http]: [&str; 3]) -> String {
+    format!("[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n")
+}
+
+/// Where a node is reached by clients, by peers and by HTTP.
+pub fn addresses() -> [String; 3] {
+    [(); 3].map(|()| format!("127.0.0.1:{}", free_port()))
 }
 
 /// A port that nobody uses. Below those that the kernel gives to connections, so that a node that is started again

@@ -10,7 +10,9 @@ use meshstore::Client;
 use serde_json::Value;
 
 use crate::{
-    harness::{self, Cluster, EAGER, Settings, assert_unchanged, binary, contents, copy, free_port, text, until},
+    harness::{
+        self, Cluster, EAGER, Settings, addresses, assert_unchanged, binary, contents, copy, listed, text, until,
+    },
     load::{Ledger, Load, Told, content},
 };
 
@@ -39,12 +41,10 @@ async fn killed(settings: Settings) -> (Cluster, Ledger) {
 
 /// A `cluster.toml` of one node, on ports of its own.
 fn alone(home: &Path, id: u64) -> (PathBuf, String, String) {
-    let [client, peer, http] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
+    let [client, peer, http] = addresses();
     let path = home.join("alone.toml");
-    let text = format!(
-        "[cluster]\nname = \"alone\"\n[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n"
-    );
-    fs::write(&path, text).unwrap();
+    let node = listed(id, [&client, &peer, &http]);
+    fs::write(&path, format!("[cluster]\nname = \"alone\"\n{node}")).unwrap();
     (path, client, http)
 }
 

@@ -10,7 +10,7 @@ use meshstore::{
             check_note, confirm,
         },
     },
-    model::topology::{Cause, Edit, ItemKind, MeshChange, NewNode, NodeChange, Note, RegionChange},
+    model::topology::{Cause, Edit, ItemKind, MeshChange, NewNode, Note, RegionChange},
     proto::{convert::required, topology::spec, v1},
     state::View,
 };
@@ -102,24 +102,6 @@ fn note(note: &Option<v1::Note>) -> Result<Note> {
 fn mesh_change(fields: v1::MeshFields) -> Result<MeshChange> {
     let (change, key) = fields.open()?;
     Ok(MeshChange { join_key_hash: key.map(|key| hash(&key)), ..change })
-}
-
-fn new_node(fields: Option<v1::NodeFields>) -> Result<NewNode> {
-    let change: NodeChange = required("node", fields)?.try_into()?;
-    let NodeChange { name, description, platform, version, region_id, public_key, ip_address, port, status } = change;
-    if let Some(status) = status {
-        return Err(Error::invalid("status", status.name(), "must not be given for a new node"));
-    }
-    Ok(NewNode {
-        name: required("node_name", name)?,
-        description: description.unwrap_or_default(),
-        platform: platform.unwrap_or_default(),
-        version: version.unwrap_or_default(),
-        region_id: region_id.unwrap_or_default(),
-        public_key: public_key.unwrap_or_default(),
-        ip_address: required("ip_address", ip_address)?,
-        port: port.unwrap_or_default(),
-    })
 }
 
 impl Wish {
@@ -261,10 +243,11 @@ impl Wish {
             Self::Seed(v1::SeedMeshRequest { mesh, node, .. }) => {
                 let mut mesh = mesh_change(required("mesh", mesh)?)?;
                 let name = required("mesh_name", mesh.name.take())?;
-                change::seed_mesh(draft, made, name, mesh, new_node(node)?).map(|(_, node_id)| Some(node_id))
+                change::seed_mesh(draft, made, name, mesh, NewNode::try_from(required("node", node)?)?)
+                    .map(|(_, node_id)| Some(node_id))
             }
             Self::Join(v1::JoinMeshRequest { mesh_id, node, join_key, .. }) => {
-                let node = new_node(node)?;
+                let node = NewNode::try_from(required("node", node)?)?;
                 match change::join_key_hash(draft, &mesh_id)? {
                     Some(needed) if needed != hash(&join_key) => Err(Error::PermissionDenied("the key".into())),
                     _ => change::join_mesh(draft, made, &mesh_id, node).map(Some),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{config, message, node_state, route, state, table::Table};
+use super::{config, message, node_state, route, state};
 use crate::{
     Error, Result,
     layers::{Write, consensus_log},
@@ -76,27 +76,23 @@ fn compare(record: &RecordId, condition: Condition) -> Result<Compare> {
 
 /// That an extent is as it was listed.
 fn as_listed(extent: &Extent, Listed { count, since_revision: since }: Listed) -> Result<Compare> {
-    let prefixed = |table: &Table, prefix: &str| {
-        let (start, end) = table.extent(prefix)?;
-        Ok(Compare::Unchanged { start, end, count, since })
-    };
-    match extent {
-        Extent::State(prefix) => prefixed(&state::TABLE, prefix),
-        Extent::NodeStates => prefixed(&node_state::TABLE, ""),
-        Extent::Routes(prefix) => prefixed(&route::TABLE, prefix),
-        Extent::Config(prefix) => prefixed(&config::TABLE, prefix),
+    let (start, end) = match extent {
+        Extent::State(prefix) => state::TABLE.extent(prefix)?,
+        Extent::NodeStates => node_state::TABLE.extent("")?,
+        Extent::Routes(prefix) => route::TABLE.extent(prefix)?,
+        Extent::Config(prefix) => config::TABLE.extent(prefix)?,
+        Extent::LogEntries(group, indexes) => consensus_log::extent(group, *indexes)?,
         // Lists of messages follow an index, whose entries say nothing of when their records were written.
-        Extent::Messages => Ok(Compare::Scope {
-            scope: message::TABLE.scope(),
-            field: ScopeField::LastRevision,
-            relation: Relation::LessOrEqual,
-            to: since,
-        }),
-        Extent::LogEntries(group, indexes) => {
-            let (start, end) = consensus_log::extent(group, *indexes)?;
-            Ok(Compare::Unchanged { start, end, count, since })
+        Extent::Messages => {
+            return Ok(Compare::Scope {
+                scope: message::TABLE.scope(),
+                field: ScopeField::LastRevision,
+                relation: Relation::LessOrEqual,
+                to: since,
+            });
         }
-    }
+    };
+    Ok(Compare::Unchanged { start, end, count, since })
 }
 
 fn made_of(change: Change) -> Result<core::Transaction> {

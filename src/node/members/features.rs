@@ -14,16 +14,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Node, OWN_DEADLINE, Wish, record};
+use super::{Node, Wish, record};
 use crate::{
     error::{Error, Fault, Result},
     model::{
-        Key, Outcome, ScopeId,
+        Key, ScopeId,
         features::{self, brought},
         keyspace,
-        proposal::{Action, Guards, Proposal},
-        transaction::{Compare, Operation, Put, Relation, ScopeField, Transaction},
+        transaction::{Compare, Relation, ScopeField},
     },
+    node::OWN,
     proto::v1::IdentifyResponse,
     raft::types::NodeId,
     state::View,
@@ -142,21 +142,13 @@ impl Node {
             to: since,
         };
         let reached = Reached { by_version: env!("CARGO_PKG_VERSION").into() };
-        let put = Put::value(codec::encode(Kind::FeatureLevel, &reached));
-        let action = Action::Transact(Transaction::blind(vec![Operation::Put { key: key(level), put }]));
-        let guards = Guards { compares: vec![unchanged], ..Guards::default() };
-        let proposal = Proposal { principal: super::super::OWN.into(), call: None, guards, action };
-        match self.shared.propose_anyway(proposal, Instant::now() + OWN_DEADLINE).await? {
-            Outcome::Applied { .. } => {
-                tracing::info!(level, brought = brought(level), "every member knows a new feature level");
-                Ok(())
-            }
-            Outcome::Raced => {
-                let reason = "who belongs to the cluster has just changed".into();
-                Err(Error::Unavailable { reason, leader: None })
-            }
-            other => Err(Error::Unexpected(format!("{other:?}"))),
+        let value = codec::encode(Kind::FeatureLevel, &reached);
+        if self.put_if(unchanged, key(level), value, OWN.into()).await?.is_none() {
+            let reason = "who belongs to the cluster has just changed".into();
+            return Err(Error::Unavailable { reason, leader: None });
         }
+        tracing::info!(level, brought = brought(level), "every member knows a new feature level");
+        Ok(())
     }
 
     /// That a newcomer knows what the cluster may already have written. Errors: `Refused`.

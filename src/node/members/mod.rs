@@ -27,6 +27,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
@@ -44,7 +45,7 @@ use crate::{
     environment::net::{self, ChannelOptions},
     error::{Error, Fault, Result},
     model::{
-        Outcome,
+        Key, Outcome,
         proposal::{Action, Guards, Proposal},
         transaction::{Compare, NumberField, Operation, Put, Relation, Transaction},
     },
@@ -128,15 +129,21 @@ impl Node {
         let to = self.record_revision(node, before)?;
         let unchanged =
             Compare::Number { key: key.clone(), field: NumberField::ModRevision, relation: Relation::Equal, to };
+        let value = record::value(&record);
+        let written = self.put_if(unchanged, key, value, record.by).await?;
+        written.ok_or_else(|| Error::Conflict(format!("what is wanted of node {node}")))
+    }
+
+    /// Writes a record about the cluster itself if something holds: the revision, or `None` if it does not. Asks for no room.
+    async fn put_if(&self, holds: Compare, key: Key, value: Bytes, by: String) -> Result<Option<u64>> {
         let security_revision = self.shared.machine.progress().borrow().security_revision;
-        let guards = Guards { compares: vec![unchanged], security_revision, ..Guards::default() };
-        let put = Operation::Put { key, put: Put::value(record::value(&record)) };
+        let guards = Guards { compares: vec![holds], security_revision, ..Guards::default() };
+        let put = Operation::Put { key, put: Put::value(value) };
         let action = Action::Transact(Transaction::blind(vec![put]));
-        let proposal = Proposal { principal: record.by, call: None, guards, action };
-        let deadline = Instant::now() + OWN_DEADLINE;
-        match self.shared.propose_anyway(proposal, deadline).await? {
-            Outcome::Applied { revision, .. } => Ok(revision),
-            Outcome::Raced => Err(Error::Conflict(format!("what is wanted of node {node}"))),
+        let proposal = Proposal { principal: by, call: None, guards, action };
+        match self.shared.propose_anyway(proposal, Instant::now() + OWN_DEADLINE).await? {
+            Outcome::Applied { revision, .. } => Ok(Some(revision)),
+            Outcome::Raced => Ok(None),
             other => Err(Error::Unexpected(format!("{other:?}"))),
         }
     }

@@ -3,7 +3,7 @@
 use super::{join_policy, status};
 use crate::{
     Error, Result,
-    model::topology::{MeshChange, NodeChange, NodeSpec, RegionChange, RouteChange, RouteSpec, Spec},
+    model::topology::{MeshChange, NewNode, NodeChange, NodeSpec, RegionChange, RouteChange, RouteSpec, Spec},
     proto::{convert::required, v1},
 };
 
@@ -50,6 +50,33 @@ impl TryFrom<v1::NodeFields> for NodeChange {
             ip_address: fields.ip_address,
             port: fields.port,
             status: fields.status.map(|name| status("status", &name)).transpose()?,
+        })
+    }
+}
+
+/// A node that is to be: all that it needs is given, and its status is not. Errors: `InvalidArgument`.
+impl TryFrom<v1::NodeFields> for NewNode {
+    type Error = Error;
+
+    fn try_from(fields: v1::NodeFields) -> Result<Self> {
+        let NodeChange { name, description, platform, version, region_id, public_key, ip_address, port, status } =
+            fields.try_into()?;
+        if let Some(status) = status {
+            return Err(Error::invalid(
+                "status",
+                status.name(),
+                "must not be given for a new node, which is STATUS_PENDING",
+            ));
+        }
+        Ok(Self {
+            name: required("node_name", name)?,
+            description: description.unwrap_or_default(),
+            platform: platform.unwrap_or_default(),
+            version: version.unwrap_or_default(),
+            region_id: region_id.unwrap_or_default(),
+            public_key: public_key.unwrap_or_default(),
+            ip_address: required("ip_address", ip_address)?,
+            port: port.unwrap_or_default(),
         })
     }
 }

@@ -62,28 +62,6 @@ impl Ids for NewIds<'_> {
     }
 }
 
-fn new_node(fields: v1::NodeFields) -> Result<NewNode> {
-    let NodeChange { name, description, platform, version, region_id, public_key, ip_address, port, status } =
-        fields.try_into()?;
-    if let Some(status) = status {
-        return Err(Error::invalid(
-            "status",
-            status.name(),
-            "must not be given for a new node, which is STATUS_PENDING",
-        ));
-    }
-    Ok(NewNode {
-        name: required("node_name", name)?,
-        description: description.unwrap_or_default(),
-        platform: platform.unwrap_or_default(),
-        version: version.unwrap_or_default(),
-        region_id: region_id.unwrap_or_default(),
-        public_key: public_key.unwrap_or_default(),
-        ip_address: required("ip_address", ip_address)?,
-        port: port.unwrap_or_default(),
-    })
-}
-
 /// An id, or else a name.
 fn find(view: &View, kind: ItemKind, (field, id): (&str, &str), name: &str) -> Result<Stored<Item>> {
     match (id, name) {
@@ -101,7 +79,7 @@ impl topology_server::Topology for Topology {
         let request = Change::open(call, attempt, note)?;
         let mut mesh = self.mesh_change(required("mesh", mesh)?).await?;
         let name = required("mesh_name", mesh.name.take())?;
-        let node = new_node(required("node", node)?)?;
+        let node = NewNode::try_from(required("node", node)?)?;
         let seed = |draft: &mut Draft<'_>, ids: &mut NewIds<'_>| {
             change::seed_mesh(draft, ids, name.clone(), mesh.clone(), node.clone()).map(drop)
         };
@@ -115,7 +93,7 @@ impl topology_server::Topology for Topology {
         let (call, v1::JoinMeshRequest { attempt, note, mesh_id, node, join_key: key }) = Call::open(request)?;
         let deadline = call.deadline;
         let request = Change::open(call, attempt, note)?;
-        let node = new_node(required("node", node)?)?;
+        let node = NewNode::try_from(required("node", node)?)?;
         let needed = |view: &View| change::join_key_hash(&Draft::open_anyway(view)?, &mesh_id);
         let hash = needed(&self.newest(deadline).await?)?;
         if let Some(hash) = hash.clone() {

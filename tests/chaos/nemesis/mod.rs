@@ -1,8 +1,8 @@
 //! What is done to a cluster: each fault has a name, needs something of the machine, is injected, and healed.
 //!
-//! A file for each family: `processes`, `network`, `disk`, `machine`, `members`. To add one: a variant, a line in [`ALL`], an arm in
-//! [`Nemesis::inject`]; what it leaves behind is undone in the `heal` of its family, which also must do no harm if
-//! there is nothing to undo.
+//! A file for each family: `processes`, `network`, `disk`, `machine`, `members`. To add one: a variant, a line in
+//! [`ALL`], an arm in [`Nemesis::inject`]; what it leaves behind is undone in the `heal` of its family, which also must
+//! do no harm if there is nothing to undo.
 
 mod disk;
 mod machine;

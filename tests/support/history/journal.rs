@@ -2,7 +2,7 @@
 //! append, and each removal of old items, is one transaction over all three; each read is one transaction that sees all
 //! three. So every read shows the same items in log and messages, without a gap, up to the number in the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -72,7 +72,7 @@ fn whole(operation: &Op, last: u64, log: &Items, messages: &Items, problems: &mu
 /// Each value was appended by somebody, and once.
 fn origins(history: &[Op], truth: &BTreeMap<u64, u64>, problems: &mut Problems) {
     let appended = history.iter().filter(|operation| operation.may_have_applied());
-    let appended: Vec<u64> = appended
+    let appended: BTreeSet<u64> = appended
         .filter_map(|operation| match operation.call {
             Call::Append(value) => Some(value),
             Call::Read => None,

@@ -8,7 +8,8 @@
 //! A file for each kind of history: `linearizable` (registers, one key at a time), `set`, `append` (transactions over
 //! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry`
 //! (sessions that end), `freshness` (reads of all modes), `journal` (transactions over several kinds of
-//! records), `topology` (changes with their reasons). Each holds the calls, the replies, and `check`. A checker that gives up says [`Verdict::Unknown`], which counts as failed.
+//! records), `topology` (changes with their reasons). Each holds the calls, the replies, and `check`. A checker that
+//! gives up says [`Verdict::Unknown`], which counts as failed.
 
 #![allow(
     dead_code,

@@ -17,7 +17,7 @@ use super::{
     Seat, Workload, answered, lines, number,
 };
 
-const NAME: &str = "journal";
+pub const NAME: &str = "journal";
 const TERM: u64 = 1;
 const ALL: Indexes = Indexes { first: 0, last: 0 };
 /// At so many items the older half goes.

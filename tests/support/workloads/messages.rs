@@ -17,7 +17,7 @@ use super::{
         Recorder, Verdict,
         messages::{self, Call, Filter, Listed, Message, Reply, text},
     },
-    Seat, Workload, answered, lines, number,
+    Seat, Workload, answered, journal, lines, number,
 };
 
 const NODES: u64 = 4;
@@ -66,8 +66,8 @@ impl Messages {
             let (mut all, mut page) = (Vec::new(), PageRequest { limit: 1_000, cursor: String::new() });
             loop {
                 let next = messages.list(of.clone(), page).await?;
-                // Other workloads store messages, too.
-                let ours = next.items.iter().filter(|stored| stored.value.id.starts_with('m'));
+                // The journal's are its own.
+                let ours = next.items.iter().filter(|stored| stored.value.from != journal::NAME);
                 all.extend(ours.map(listed));
                 if next.next_cursor.is_empty() {
                     return Ok(Some(Reply::Listed { revision: next.revision, listed: all }));

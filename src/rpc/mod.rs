@@ -230,15 +230,14 @@ impl Call {
     }
 }
 
-/// The one revision that a read must show: the one that was asked for, or that of the pages before; 0 is none.
-fn exact_revision(asked: u64, pages: Option<u64>) -> Result<Option<u64>> {
+/// The one revision that a read must show: the one that was asked for, or that of the pages before.
+fn exact_revision(asked: Option<u64>, pages: Option<u64>) -> Result<Option<u64>> {
     match (asked, pages) {
-        (0, pages) => Ok(pages),
-        (asked, Some(before)) if asked != before => {
+        (Some(asked), Some(before)) if asked != before => {
             let rule = format!("the pages before show revision {before}");
             Err(Error::invalid("read.revision", asked.to_string(), rule))
         }
-        (asked, _) => Ok(Some(asked)),
+        (asked, pages) => Ok(asked.or(pages)),
     }
 }
 

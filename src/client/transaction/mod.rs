@@ -292,7 +292,7 @@ impl std::fmt::Debug for OpenTransaction {
 
 /// Options of a read at one revision, which the node that answers keeps readable for the next.
 fn exactly(revision: u64) -> v1::ReadOptions {
-    v1::ReadOptions { revision, keep: true, ..ReadMode::AtLeast(revision).into() }
+    v1::ReadOptions { revision: Some(revision), keep: true, ..ReadMode::AtLeast(revision).into() }
 }
 
 fn over() -> Error {

@@ -18,6 +18,21 @@ fn is_conflict<T>(answer: Result<T, Error>) -> bool {
     matches!(answer, Err(Error::Conflict(_)))
 }
 
+/// Also at the revision of a store in which nothing was ever written. Found by the simulation (seed 200106).
+pub async fn the_first_read_decides_what_it_sees(client: &Client) {
+    let name = unique("first");
+    let open = client.begin();
+    assert_eq!(open.get_state(&name).await.unwrap(), None);
+    client.routes().save(&name, &7).await.unwrap();
+    client.messages().store(message(&name, &name, 5)).await.unwrap();
+    assert_eq!(open.get_route(&name).await.unwrap(), None);
+    assert_eq!(open.list_routes(&name).await.unwrap().len(), 0);
+    let of = MessageFilter { from: Some(name.clone()), ..MessageFilter::default() };
+    assert_eq!(open.list_messages(&of).await.unwrap(), []);
+    open.put_state(&name, "1").unwrap();
+    assert!(is_conflict(open.commit().await));
+}
+
 /// What it has written it reads, before anybody else does; and all of it is there at one revision afterwards.
 pub async fn a_transaction_reads_its_own_writes(client: &Client) {
     let (name, gone) = (unique("own"), unique("gone"));

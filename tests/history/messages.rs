@@ -22,6 +22,9 @@ fn make(seed: u64) -> Vec<Op> {
         if let (Some(_), from, to) = (node(0.4), node(0.4), node(0.4)) {
             return Call::List(Filter { from, to });
         }
+        if fresh > 0 && rng.random_bool(0.2) {
+            return Call::Get(rng.random_range(1..=fresh + 1));
+        }
         fresh += 1;
         let (from, to) = (rng.random_range(0..3), rng.random_range(0..3));
         Call::Store(Message { id: fresh, from, to, timestamp: rng.random_range(0..20) })
@@ -37,6 +40,7 @@ fn make(seed: u64) -> Vec<Op> {
             listed.sort_by_key(|item| (item.message.timestamp, text(item.message.id)));
             Reply::Listed { revision, listed }
         }
+        Call::Get(id) => Reply::Got(store.iter().find(|item| item.message.id == *id).cloned()),
     };
     generate::history(seed, &USUAL, next, apply)
 }
@@ -57,6 +61,9 @@ fn messages() {
             ("two messages in another order", reordered),
             ("a stale list", stale),
             ("an acknowledged message in no list", lost),
+            ("an acknowledged message that is not found", not_found),
+            ("another message than was asked for", another),
+            ("a message that was read in part", read_in_part),
         ],
     );
 }
@@ -156,4 +163,42 @@ fn lost(history: &mut Vec<Op>, rng: &mut StdRng) -> Option<()> {
         listed(&mut history[list]).retain(|item| item.message != shown);
     }
     stored.then_some(())
+}
+
+/// Reads of one message that found it.
+fn found(history: &[Op]) -> Vec<usize> {
+    let shows = |at: &usize| matches!(history[*at].reply(), Some(Reply::Got(Some(_))));
+    (0..history.len()).filter(shows).collect()
+}
+
+fn got<'a>(history: &'a mut [Op], rng: &mut StdRng) -> Option<&'a mut Option<Listed>> {
+    let at = choose(&found(history), rng)?;
+    match reply_mut(&mut history[at]) {
+        Some(Reply::Got(got)) => Some(got),
+        _ => unreachable!("a read was chosen"),
+    }
+}
+
+fn not_found(history: &mut Vec<Op>, rng: &mut StdRng) -> Option<()> {
+    let acknowledged = |read: &Op| {
+        let of = |store: &Op| matches!((&store.call, &read.call), (Call::Store(m), Call::Get(id)) if m.id == *id);
+        history.iter().any(|store| of(store) && store.is_ok() && before(store, read))
+    };
+    let reads: Vec<usize> = found(history).into_iter().filter(|at| acknowledged(&history[*at])).collect();
+    let at = choose(&reads, rng)?;
+    history[at].outcome = Outcome::Ok(Reply::Got(None));
+    Some(())
+}
+
+fn another(history: &mut Vec<Op>, rng: &mut StdRng) -> Option<()> {
+    let other = item(history, rng)?.clone();
+    let got = got(history, rng)?;
+    let changed = got.as_ref().is_some_and(|got| got.message.id != other.message.id);
+    *got = Some(other);
+    changed.then_some(())
+}
+
+fn read_in_part(history: &mut Vec<Op>, rng: &mut StdRng) -> Option<()> {
+    got(history, rng)?.as_mut()?.whole = false;
+    Some(())
 }

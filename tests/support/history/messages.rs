@@ -3,7 +3,8 @@
 //!
 //! Each list says which revision it shows, and each message in it the revision that stored it. So one list tells what
 //! every other must hold: exactly the messages that its filter lets through with a revision up to its own. That makes
-//! the check exact, whatever the order in which answers came.
+//! the check exact, whatever the order in which answers came. A read of one message says no revision when it finds none; then
+//! no store of it may have been acknowledged before.
 
 use std::collections::BTreeMap;
 
@@ -37,9 +38,11 @@ impl Filter {
 pub enum Call {
     Store(Message),
     List(Filter),
+    /// A message by its id, with all of its content.
+    Get(u64),
 }
 
-/// A message in a list.
+/// A message that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listed {
     pub message: Message,
@@ -60,6 +63,7 @@ pub enum Reply {
         revision: u64,
         listed: Vec<Listed>,
     },
+    Got(Option<Listed>),
 }
 
 type Op = Operation<Call, Reply>;
@@ -70,16 +74,22 @@ pub fn check(history: &[Op]) -> Verdict {
         .iter()
         .filter_map(|operation| match &operation.call {
             Call::Store(message) => Some((message.id, operation)),
-            Call::List(_) => None,
+            Call::List(_) | Call::Get(_) => None,
         })
         .collect();
     let stored_at = revisions(history, &stores, &mut problems);
     check_order(history, &mut problems);
     for operation in history {
-        if let (Call::List(filter), Some(Reply::Listed { revision, listed })) = (&operation.call, operation.reply()) {
-            let list = List { operation, filter: *filter, revision: *revision, listed };
-            list.check_items(&stores, &mut problems);
-            list.check_whole(&stored_at, &mut problems);
+        match (&operation.call, operation.reply()) {
+            (Call::List(filter), Some(Reply::Listed { revision, listed })) => {
+                let list = List { operation, filter: *filter, revision: *revision, listed };
+                list.check_items(&stores, &mut problems);
+                list.check_whole(&stored_at, &mut problems);
+            }
+            (Call::Get(id), Some(Reply::Got(found))) => {
+                check_got(operation, *id, found.as_ref(), &stores, &mut problems);
+            }
+            _ => {}
         }
     }
     problems.verdict()
@@ -107,10 +117,13 @@ fn revisions<'a>(
         }
     }
     for operation in history {
-        if let Some(Reply::Listed { listed, .. }) = operation.reply() {
-            for item in listed {
-                learn(&item.message, item.revision, operation);
-            }
+        let shown = match operation.reply() {
+            Some(Reply::Listed { listed, .. }) => &listed[..],
+            Some(Reply::Got(found)) => found.as_slice(),
+            Some(Reply::Stored { .. }) | None => &[],
+        };
+        for item in shown {
+            learn(&item.message, item.revision, operation);
         }
     }
     known
@@ -120,7 +133,7 @@ fn revisions<'a>(
 fn check_order(history: &[Op], problems: &mut Problems) {
     let shown = |operation: &Op| match operation.reply() {
         Some(Reply::Stored { revision } | Reply::Listed { revision, .. }) => Some(*revision),
-        None => None,
+        Some(Reply::Got(_)) | None => None,
     };
     let mut by_start: Vec<(&Op, u64)> = history.iter().filter_map(|op| Some((op, shown(op)?))).collect();
     let mut by_end = by_start.clone();
@@ -144,6 +157,22 @@ fn check_order(history: &[Op], problems: &mut Problems) {
             }
         }
     }
+}
+
+/// What was read of one message is that message, and it is there if its store was acknowledged before.
+fn check_got(operation: &Op, id: u64, found: Option<&Listed>, stores: &BTreeMap<u64, &Op>, problems: &mut Problems) {
+    let Some(item) = found else {
+        let before = |store: &&Op| store.is_ok() && store.latest() < operation.earliest();
+        if let Some(store) = stores.get(&id).copied().filter(before) {
+            problems.add(|| format!("lost: message {id}, {}, is not found, {}", place(store), place(operation)));
+        }
+        return;
+    };
+    if item.message.id != id {
+        problems.add(|| format!("message {} came where {id} was asked for, {}", item.message.id, place(operation)));
+    }
+    let listed = std::slice::from_ref(item);
+    List { operation, filter: Filter::default(), revision: u64::MAX, listed }.check_items(stores, problems);
 }
 
 struct List<'a> {

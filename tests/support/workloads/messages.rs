@@ -1,13 +1,14 @@
-//! Messages: each stored once, and listed by every index.
+//! Messages: each stored once, listed by every index, and read by its id; a few are too large to be sent at once.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use meshstore::{
-    Result,
+    Error, Result,
     client::{self, MessageFilter, PageRequest, Stored},
 };
 use rand::Rng;
@@ -21,6 +22,10 @@ use super::{
 };
 
 const NODES: u64 = 4;
+/// One message of so many is large.
+const LARGE_EVERY: u64 = 200;
+/// Bytes of a large one, about: more than a value may have.
+const LARGE_BYTES: usize = 1_100_000;
 
 #[derive(Default)]
 pub struct Messages {
@@ -28,11 +33,32 @@ pub struct Messages {
     next: AtomicU64,
 }
 
+fn is_large(id: u64) -> bool {
+    id % LARGE_EVERY == LARGE_EVERY / 2
+}
+
+fn name(id: u64) -> String {
+    format!("m{id:08}")
+}
+
+/// What is stored under an id.
+fn content(id: u64, large: bool) -> Bytes {
+    let text = text(id);
+    if large { text.repeat(LARGE_BYTES / text.len()).into() } else { text.into() }
+}
+
 fn listed(stored: &Stored<client::Message>) -> Listed {
-    let client::Message { id, from, to, content, timestamp, large: _ } = &stored.value;
+    let client::Message { id, from, to, content: shown, timestamp, large } = &stored.value;
     let number = |name: &str| number(name.trim_start_matches(char::is_alphabetic).as_bytes());
     let message = Message { id: number(id), from: number(from), to: number(to), timestamp: *timestamp };
-    let whole = *content == text(message.id);
+    let expected = content(message.id, large.is_some() || shown.len() >= LARGE_BYTES / 2);
+    let whole = match large {
+        // A list says of a large content what it would be.
+        Some(large) => {
+            shown.is_empty() && (large.size, large.crc32c) == (expected.len() as u64, crc32c::crc32c(&expected))
+        }
+        None => *shown == expected,
+    };
     Listed { message, revision: stored.mod_revision, version: stored.version, whole }
 }
 
@@ -44,18 +70,42 @@ impl Messages {
             to: seat.rng.random_range(0..NODES),
             timestamp: seat.rng.random_range(-50..50),
         };
+        let large = seat.stage.large_messages && is_large(message.id);
         let stored = client::Message {
-            id: format!("m{:08}", message.id),
+            id: name(message.id),
             from: format!("n{}", message.from),
             to: format!("n{}", message.to),
-            content: text(message.id).into(),
+            content: content(message.id, large),
             timestamp: message.timestamp,
             large: None,
         };
         let messages = seat.client.messages();
-        let store =
-            async { messages.store(stored).await.map(|written| Some(Reply::Stored { revision: written.revision })) };
+        let store = async {
+            let written = if large { messages.store_large(stored).await } else { messages.store(stored).await };
+            written.map(|written| Some(Reply::Stored { revision: written.revision }))
+        };
         seat.record(&self.recorder, Call::Store(message), store).await;
+    }
+
+    /// Reads a message that somebody has begun to store, if there is any; half of the time a large one.
+    async fn get(&self, seat: &mut Seat) {
+        let begun = self.next.load(Ordering::SeqCst);
+        if begun == 0 {
+            return;
+        }
+        let mut id = seat.rng.random_range(0..begun);
+        if seat.rng.random_bool(0.5) {
+            id = (id - id % LARGE_EVERY + LARGE_EVERY / 2).min(begun - 1);
+        }
+        let messages = seat.client.messages();
+        let get = async {
+            match messages.get_large(&name(id)).await {
+                Ok(stored) => Ok(Some(Reply::Got(Some(listed(&stored))))),
+                Err(Error::NotFound { .. }) => Ok(Some(Reply::Got(None))),
+                Err(error) => Err(error),
+            }
+        };
+        seat.record(&self.recorder, Call::Get(id), get).await;
     }
 
     async fn list(&self, seat: &Seat, filter: Filter) -> Option<Reply> {
@@ -87,13 +137,15 @@ impl Workload for Messages {
     fn work(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             while seat.next().await {
-                if seat.rng.random_bool(0.9) {
-                    self.store(&mut seat).await;
-                    continue;
+                match seat.rng.random_range(0..20) {
+                    0..=16 => self.store(&mut seat).await,
+                    17 => self.get(&mut seat).await,
+                    _ => {
+                        let mut node = || seat.rng.random_bool(0.5).then(|| seat.rng.random_range(0..NODES));
+                        let filter = Filter { from: node(), to: node() };
+                        self.list(&seat, filter).await;
+                    }
                 }
-                let mut node = || seat.rng.random_bool(0.5).then(|| seat.rng.random_range(0..NODES));
-                let filter = Filter { from: node(), to: node() };
-                self.list(&seat, filter).await;
             }
         })
     }

@@ -45,6 +45,8 @@ pub struct Stage {
     pub channel: fn(&str) -> Channel,
     /// Longest pause of a client between two calls.
     pub pause: Duration,
+    /// Whether all nodes know large messages (feature level 2), for as long as the run takes.
+    pub large_messages: bool,
     closed: AtomicBool,
 }
 
@@ -54,8 +56,9 @@ impl Stage {
         endpoints: Vec<String>,
         channel: fn(&str) -> Channel,
         pause: Duration,
+        large_messages: bool,
     ) -> Arc<Self> {
-        Arc::new(Self { now_ns, endpoints, channel, pause, closed: AtomicBool::new(false) })
+        Arc::new(Self { now_ns, endpoints, channel, pause, large_messages, closed: AtomicBool::new(false) })
     }
 
     /// No new call is to begin.

@@ -5,7 +5,7 @@
 //! that a look at a busy node may miss by the calls of that moment, never by more.
 
 use std::{
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -76,7 +76,7 @@ impl Text {
     }
 
     /// A value of a metric whose head was written. `labels`: as in `member="2"`, or nothing.
-    pub fn value(&mut self, name: &str, labels: &str, value: u64) {
+    pub fn value(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = match labels {
             "" => writeln!(self.0, "meshstore_{name} {value}"),
             labels => writeln!(self.0, "meshstore_{name}{{{labels}}} {value}"),
@@ -87,6 +87,15 @@ impl Text {
     pub fn metric(&mut self, name: &str, kind: &str, help: &str, value: u64) {
         self.head(name, kind, help);
         self.value(name, "", value);
+    }
+
+    /// A gauge of a time; `u64::MAX` milliseconds are for ever.
+    pub fn seconds(&mut self, name: &str, help: &str, milliseconds: u64) {
+        self.head(name, "gauge", help);
+        match milliseconds {
+            u64::MAX => self.value(name, "", "+Inf"),
+            _ => self.value(name, "", Duration::from_millis(milliseconds).as_secs_f64()),
+        }
     }
 
     /// The values of a histogram whose head was written.
@@ -100,10 +109,7 @@ impl Text {
             self.value(&format!("{name}_bucket"), &format!("{labels}{comma}le=\"{bound}\""), up_to);
         }
         let sum = Duration::from_micros(histogram.microseconds.load(Relaxed)).as_secs_f64();
-        let _ = match labels {
-            "" => writeln!(self.0, "meshstore_{name}_sum {sum}"),
-            labels => writeln!(self.0, "meshstore_{name}_sum{{{labels}}} {sum}"),
-        };
+        self.value(&format!("{name}_sum"), labels, sum);
         self.value(&format!("{name}_count"), labels, up_to);
     }
 
@@ -116,6 +122,25 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_in_seconds() {
+        let mut text = Text::default();
+        text.seconds("age_seconds", "Age.", 1_500);
+        text.seconds("age_seconds", "Age.", u64::MAX);
+        let lines: Vec<String> = text.into_text().lines().skip(1).map(str::to_owned).collect();
+        let head = "# HELP meshstore_age_seconds Age.";
+        assert_eq!(
+            lines,
+            [
+                "# TYPE meshstore_age_seconds gauge",
+                "meshstore_age_seconds 1.5",
+                head,
+                "# TYPE meshstore_age_seconds gauge",
+                "meshstore_age_seconds +Inf"
+            ]
+        );
+    }
 
     #[test]
     fn a_histogram_counts_up_to_each_bound() {

@@ -195,6 +195,7 @@ fn status(input: &mut Input<'_>) {
         members: (0..input.below(3)).map(|_| member(input)).collect(),
         divergence: input.flag().then(|| text(input)),
         keyspaces: (0..input.below(4)).map(|_| (input.byte(), input.number(), input.number())).collect(),
+        feature_level: input.flag().then(|| input.byte().into()),
         ..node::Status::default()
     };
     let wire = v1::StatusResponse::from(known);

@@ -170,6 +170,7 @@ fn node_json((address, answer): &(String, crate::Result<NodeStatus>)) -> Value {
         "committed_index": status.committed_index, "applied_index": status.applied_index,
         "flushed_index": status.flushed_index, "purged_index": status.purged_index,
         "log_time_ms": status.log_time_ms, "sessions": status.sessions, "state_hash": status.state_hash,
+        "feature_level": status.feature_level, "known_feature_level": status.known_feature_level,
         "members": members, "keyspaces": keyspaces, "disk": status.disk.as_ref().map(disk_json),
         "divergence": Some(&status.divergence).filter(|reason| !reason.is_empty()),
         "writes_refused": Some(&status.writes_refused).filter(|reason| !reason.is_empty()),
@@ -213,6 +214,21 @@ fn alarms(answers: &Answers) -> Vec<String> {
     lines
 }
 
+/// Who runs what, if that differs: the cluster is being upgraded.
+fn programs(answers: &Answers) -> Option<String> {
+    let alive = || answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+    let program = |status: &NodeStatus| (status.version.clone(), status.known_feature_level);
+    let first = alive().next().map(program)?;
+    if alive().all(|status| program(status) == first) {
+        return None;
+    }
+    let lines = alive().map(|status| {
+        let (node, version, level) = (status.node_id, &status.version, status.known_feature_level.max(1));
+        format!("node {node} runs meshstore {} (feature level {level})", output::visible(version))
+    });
+    Some(format!("the nodes run different programs:\n{}", lines.collect::<Vec<_>>().join("\n")))
+}
+
 fn text(answers: &Answers, hash: Option<&Comparison>) -> String {
     let mut columns = vec![
         "endpoint",
@@ -251,6 +267,7 @@ fn text(answers: &Answers, hash: Option<&Comparison>) -> String {
     if !alarms.is_empty() {
         parts.push(alarms.join("\n"));
     }
+    parts.extend(programs(answers));
     parts.extend(best(answers).map(cluster_text));
     parts.extend(hash.map(|comparison| match comparison {
         Comparison::Equal { nodes, applied_index } => {
@@ -281,7 +298,11 @@ fn cluster_text(status: &NodeStatus) -> String {
     if status.cluster_id.is_empty() {
         parts.push(format!("node {} belongs to no cluster yet", status.node_id));
     } else {
-        parts.push(format!("cluster {}, as node {} sees it", status.cluster_id, status.node_id));
+        let level = match status.feature_level {
+            0 => String::new(),
+            level => format!(" at feature level {level}"),
+        };
+        parts.push(format!("cluster {}{level}, as node {} sees it", status.cluster_id, status.node_id));
     }
     if !status.members.is_empty() {
         parts.push(table(&["member", "kind", "", "clients", "peers", "on disk up to", "disk"], members));
@@ -314,5 +335,16 @@ mod tests {
         assert_eq!(compare(&vec![node(1, 5, "a"), node(2, 5, "a"), node(3, 6, "b")]), equal);
         assert_eq!(compare(&vec![node(1, 5, "a"), node(2, 5, "b"), down]), Comparison::Differ(5));
         assert_eq!(compare(&vec![node(1, 5, ""), node(2, 5, "")]), Comparison::TooFew, "no hashes");
+    }
+
+    #[test]
+    fn programs_are_told_if_they_differ() {
+        let node = |node_id, version: &str, known_feature_level| {
+            let status = NodeStatus { node_id, version: version.into(), known_feature_level, ..Default::default() };
+            (format!("{node_id}"), Ok(status))
+        };
+        assert_eq!(programs(&vec![node(1, "0.2.0", 2), node(2, "0.2.0", 2)]), None);
+        let told = programs(&vec![node(1, "0.2.0", 2), node(2, "0.1.0", 0)]).unwrap();
+        assert!(told.ends_with("node 2 runs meshstore 0.1.0 (feature level 1)"), "{told}");
     }
 }

@@ -156,8 +156,14 @@ impl Shared {
 
     /// Proposes for the node itself.
     async fn propose_own(&self, action: Action) -> Result<Outcome> {
-        let proposal = Proposal { principal: OWN.into(), call: None, guards: Guards::default(), action };
+        let guards = self.permitted_now(Guards::default());
+        let proposal = Proposal { principal: OWN.into(), call: None, guards, action };
         self.propose(proposal, Instant::now() + OWN_DEADLINE).await
+    }
+
+    /// These guards, and that the permissions stay as they are until the proposal is applied.
+    fn permitted_now(&self, guards: Guards) -> Guards {
+        Guards { security_revision: self.machine.progress().borrow().security_revision, ..guards }
     }
 }
 
@@ -285,8 +291,7 @@ impl Node {
         let shared = &self.shared;
         let Request { principal, attempt, guards, transaction } = request;
         check_size(&transaction)?;
-        let security_revision = shared.machine.progress().borrow().security_revision;
-        let guards = Guards { security_revision, ..guards };
+        let guards = shared.permitted_now(guards);
         let call = attempt.map(Call::from);
         let action = Action::Transact(transaction);
         shared.propose_answered(Proposal { principal, call, guards, action }, deadline).await
@@ -301,8 +306,7 @@ impl Node {
         reason: String,
         deadline: Instant,
     ) -> Result<Outcome> {
-        let security_revision = self.shared.machine.progress().borrow().security_revision;
-        let guards = Guards { security_revision, ..Guards::default() };
+        let guards = self.shared.permitted_now(Guards::default());
         let proposal = Proposal { principal, call: Some(attempt.into()), guards, action: Action::Refuse { reason } };
         self.shared.propose(proposal, deadline).await
     }
@@ -361,7 +365,8 @@ impl Node {
     }
 
     async fn propose_session(&self, principal: String, action: Action, deadline: Instant) -> Result<Outcome> {
-        let proposal = Proposal { principal, call: None, guards: Guards::default(), action };
+        let guards = self.shared.permitted_now(Guards::default());
+        let proposal = Proposal { principal, call: None, guards, action };
         self.shared.propose(proposal, deadline).await
     }
 }

@@ -46,6 +46,8 @@ pub struct Status {
     pub writes_refused: Option<String>,
     /// What is wrong with the state here, or, on the leader, with that of the replicas.
     pub divergence: Option<String>,
+    /// The feature level that the cluster has reached; `None` if that cannot be read, since the node ends.
+    pub feature_level: Option<u32>,
     /// Keyspace number, records, bytes; those that hold records only.
     pub keyspaces: Vec<(u8, u64, u64)>,
 }
@@ -128,6 +130,7 @@ impl Node {
             disk,
             writes_refused: shared.writes_refused(),
             divergence: shared.divergence(),
+            feature_level: self.feature_level().ok(),
             keyspaces,
         }
     }

@@ -12,7 +12,7 @@ use super::Call;
 
 use crate::{
     Error, Result as Answer,
-    model::keyspace,
+    model::{features, keyspace},
     node::{self, Asked, MemberStatus, NewAddresses, Node, backup},
     proto::v1::{
         self, AddMemberRequest, BackupPart, BackupRequest, KeyspaceStatus, ListMembersRequest, ListMembersResponse,
@@ -182,6 +182,8 @@ impl From<node::Status> for StatusResponse {
             disk: status.disk.map(Into::into),
             writes_refused: status.writes_refused.unwrap_or_default(),
             divergence: status.divergence.unwrap_or_default(),
+            feature_level: status.feature_level.unwrap_or_default(),
+            known_feature_level: features::LEVEL,
             keyspaces: status.keyspaces.into_iter().map(keyspace_status).collect(),
         }
     }

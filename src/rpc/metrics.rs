@@ -52,9 +52,9 @@ fn of_node(node: &Node, status: &Status, text: &mut Text) {
         ("term", "Raft term.", status.term),
         ("revision", "Revision of the state.", status.revision),
         ("sessions", "Open sessions.", status.sessions),
-        ("data_age_milliseconds", "How old the data here may be.", node.age_ms()),
     ];
     gauges(text, own);
+    text.seconds("data_age_seconds", "How old the data here may be.", node.age_ms());
 }
 
 fn of_storage(node: &Node, status: &Status, counts: &Counts, text: &mut Text) {
@@ -63,11 +63,6 @@ fn of_storage(node: &Node, status: &Status, counts: &Counts, text: &mut Text) {
     let gauged = [
         ("flushed_index", "Log index up to which the newest run on disk reaches.", status.flushed_index),
         ("unflushed_entries", "Entries that are applied, and in no run on disk.", unflushed),
-        (
-            "flush_age_milliseconds",
-            "How long ago storage last reached further on disk, or the node started.",
-            counts.since_flush_ms,
-        ),
         ("memtable_bytes", "Bytes of the memtable that is written.", storage.memtable_bytes as u64),
         ("frozen_tables", "Memtables that wait to be flushed or merged.", storage.frozen_tables as u64),
         ("frozen_bytes", "Bytes of memtables that wait to be merged.", storage.frozen_bytes as u64),
@@ -78,6 +73,8 @@ fn of_storage(node: &Node, status: &Status, counts: &Counts, text: &mut Text) {
         ("undo_bytes", "Bytes kept for open views only.", storage.undo_bytes as u64),
     ];
     gauges(text, gauged);
+    let flushed = "How long ago storage last reached further on disk, or the node started.";
+    text.seconds("flush_age_seconds", flushed, counts.since_flush_ms);
 }
 
 fn of_log(node: &Node, status: &Status, counts: &Counts, text: &mut Text) {

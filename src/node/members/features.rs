@@ -91,10 +91,15 @@ fn behind<'a>(
 }
 
 impl Node {
+    /// The level that the cluster has reached, as far as it was applied here.
+    pub(in crate::node) fn feature_level(&self) -> Result<u32> {
+        level_of(&self.view(None, None)?)
+    }
+
     /// That this program knows what the data here may hold.
     pub(in crate::node) fn check_known_features(&self) -> Result<(), Fault> {
-        let level = self.view(None, None).and_then(|view| level_of(&view));
-        let level = level.map_err(|error| Fault::new(format!("the feature level cannot be read: {error}")))?;
+        let level =
+            self.feature_level().map_err(|error| Fault::new(format!("the feature level cannot be read: {error}")))?;
         check_known(level, features::LEVEL)
     }
 
@@ -102,7 +107,7 @@ impl Node {
     ///
     /// Errors: `Refused` with the members that do not; `Unavailable` while it is not known of all of them.
     pub async fn require(&self, level: u32, deadline: Instant) -> Result<()> {
-        if level_of(&self.view(None, None)?)? >= level {
+        if self.feature_level()? >= level {
             return Ok(());
         }
         self.check_leads()?;
@@ -153,7 +158,7 @@ impl Node {
 
     /// That a newcomer knows what the cluster may already have written. Errors: `Refused`.
     pub(super) fn check_features(&self, node: NodeId, answer: &IdentifyResponse) -> Result<()> {
-        let level = level_of(&self.view(None, None)?)?;
+        let level = self.feature_level()?;
         if known(answer) >= level {
             return Ok(());
         }

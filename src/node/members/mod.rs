@@ -136,8 +136,7 @@ impl Node {
 
     /// Writes a record about the cluster itself if something holds: the revision, or `None` if it does not. Asks for no room.
     async fn put_if(&self, holds: Compare, key: Key, value: Bytes, by: String) -> Result<Option<u64>> {
-        let security_revision = self.shared.machine.progress().borrow().security_revision;
-        let guards = Guards { compares: vec![holds], security_revision, ..Guards::default() };
+        let guards = self.shared.permitted_now(Guards { compares: vec![holds], ..Guards::default() });
         let put = Operation::Put { key, put: Put::value(value) };
         let action = Action::Transact(Transaction::blind(vec![put]));
         let proposal = Proposal { principal: by, call: None, guards, action };

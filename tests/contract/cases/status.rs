@@ -24,6 +24,7 @@ pub async fn a_node_tells_of_itself(client: &Client) {
     assert_eq!(status.cluster_id.len(), 32, "{}", status.cluster_id);
     assert_eq!(status.state_hash, "");
     assert!(!status.version.is_empty());
+    assert!((1..=status.known_feature_level).contains(&status.feature_level), "{}", status.feature_level);
     let leaders: Vec<u64> = status.members.iter().filter(|member| member.leader).map(|member| member.node_id).collect();
     assert_eq!(leaders, [status.node_id]);
     let with_hash = client.cluster().status(true).await.unwrap();

@@ -81,6 +81,30 @@ pub struct SnapshotHead {
     pub meta: SnapshotMeta,
 }
 
+/// That an answer is one to this call, and not to another on the same connection. One of an older program does not say.
+///
+/// Errors: it is to another call.
+pub fn answers(call: u64, answered: u64) -> Result<(), DecodeError> {
+    if answered == 0 || answered == call { Ok(()) } else { Err(other("the answer to this call")) }
+}
+
+/// The sum of a read index and the call that it answers.
+pub fn read_index_sum(index: u64, call: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&index.to_le_bytes()), &call.to_le_bytes())
+}
+
+/// The read index in an answer to this call.
+///
+/// Errors: it is to another call, or not what was sent.
+pub fn open_read_index(call: u64, answer: v1::ReadIndexResponse) -> Result<u64, DecodeError> {
+    let v1::ReadIndexResponse { index, call: answered, crc32c } = answer;
+    // An older program says neither.
+    if (answered, crc32c) != (0, 0) && (answered, crc32c) != (call, read_index_sum(index, call)) {
+        return Err(other("the answer to this call"));
+    }
+    Ok(index)
+}
+
 /// An append as it goes over the wire. The entries' bytes are those in the log; nothing is encoded again.
 pub fn append(request: Append) -> v1::AppendRequest {
     let mut request = request;

@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{
     TryFutureExt,
-    future::{BoxFuture, Either, MapOk, Ready, ready},
+    future::{BoxFuture, Either, MapOk, ready},
 };
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use self::{
     body::{Answer, Passed, Sent},
-    checksum::{Checked, Checksum, Summed, have_status},
+    checksum::{CALL, Checked, Checksum, Summed, have_status},
 };
 use super::{TIMEOUT, time_allowed};
 use crate::{
@@ -224,6 +224,8 @@ impl Forward {
         parts.extensions = Extensions::new();
         parts.version = Version::HTTP_2;
         self.address(&mut parts.headers, id, member, &principal, time)?;
+        let number = HeaderValue::from(self.peers.next_call());
+        parts.headers.insert(CALL, number.clone());
         let (sent, sum) = (Sent::default(), Checksum::of_call(parts.uri.path(), principal.as_bytes()));
         let limit = if parts.uri.path() == LARGE { LARGE_BYTES } else { limits::CLIENT_DECODE_BYTES + FRAME_BYTES };
         let body = Passed::new(body, limit, sum, sent.clone());
@@ -235,11 +237,20 @@ impl Forward {
                 let lost = Error::Unknown(format!("the answer of the leader, node {id}, broke off or was damaged"));
                 if !have_status(response.headers()) {
                     let lost = (self.status)(&lost);
-                    return Ok(response.map(|body| Body::new(Answer::new(body, lost))));
+                    return Ok(response.map(|body| Body::new(Answer::new(body, number, lost))));
                 }
-                // A refusal that comes before the leader knows that this call was passed on has no sum.
-                let whole = Checksum::default().take(response.headers_mut()).unwrap_or(true);
-                return if whole { Ok(response) } else { Err(lost) };
+                return match Checksum::default().take(response.headers_mut(), Some(&number)) {
+                    Some(true) => Ok(response),
+                    Some(false) => Err(lost),
+                    // It comes before the leader knows that this call was passed on. Or it is another's, and its sum was lost.
+                    None => {
+                        let refused = Status::from_header_map(response.headers());
+                        let refused = refused.as_ref().map_or("", Status::message);
+                        Err(Error::Unknown(format!(
+                            "an answer of the leader, node {id}, that cannot be checked: {refused}"
+                        )))
+                    }
+                };
             }
             Ok(Err(error)) if !is_timeout(&error) => error,
             _ => {
@@ -322,12 +333,16 @@ pub struct AcceptService<S>(S);
 impl<S, B, R> Service<Request<B>> for AcceptService<S>
 where
     S: Service<Request<Checked<B>>, Response = Response<R>>,
-    R: Default,
+    S::Error: Send + 'static,
+    S::Future: Send + 'static,
+    R: Default + Send + 'static,
 {
     type Response = Response<Summed<R>>;
     type Error = S::Error;
-    type Future =
-        Either<MapOk<S::Future, fn(Response<R>) -> Response<Summed<R>>>, Ready<Result<Self::Response, S::Error>>>;
+    type Future = Either<
+        MapOk<S::Future, fn(Response<R>) -> Response<Summed<R>>>,
+        BoxFuture<'static, Result<Self::Response, S::Error>>,
+    >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(cx)
@@ -338,26 +353,27 @@ where
             let plain: fn(Response<R>) -> Response<Summed<R>> = |response| response.map(Summed::plain);
             return Either::Left(self.0.call(request.map(|body| Checked::new(body, None))).map_ok(plain));
         }
+        let number = request.headers_mut().remove(CALL);
         match accept(&mut request) {
             Ok(forwarded) => {
                 let sum = Checksum::of_call(request.uri().path(), forwarded.principal.to_string().as_bytes());
                 request.extensions_mut().insert(forwarded);
-                let sealed: fn(Response<R>) -> Response<Summed<R>> = sealed;
-                Either::Left(self.0.call(request.map(|body| Checked::new(body, Some(sum)))).map_ok(sealed))
+                let answer = self.0.call(request.map(|body| Checked::new(body, Some(sum))));
+                Either::Right(Box::pin(answer.map_ok(move |response| sealed(response, number))))
             }
-            Err(status) => Either::Right(ready(Ok(sealed(status.into_http())))),
+            Err(status) => Either::Right(Box::pin(ready(Ok(sealed(status.into_http(), number))))),
         }
     }
 }
 
-/// An answer to a call that was passed on.
-fn sealed<R>(response: Response<R>) -> Response<Summed<R>> {
+/// An answer to a call that was passed on with this number.
+fn sealed<R>(response: Response<R>, number: Option<HeaderValue>) -> Response<Summed<R>> {
     let (mut parts, body) = response.into_parts();
     if have_status(&parts.headers) {
-        Checksum::default().put(&mut parts.headers);
+        Checksum::default().put(&mut parts.headers, number);
         return Response::from_parts(parts, Summed::plain(body));
     }
-    Response::from_parts(parts, Summed::new(body))
+    Response::from_parts(parts, Summed::new(body, number))
 }
 
 fn accept<B>(request: &mut Request<B>) -> Result<Forwarded, Status> {

@@ -1,7 +1,8 @@
 //! Opening a data directory: what the manifest names is read and verified, the index is used if it can be
 //! shown to be whole, else it is rebuilt from the files.
 //!
-//! * Damage in the manifest, the base or a run is a fault that names file and offset: they are the truth.
+//! * Damage in the manifest, the base or a run is a fault that names file and offset: they are the truth. All of them are
+//!   read at every start.
 //! * Damage in the index costs time only. The runs that it may not hold are merged again (records are physical, so
 //!   that is idempotent), then it is scanned wholly and counted against the accounts of the newest checkpoint, at every
 //!   start. On any difference, error or panic it is rebuilt in a new directory.
@@ -57,11 +58,13 @@ pub(super) fn start(
     // Should this start be cut off, the next one must not take the stop before it for a clean one.
     if clean {
         files.commit_clean(false)?;
+    } else if files.set().checkpoint.is_some() {
+        tracing::info!("the last stop was not an orderly one");
     }
     let starting = Starting { environment, options, auditor, files: &files };
     let set = files.set();
     let mut reclaim = Reclaim::default();
-    let reason = match starting.reuse(&set, clean, &mut reclaim)? {
+    let reason = match starting.reuse(&set, &mut reclaim)? {
         Ok(tables) => return Ok(Started { files, tables, reclaim }),
         Err(reason) => reason,
     };
@@ -169,7 +172,7 @@ pub(super) struct Starting<'a> {
 
 impl Starting<'_> {
     /// Uses the index that is there, if it can be shown to be whole.
-    fn reuse(&self, set: &FileSet, clean: bool, reclaim: &mut Reclaim) -> Result<Result<Tables, Reason>, Fault> {
+    fn reuse(&self, set: &FileSet, reclaim: &mut Reclaim) -> Result<Result<Tables, Reason>, Fault> {
         let number = self.files.index();
         let place = self.index_path(number);
         let exists = || self.files.disk.exists(&place).map_err(|error| Fault::io("looking for", &place, &error));
@@ -183,9 +186,7 @@ impl Starting<'_> {
         if !exists()? {
             return Ok(Err(Reason::Unexpected(format!("{} does not exist", place.display()))));
         }
-        if !clean {
-            self.verify(set)?;
-        }
+        self.verify(set)?;
         // Outside of what may panic: dropping a broken sled while unwinding could panic again.
         let mut opened: Option<Box<dyn Engine>> = None;
         let mut caught_up = false;
@@ -229,8 +230,8 @@ impl Starting<'_> {
         Index { engine, place }
     }
 
-    /// Reads all files wholly. After an unclean stop, since damage that a compaction met would stop the node again and
-    /// again, and nobody would look for help.
+    /// Reads all files wholly, although the index may hold all of it: damage that only a compaction or a rebuild met would
+    /// stop the node again and again, and nobody would look for help. Also after an orderly stop: see the scan.
     fn verify(&self, set: &FileSet) -> Result<(), Fault> {
         for file in set.newest_first() {
             for pair in self.files.read(file)? {
@@ -285,7 +286,7 @@ impl Starting<'_> {
             }
         }
         let took_ms = self.environment.clock.monotonic().saturating_sub(began).as_millis();
-        tracing::info!(scanned, took_ms, "scanned the index after an unclean stop");
+        tracing::info!(scanned, took_ms, "scanned the index");
         Ok(audit.finish())
     }
 

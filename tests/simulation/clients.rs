@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::LocalBoxFuture;
 use meshstore::{
     Client,
     client::{MemberStatus, Status},
@@ -75,6 +76,15 @@ impl Plan {
         let rng = StdRng::seed_from_u64(seed);
         Ok(Seat { client: self.client(seed)?, process, rng, stage: self.stage.clone() })
     }
+}
+
+/// Does all of this, in tasks of one machine.
+pub async fn side_by_side(tasks: Vec<LocalBoxFuture<'static, Ended>>) -> Ended {
+    let tasks: Vec<_> = tasks.into_iter().map(tokio::task::spawn_local).collect();
+    for task in tasks {
+        task.await??;
+    }
+    Ok(())
 }
 
 /// One client of a workload.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::LocalBoxFuture};
 use meshstore::{
     config::{Config, Flags},
     model::Position,
@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 
 use super::{
     churn::{self, Coming, Gate},
-    clients::{self, Plan},
+    clients::{self, Ended, Plan},
     environment::{self, Knobs},
     faults::{self, Fault},
     ledger::{Event, Ledger},
@@ -191,6 +191,8 @@ pub fn run_script(seed: u64, length: Duration, script: Script) -> Report {
         .min_message_latency(Duration::from_micros(200))
         .max_message_latency(faults::DELAY)
         .tcp_capacity(65_536)
+        // All clients are on one machine, which keeps a port for each connection that was refused.
+        .ephemeral_ports(10_000..=65_535)
         .build();
     let mut hosts: Vec<Host> = (1..=settings.nodes).map(|id| host(&mut sim, id, settings, &ledger, &mut rng)).collect();
     let plan = seat_clients(&mut sim, settings, script.workload, &ledger, &mut rng);
@@ -305,14 +307,16 @@ fn seat_clients(
         healed: Arc::new(Mutex::new(false)),
         waiting_for: Arc::default(),
     };
+    let mut tasks: Vec<LocalBoxFuture<'static, Ended>> = Vec::new();
     for workload in 0..plan.workloads.len() {
         for process in 1..=clients {
-            let name = format!("{}-{process}", plan.workloads[workload].name());
-            sim.client(name, clients::work(plan.clone(), workload, process, rng.random()));
+            tasks.push(clients::work(plan.clone(), workload, process, rng.random()).boxed_local());
         }
     }
-    sim.client("preparation", clients::prepare(plan.clone(), rng.random()));
-    sim.client("conclusion", clients::conclude(plan.clone(), rng.random()));
+    tasks.push(clients::prepare(plan.clone(), rng.random()).boxed_local());
+    tasks.push(clients::conclude(plan.clone(), rng.random()).boxed_local());
+    // All on one machine: each one more costs a look at every millisecond, and at its links to all others.
+    sim.client("clients", clients::side_by_side(tasks));
     plan
 }
 

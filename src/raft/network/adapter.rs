@@ -135,9 +135,12 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         let mut request = wire::append(rpc);
         request.quorum_age_ms = self.peers.freshness().quorum_age_ms();
         request.echo = self.pulse;
+        request.call = self.peers.next_call();
+        let call = request.call;
         let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
         let limit = append_limit(option.soft_ttl(), bytes);
         let answer = self.answer(RPCTypes::AppendEntries, limit, client.append(request)).await?;
+        wire::answers(call, answer.call).map_err(malformed)?;
         self.pulse = answer.pulse;
         if let Some(disk) = answer.disk {
             self.peers.space().reported(self.node, disk.into());
@@ -147,15 +150,19 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
 
     async fn vote(&mut self, rpc: Ballot, option: RPCOption) -> Result<Balloted> {
         let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
-        let call = client.vote(Frame { envelope: wire::vote(&rpc) });
+        let number = self.peers.next_call();
+        let call = client.vote(Frame { envelope: wire::vote(&rpc), call: number });
         let answer = self.answer(RPCTypes::Vote, option.soft_ttl(), call).await?;
+        wire::answers(number, answer.call).map_err(malformed)?;
         wire::open_voted(&answer.envelope).map_err(malformed)
     }
 
     async fn pre_vote(&mut self, rpc: Ballot, option: RPCOption) -> Result<Balloted> {
         let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
-        let call = client.pre_vote(Frame { envelope: wire::vote(&rpc) });
+        let number = self.peers.next_call();
+        let call = client.pre_vote(Frame { envelope: wire::vote(&rpc), call: number });
         let answer = self.answer(RPCTypes::Vote, option.soft_ttl(), call).await?;
+        wire::answers(number, answer.call).map_err(malformed)?;
         wire::open_voted(&answer.envelope).map_err(malformed)
     }
 
@@ -176,8 +183,10 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
 
     async fn transfer_leader(&mut self, req: Transfer, option: RPCOption) -> Result<Transferred> {
         let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
-        let call = client.transfer_leader(Frame { envelope: wire::transfer(&req) });
+        let number = self.peers.next_call();
+        let call = client.transfer_leader(Frame { envelope: wire::transfer(&req), call: number });
         let answer = self.answer(RPCTypes::TransferLeader, option.soft_ttl(), call).await?;
+        wire::answers(number, answer.call).map_err(malformed)?;
         wire::open_transferred(&answer.envelope).map_err(malformed)
     }
 

@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,7 @@ use crate::{
         freshness::Freshness,
         space::Space,
         types::{Member, NodeId},
+        wire,
     },
 };
 
@@ -54,13 +58,20 @@ pub struct Peers {
     book: ArcSwap<BTreeMap<NodeId, Member>>,
     /// Why a node last refused this one.
     refusals: Mutex<BTreeMap<NodeId, String>>,
+    /// How many calls were made that have a number.
+    calls: AtomicU64,
 }
 
 impl Peers {
     /// No connections yet.
     pub fn new(net: Arc<dyn Net>, identity: Identity, freshness: Arc<Freshness>, space: Arc<Space>) -> Arc<Self> {
         let (channels, book, refusals) = (Mutex::default(), ArcSwap::default(), Mutex::default());
-        Arc::new(Self { net, identity, freshness, space, channels, book, refusals })
+        Arc::new(Self { net, identity, freshness, space, channels, book, refusals, calls: AtomicU64::new(0) })
+    }
+
+    /// A number for a call, that its answer has to repeat: from 1, and of no other call of this process.
+    pub fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Takes over who is a member and where. Connections to those that are none any more are let go.
@@ -156,9 +167,11 @@ impl Peers {
             leader: None,
         };
         let mut client = self.client(leader, member, Lane::Liveness).map_err(|error| unavailable(&error))?;
-        let answer = tokio::time::timeout(timeout, client.read_index(ReadIndexRequest {})).await;
+        let call = self.next_call();
+        let answer = tokio::time::timeout(timeout, client.read_index(ReadIndexRequest { call })).await;
         let answer = answer.map_err(|_| unavailable(&format_args!("no answer within {timeout:?}")))?;
-        Ok(answer.map_err(|status| unavailable(&said(&status)))?.into_inner().index)
+        let answer = answer.map_err(|status| unavailable(&said(&status)))?.into_inner();
+        wire::open_read_index(call, answer).map_err(|error| unavailable(&error))
     }
 }
 

@@ -89,7 +89,7 @@ impl Outgoing {
         let head = wire::snapshot(&SnapshotHead { vote: self.vote, transfer, meta: self.meta });
         let stream = chunks(head, Pulled { pieces, signal: pulled }, progress, failed);
         let call = client.install_snapshot(stream);
-        let result = race(call, progressed, failure, cancel, &self.timeout).await;
+        let result = race(call, transfer, progressed, failure, cancel, &self.timeout).await;
         match &result {
             Ok(_) => tracing::info!(target, transfer, "the snapshot is installed"),
             Err(StreamingError::Closed(reason)) => {
@@ -105,6 +105,7 @@ impl Outgoing {
 /// Whatever comes first. The call is dropped, and so the stream reset, if it is not the call.
 async fn race(
     call: impl Future<Output = Result<tonic::Response<crate::proto::v1::Frame>, tonic::Status>>,
+    transfer: u64,
     mut progressed: watch::Receiver<Progress>,
     mut failure: mpsc::Receiver<StreamingError<TypeConfig>>,
     cancel: impl Future<Output = ReplicationClosed>,
@@ -116,7 +117,8 @@ async fn race(
         tokio::select! {
             answer = &mut call => {
                 let frame = answer.map_err(|status| unreachable(said(&status)))?.into_inner();
-                return wire::open_installed(&frame.envelope).map_err(|error| unreachable(error).into());
+                let answer = wire::answers(transfer, frame.call).and_then(|()| wire::open_installed(&frame.envelope));
+                return answer.map_err(|error| unreachable(error).into());
             }
             closed = &mut cancel => return Err(StreamingError::Closed(closed)),
             Some(error) = failure.recv() => return Err(error),

@@ -338,7 +338,7 @@ impl<C: Consensus> Peer for PeerService<C> {
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
         let request = request.into_inner();
-        let (echo, quorum_age_ms) = (request.echo, request.quorum_age_ms);
+        let (echo, quorum_age_ms, call) = (request.echo, request.quorum_age_ms, request.call);
         let request = wire::open_append(request).map_err(malformed)?;
         self.has_room(&request)?;
         let committed = request.leader_commit.map_or(0, |committed| committed.index);
@@ -349,25 +349,29 @@ impl<C: Consensus> Peer for PeerService<C> {
             freshness.heard(echo, quorum_age_ms, committed);
         }
         let disk = self.parts.space.own().map(Into::into);
-        Ok(Response::new(AppendResponse { envelope: wire::appended(&answer), pulse: Some(freshness.pulse()), disk }))
+        let (envelope, pulse) = (wire::appended(&answer), Some(freshness.pulse()));
+        Ok(Response::new(AppendResponse { envelope, pulse, disk, call }))
     }
 
     async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
-        let request = wire::open_vote(&request.into_inner().envelope).map_err(malformed)?;
+        let Frame { envelope, call } = request.into_inner();
+        let request = wire::open_vote(&envelope).map_err(malformed)?;
         let answer = self.parts.consensus.vote(request).await.map_err(|fatal| self.stopped(&fatal))?;
-        Ok(Response::new(Frame { envelope: wire::voted(&answer) }))
+        Ok(Response::new(Frame { envelope: wire::voted(&answer), call }))
     }
 
     async fn pre_vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
-        let request = wire::open_vote(&request.into_inner().envelope).map_err(malformed)?;
+        let Frame { envelope, call } = request.into_inner();
+        let request = wire::open_vote(&envelope).map_err(malformed)?;
         let answer = self.parts.consensus.pre_vote(request).await.map_err(|fatal| self.stopped(&fatal))?;
-        Ok(Response::new(Frame { envelope: wire::voted(&answer) }))
+        Ok(Response::new(Frame { envelope: wire::voted(&answer), call }))
     }
 
     async fn transfer_leader(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
-        let request = wire::open_transfer(&request.into_inner().envelope).map_err(malformed)?;
+        let Frame { envelope, call } = request.into_inner();
+        let request = wire::open_transfer(&envelope).map_err(malformed)?;
         let answer = self.parts.consensus.transfer(request).await.map_err(|fatal| self.stopped(&fatal))?;
-        Ok(Response::new(Frame { envelope: wire::transferred(&answer) }))
+        Ok(Response::new(Frame { envelope: wire::transferred(&answer), call }))
     }
 
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Frame>, Status> {
@@ -377,7 +381,7 @@ impl<C: Consensus> Peer for PeerService<C> {
         let consensus = &self.parts.consensus;
         let (head, data) = receive::receive(request, consensus.receiver(), self.executor.as_ref(), place).await?;
         let answer = consensus.install(head.vote, head.meta, data).await.map_err(|fatal| self.stopped(&fatal))?;
-        Ok(Response::new(Frame { envelope: wire::installed(&answer) }))
+        Ok(Response::new(Frame { envelope: wire::installed(&answer), call: head.transfer }))
     }
 
     type FetchSnapshotStream = BoxStream<'static, Result<SnapshotChunk, Status>>;
@@ -406,9 +410,12 @@ impl<C: Consensus> Peer for PeerService<C> {
         Ok(Response::new(StateHashResponse { hash: hash.map(hex).unwrap_or_default() }))
     }
 
-    async fn read_index(&self, _: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
+        let call = request.into_inner().call;
         match self.parts.reads.read_index().await {
-            Ok(index) => Ok(Response::new(ReadIndexResponse { index })),
+            Ok(index) => {
+                Ok(Response::new(ReadIndexResponse { index, call, crc32c: wire::read_index_sum(index, call) }))
+            }
             Err(error) => Err(Status::unavailable(error.to_string())),
         }
     }

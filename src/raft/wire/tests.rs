@@ -81,6 +81,19 @@ fn no_message_passes_for_another() {
 }
 
 #[test]
+fn an_answer_to_another_call_is_refused() {
+    assert!(answers(7, 7).is_ok() && answers(7, 8).is_err());
+    assert!(answers(7, 0).is_ok(), "of an older program");
+    let answer = |index, call| v1::ReadIndexResponse { index, call, crc32c: read_index_sum(index, call) };
+    assert_eq!(open_read_index(7, answer(100, 7)).unwrap(), 100);
+    assert!(open_read_index(7, answer(100, 8)).is_err());
+    assert!(open_read_index(7, v1::ReadIndexResponse { index: 99, ..answer(100, 7) }).is_err());
+    assert!(open_read_index(7, v1::ReadIndexResponse { crc32c: 0, ..answer(100, 7) }).is_err());
+    let older = v1::ReadIndexResponse { index: 100, ..Default::default() };
+    assert_eq!(open_read_index(7, older).unwrap(), 100);
+}
+
+#[test]
 fn a_snapshot_from_the_future_is_refused() {
     let last = Some(Position { term: 8, index: 1 });
     let message = Message::Snapshot { vote: VOTE, transfer: 1, last, membership: StoredMembershipAt::default() };

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
@@ -67,7 +68,7 @@ where
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx)).transpose().map_err(Into::into)?;
         let Some(data) = frame.and_then(|frame| frame.into_data().ok()) else {
             let mut trailers = http::HeaderMap::new();
-            self.sum.take().unwrap_or_default().put(&mut trailers);
+            self.sum.take().unwrap_or_default().put(&mut trailers, None);
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         };
         let Some(left) = self.left.checked_sub(data.len()) else {
@@ -94,12 +95,13 @@ where
 pub(super) struct Answer {
     inner: Body,
     sum: Checksum,
+    call: HeaderValue,
     lost: Option<Status>,
 }
 
 impl Answer {
-    pub(super) fn new(inner: Body, lost: Status) -> Self {
-        Self { inner, sum: Checksum::default(), lost: Some(lost) }
+    pub(super) fn new(inner: Body, call: HeaderValue, lost: Status) -> Self {
+        Self { inner, sum: Checksum::default(), call, lost: Some(lost) }
     }
 }
 
@@ -116,8 +118,8 @@ impl HttpBody for Answer {
                 self.sum.add(data);
                 return Poll::Ready(Some(Ok(frame)));
             }
-            let sum = self.sum;
-            if frame.trailers_mut().and_then(|trailers| sum.take(trailers)) == Some(true) {
+            let (sum, call) = (self.sum, Some(&self.call));
+            if frame.trailers_mut().and_then(|trailers| sum.take(trailers, call)) == Some(true) {
                 self.lost = None;
                 return Poll::Ready(Some(Ok(frame)));
             }

@@ -2,7 +2,8 @@
 //! what the leader executes is to be what the caller sent, and what the caller hears what the leader said.
 //!
 //! The sum (crc32c) of a call covers its path, the principal and the message, and comes in the trailers. That of an answer
-//! covers its message and status, and comes where the status does.
+//! covers its message, its status and the number of the call, and comes where the status does. The number is there since an
+//! answer may be whole, and come to another call: the bytes that say whose it is can be damaged, too.
 
 use std::{
     pin::Pin,
@@ -19,8 +20,10 @@ use crate::error::Error;
 
 /// Where the sum stands, in decimal.
 const CHECKSUM: HeaderName = HeaderName::from_static("x-meshstore-checksum");
-/// What makes a status.
-const STATUS: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
+/// Which call it is, by a number of the node that passes it on; its answer repeats it.
+pub(super) const CALL: HeaderName = HeaderName::from_static("x-meshstore-call");
+/// What makes a status, and says whose it is.
+const COVERED: [&str; 4] = ["grpc-status", "grpc-message", "grpc-status-details-bin", "x-meshstore-call"];
 
 /// The sum of what was seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,29 +44,35 @@ impl Checksum {
     }
 
     fn with_status(mut self, headers: &HeaderMap) -> Self {
-        for value in STATUS.iter().filter_map(|name| headers.get(*name)) {
+        for value in COVERED.iter().filter_map(|name| headers.get(*name)) {
             self.add(value.as_bytes());
         }
         self
     }
 
-    /// Ends it with the status in these headers or trailers, and puts it there.
-    pub(super) fn put(self, headers: &mut HeaderMap) {
+    /// Ends it with the status in these headers or trailers, and puts it there, with the number of the call that they answer.
+    pub(super) fn put(self, headers: &mut HeaderMap, call: Option<HeaderValue>) {
+        if let Some(call) = call {
+            headers.insert(CALL, call);
+        }
         let sum = self.with_status(headers);
         headers.insert(CHECKSUM, HeaderValue::from(sum.0));
     }
 
-    /// Takes the sum out of these headers or trailers: whether it is that of what was seen, with the status there. `None` if
-    /// there is none.
-    pub(super) fn take(self, headers: &mut HeaderMap) -> Option<bool> {
+    /// Takes the sum out of these headers or trailers: whether it is that of what was seen, with the status there, and
+    /// they answer this call. `None` if there is none.
+    pub(super) fn take(self, headers: &mut HeaderMap, call: Option<&HeaderValue>) -> Option<bool> {
         let told = headers.remove(CHECKSUM)?;
-        Some(told.to_str().ok().and_then(|sum| sum.parse().ok()) == Some(self.with_status(headers).0))
+        let whole = told.to_str().ok().and_then(|sum| sum.parse().ok()) == Some(self.with_status(headers).0);
+        // A leader of an older version does not say which call it answers.
+        let of_this = headers.remove(CALL).is_none_or(|answered| Some(&answered) == call);
+        Some(whole && of_this)
     }
 }
 
 /// Whether headers hold a status, so that no message follows.
 pub(super) fn have_status(headers: &HeaderMap) -> bool {
-    headers.contains_key(STATUS[0])
+    headers.contains_key(COVERED[0])
 }
 
 /// The message of a call, which ends with an error if it is not what was sent; it is one either way only at the end.
@@ -98,7 +107,7 @@ where
             // The end, with or without trailers.
             end => {
                 let trailers = end.and_then(Result::err).and_then(|frame| frame.into_trailers().ok());
-                let whole = trailers.and_then(|mut trailers| sum.take(&mut trailers)) == Some(true);
+                let whole = trailers.and_then(|mut trailers| sum.take(&mut trailers, None)) == Some(true);
                 self.sum = None;
                 Poll::Ready((!whole).then(|| Err(Status::from(damaged()).into())))
             }
@@ -123,17 +132,18 @@ fn damaged() -> Error {
 pub struct Summed<B> {
     inner: B,
     sum: Option<Checksum>,
+    call: Option<HeaderValue>,
 }
 
 impl<B> Summed<B> {
     /// An answer as it is.
     pub(super) fn plain(inner: B) -> Self {
-        Self { inner, sum: None }
+        Self { inner, sum: None, call: None }
     }
 
-    /// An answer, summed.
-    pub(super) fn new(inner: B) -> Self {
-        Self { inner, sum: Some(Checksum::default()) }
+    /// An answer to the call with this number, summed.
+    pub(super) fn new(inner: B, call: Option<HeaderValue>) -> Self {
+        Self { inner, sum: Some(Checksum::default()), call }
     }
 }
 
@@ -150,11 +160,12 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Summed<B> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx)).transpose()?;
         let Some(mut frame) = frame else { return Poll::Ready(None) };
-        if let Some(sum) = &mut self.sum {
+        let this = &mut *self;
+        if let Some(sum) = &mut this.sum {
             if let Some(data) = frame.data_ref() {
                 sum.add(data);
             } else if let Some(trailers) = frame.trailers_mut() {
-                sum.put(trailers);
+                sum.put(trailers, this.call.take());
             }
         }
         Poll::Ready(Some(Ok(frame)))

@@ -339,7 +339,7 @@ async fn a_call_that_was_damaged_on_its_way_is_not_executed() {
     let mut sum = Checksum::of_call("/meshstore.v1.Session/OpenSession", b"service/billing");
     sum.add(whole);
     let mut trailers = HeaderMap::new();
-    sum.put(&mut trailers);
+    sum.put(&mut trailers, None);
     let of_another = passed_on(&service, b"\0\0\0\0\x02\x08\x04", trailers.clone()).await;
     let without = passed_on(&service, whole, HeaderMap::new()).await;
     for status in [of_another, without] {
@@ -359,7 +359,10 @@ async fn an_answer_that_is_not_what_was_sent_says_that_the_outcome_is_unknown() 
     let unsummed = trailers.clone();
     let mut sum = Checksum::default();
     sum.add(b"\0\0\0");
-    sum.put(&mut trailers);
+    let (mut of_another, mut of_an_older) = (trailers.clone(), trailers.clone());
+    sum.put(&mut of_another, Some(HeaderValue::from(8)));
+    sum.put(&mut of_an_older, None);
+    sum.put(&mut trailers, Some(HeaderValue::from(7)));
     let mut damaged = trailers.clone();
     damaged.insert("grpc-status", HeaderValue::from_static("1"));
     let lost = (Code::Unknown, "lost".to_owned());
@@ -369,13 +372,39 @@ async fn an_answer_that_is_not_what_was_sent_says_that_the_outcome_is_unknown() 
         (vec![data(), Ok(Frame::trailers(unsummed))], &lost),
         (vec![data(), Ok(Frame::trailers(damaged))], &lost),
         (vec![data(), data(), Ok(Frame::trailers(trailers.clone()))], &lost),
+        // Whole, and come to this call by a bit that was flipped in the number of a stream.
+        (vec![data(), Ok(Frame::trailers(of_another))], &lost),
+        (vec![data(), Ok(Frame::trailers(of_an_older))], &(Code::Ok, String::new())),
         (vec![data(), Ok(Frame::trailers(trailers))], &(Code::Ok, String::new())),
     ] {
         let body = StreamBody::new(futures_util::stream::iter(frames));
-        let answer = Answer::new(Body::new(body), Status::unknown("lost")).collect().await.unwrap();
+        let answer =
+            Answer::new(Body::new(body), HeaderValue::from(7), Status::unknown("lost")).collect().await.unwrap();
         let status = Status::from_header_map(answer.trailers().unwrap()).unwrap();
         assert_eq!(&(status.code(), status.message().to_owned()), told);
     }
+}
+
+#[test]
+fn a_refusal_of_another_call_is_not_taken_for_this_ones() {
+    let (mut refusal, this) = (HeaderMap::new(), HeaderValue::from(7));
+    refusal.insert("grpc-status", HeaderValue::from_static("9"));
+    let sealed = |call: Option<u64>| {
+        let mut headers = refusal.clone();
+        Checksum::default().put(&mut headers, call.map(HeaderValue::from));
+        headers
+    };
+    let taken = |mut headers: HeaderMap| Checksum::default().take(&mut headers, Some(&this));
+    assert_eq!(taken(sealed(Some(7))), Some(true));
+    assert_eq!(taken(sealed(Some(8))), Some(false));
+    assert_eq!(taken(sealed(None)), Some(true), "a leader of an older version");
+    assert_eq!(taken(refusal.clone()), None);
+    let mut renumbered = sealed(Some(8));
+    renumbered.insert(CALL, this.clone());
+    assert_eq!(taken(renumbered), Some(false));
+    let mut unnumbered = sealed(Some(8));
+    unnumbered.remove(CALL);
+    assert_eq!(taken(unnumbered), Some(false));
 }
 
 #[test]

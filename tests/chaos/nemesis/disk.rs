@@ -94,7 +94,15 @@ fn put_aside(world: &mut World, id: u64, keep_copy: bool) {
     world.aside.push((id, aside, data));
 }
 
+/// Whether a node lives, or not, with files that are not its own.
+fn is_aside(world: &World, id: u64) -> bool {
+    world.aside.iter().any(|(of, ..)| *of == id)
+}
+
 async fn damaged(world: &mut World, id: u64, kind: Kind) -> String {
+    if is_aside(world, id) {
+        return format!("the files of node {id} are damaged already");
+    }
     world.cluster.kill(&[id]);
     // The end of a log that was cut off in a kill looks like one that never was written. So no more than one node may
     // lack its end: the others must have everything first.
@@ -155,6 +163,9 @@ async fn start_damaged(world: &mut World, id: u64) -> Option<String> {
 }
 
 async fn wiped(world: &mut World, id: u64) -> String {
+    if is_aside(world, id) {
+        return format!("the files of node {id} are damaged already");
+    }
     world.cluster.kill(&[id]);
     put_aside(world, id, false);
     match start_damaged(world, id).await {

@@ -140,6 +140,36 @@ fn whatever_is_wrong_with_it_it_is_rebuilt() {
     }
 }
 
+/// The index holds all that is in a damaged run. But it is no truth: the next rebuild or compaction needs the run. Found by
+/// 200 damages in a row: one that had been let be after an orderly stop was met by a later start.
+#[test]
+fn although_it_is_whole_damaged_files_are_found() {
+    for clean in [true, false] {
+        let place = Place::new();
+        let bench = place.filled();
+        let model = if clean { bench.close().unwrap() } else { kill(bench) };
+        let files = fs::read_dir(&place.options.directory).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> =
+            files.filter(|path| path.extension().is_some_and(|kind| kind == "run" || kind == "base")).collect();
+        files.sort();
+        assert!(!files.is_empty());
+        for path in files {
+            let whole = fs::read(&path).unwrap();
+            let mut bytes = whole.clone();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            let Err(fault) = Bench::open(Arc::new(RealDisk), place.options.clone(), model.clone()) else {
+                panic!("{} was not noticed", path.display())
+            };
+            let (text, name) = (fault.to_string(), path.file_name().unwrap().to_str().unwrap().to_owned());
+            assert!(text.contains(&name) && text.contains("is damaged at offset"), "{text}");
+            fs::write(&path, whole).unwrap();
+        }
+        place.open(model).check_latest();
+    }
+}
+
 #[test]
 fn thrown_away_it_is_rebuilt() {
     for clean in [true, false] {

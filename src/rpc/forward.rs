@@ -237,9 +237,15 @@ impl Forward {
                 let lost = Error::Unknown(format!("the answer of the leader, node {id}, broke off or was damaged"));
                 if !have_status(response.headers()) {
                     let lost = (self.status)(&lost);
-                    return Ok(response.map(|body| Body::new(Answer::new(body, number, lost))));
+                    let peers = self.peers.clone();
+                    let doubt = Box::new(move || peers.let_go(id, Lane::Forward));
+                    return Ok(response.map(|body| Body::new(Answer::new(body, number, lost, doubt))));
                 }
-                return match Checksum::default().take(response.headers_mut(), Some(&number)) {
+                let checked = Checksum::default().take(response.headers_mut(), Some(&number));
+                if checked != Some(true) {
+                    self.peers.let_go(id, Lane::Forward);
+                }
+                return match checked {
                     Some(true) => Ok(response),
                     Some(false) => Err(lost),
                     // It comes before the leader knows that this call was passed on. Or it is another's, and its sum was lost.

@@ -13,7 +13,7 @@ use openraft::{
 use tonic::{Response, Status};
 
 use super::{
-    peers::{Client, Lane, Peers, said},
+    peers::{Client, Lane, Peers, is_odd, said},
     snapshot::{Outgoing, SILENCE, SnapshotSource},
 };
 use crate::{
@@ -111,7 +111,8 @@ impl<D> PeerConnection<D> {
 
     /// Waits for an answer, but not longer than `limit`.
     async fn answer<T>(
-        &self,
+        &mut self,
+        lane: Lane,
         action: RPCTypes,
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
@@ -120,6 +121,10 @@ impl<D> PeerConnection<D> {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => {
                 self.peers.refused(self.node, &self.member, &status);
+                if is_odd(&status) {
+                    self.peers.let_go(self.node, lane);
+                    self.clients.remove(&lane);
+                }
                 Err(unreachable(said(&status)))
             }
             Err(_) => Err(self.timeout(action, limit).into()),
@@ -139,7 +144,7 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         let call = request.call;
         let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
         let limit = append_limit(option.soft_ttl(), bytes);
-        let answer = self.answer(RPCTypes::AppendEntries, limit, client.append(request)).await?;
+        let answer = self.answer(self.appends, RPCTypes::AppendEntries, limit, client.append(request)).await?;
         wire::answers(call, answer.call).map_err(malformed)?;
         self.pulse = answer.pulse;
         if let Some(disk) = answer.disk {
@@ -152,7 +157,7 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
         let number = self.peers.next_call();
         let call = client.vote(Frame { envelope: wire::vote(&rpc), call: number });
-        let answer = self.answer(RPCTypes::Vote, option.soft_ttl(), call).await?;
+        let answer = self.answer(Lane::Liveness, RPCTypes::Vote, option.soft_ttl(), call).await?;
         wire::answers(number, answer.call).map_err(malformed)?;
         wire::open_voted(&answer.envelope).map_err(malformed)
     }
@@ -161,7 +166,7 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
         let number = self.peers.next_call();
         let call = client.pre_vote(Frame { envelope: wire::vote(&rpc), call: number });
-        let answer = self.answer(RPCTypes::Vote, option.soft_ttl(), call).await?;
+        let answer = self.answer(Lane::Liveness, RPCTypes::Vote, option.soft_ttl(), call).await?;
         wire::answers(number, answer.call).map_err(malformed)?;
         wire::open_voted(&answer.envelope).map_err(malformed)
     }
@@ -185,7 +190,7 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
         let number = self.peers.next_call();
         let call = client.transfer_leader(Frame { envelope: wire::transfer(&req), call: number });
-        let answer = self.answer(RPCTypes::TransferLeader, option.soft_ttl(), call).await?;
+        let answer = self.answer(Lane::Liveness, RPCTypes::TransferLeader, option.soft_ttl(), call).await?;
         wire::answers(number, answer.call).map_err(malformed)?;
         wire::open_transferred(&answer.envelope).map_err(malformed)
     }

@@ -130,6 +130,14 @@ impl Peers {
         Ok(channel)
     }
 
+    /// Lets go of a connection on which something came that no sound one brings: the next call opens another.
+    ///
+    /// Both ends of an HTTP/2 connection keep a table of headers. If a damaged packet gets past TCP's checksum the tables
+    /// may differ from then on, and every call would be refused for what it never said, for as long as the connection lives.
+    pub fn let_go(&self, node: NodeId, lane: Lane) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&(node, lane));
+    }
+
     /// A client of a node's `Peer` service.
     ///
     /// Errors: its address is not `host:port`.
@@ -170,9 +178,20 @@ impl Peers {
         let call = self.next_call();
         let answer = tokio::time::timeout(timeout, client.read_index(ReadIndexRequest { call })).await;
         let answer = answer.map_err(|_| unavailable(&format_args!("no answer within {timeout:?}")))?;
-        let answer = answer.map_err(|status| unavailable(&said(&status)))?.into_inner();
+        let answer = answer.map_err(|status| {
+            if is_odd(&status) {
+                self.let_go(leader, Lane::Liveness);
+            }
+            unavailable(&said(&status))
+        })?;
+        let answer = answer.into_inner();
         wire::open_read_index(call, answer).map_err(|error| unavailable(&error))
     }
+}
+
+/// Whether a status is none of those that a call between peers is answered on a sound connection, but in passing.
+pub(super) fn is_odd(status: &Status) -> bool {
+    !matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled)
 }
 
 fn options(lane: Lane) -> ChannelOptions {

@@ -97,11 +97,15 @@ pub(super) struct Answer {
     sum: Checksum,
     call: HeaderValue,
     lost: Option<Status>,
+    doubt: Option<Doubt>,
 }
 
+/// Lets go of the connection on which something was damaged.
+pub(super) type Doubt = Box<dyn FnOnce() + Send + Sync>;
+
 impl Answer {
-    pub(super) fn new(inner: Body, call: HeaderValue, lost: Status) -> Self {
-        Self { inner, sum: Checksum::default(), call, lost: Some(lost) }
+    pub(super) fn new(inner: Body, call: HeaderValue, lost: Status, doubt: Doubt) -> Self {
+        Self { inner, sum: Checksum::default(), call, lost: Some(lost), doubt: Some(doubt) }
     }
 }
 
@@ -123,6 +127,9 @@ impl HttpBody for Answer {
                 self.lost = None;
                 return Poll::Ready(Some(Ok(frame)));
             }
+        }
+        if let Some(doubt) = self.doubt.take() {
+            doubt();
         }
         let mut trailers = http::HeaderMap::new();
         let told = self.lost.take().map_or(Ok(()), |lost| lost.add_header(&mut trailers));

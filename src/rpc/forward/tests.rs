@@ -378,8 +378,10 @@ async fn an_answer_that_is_not_what_was_sent_says_that_the_outcome_is_unknown() 
         (vec![data(), Ok(Frame::trailers(trailers))], &(Code::Ok, String::new())),
     ] {
         let body = StreamBody::new(futures_util::stream::iter(frames));
-        let answer =
-            Answer::new(Body::new(body), HeaderValue::from(7), Status::unknown("lost")).collect().await.unwrap();
+        let answer = Answer::new(Body::new(body), HeaderValue::from(7), Status::unknown("lost"), Box::new(|| ()))
+            .collect()
+            .await
+            .unwrap();
         let status = Status::from_header_map(answer.trailers().unwrap()).unwrap();
         assert_eq!(&(status.code(), status.message().to_owned()), told);
     }

@@ -31,6 +31,11 @@ pub(super) struct Status {
 
 type Answers = Vec<(String, crate::Result<NodeStatus>)>;
 
+/// Those that answered.
+fn alive(answers: &Answers) -> impl Iterator<Item = &NodeStatus> {
+    answers.iter().filter_map(|(_, answer)| answer.as_ref().ok())
+}
+
 impl Status {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         if session.options.read.is_some() {
@@ -96,7 +101,7 @@ impl Comparison {
 /// Compares the hashes of nodes at the same position of the log.
 fn compare(answers: &Answers) -> Comparison {
     let mut at: BTreeMap<(u64, u64), Vec<(u64, &str)>> = BTreeMap::new();
-    for status in answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()) {
+    for status in alive(answers) {
         if !status.state_hash.is_empty() {
             let nodes = at.entry((status.applied_index, status.revision)).or_default();
             nodes.push((status.node_id, &status.state_hash));
@@ -122,7 +127,7 @@ fn compare(answers: &Answers) -> Comparison {
 async fn settle(client: &Client, mut answers: Answers) -> (Answers, Comparison) {
     for round in 1..=HASH_ROUNDS {
         let comparison = compare(&answers);
-        let alive = answers.iter().filter(|(_, answer)| answer.is_ok()).count();
+        let alive = alive(&answers).count();
         let done = match comparison {
             Comparison::Equal { nodes, .. } => nodes >= alive,
             Comparison::Differ(_) => true,
@@ -197,18 +202,17 @@ fn disk_cell(disk: Option<&DiskSpace>) -> String {
 /// What needs somebody: who is short of disk space, and whether writes are refused for it.
 fn alarms(answers: &Answers) -> Vec<String> {
     let mut lines = Vec::new();
-    let alive = || answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
-    for status in alive() {
+    for status in alive(answers) {
         let Some(disk) = status.disk.filter(|disk| disk.short) else { continue };
         let (free, needed) = (disk.free_bytes >> 20, disk.needed_bytes.div_ceil(1 << 20));
         let what = if disk.full { "the disk is full" } else { "short of disk space" };
         lines.push(format!("ALARM node {}: {what}: {free} MiB free, {needed} MiB needed", status.node_id));
     }
-    for status in alive().filter(|status| !status.writes_refused.is_empty()) {
+    for status in alive(answers).filter(|status| !status.writes_refused.is_empty()) {
         let reason = output::visible(&status.writes_refused);
         lines.push(format!("ALARM writes are refused: {reason}"));
     }
-    for status in alive().filter(|status| !status.divergence.is_empty()) {
+    for status in alive(answers).filter(|status| !status.divergence.is_empty()) {
         lines.push(format!("ALARM {}", output::visible(&status.divergence)));
     }
     lines
@@ -216,13 +220,12 @@ fn alarms(answers: &Answers) -> Vec<String> {
 
 /// Who runs what, if that differs: the cluster is being upgraded.
 fn programs(answers: &Answers) -> Option<String> {
-    let alive = || answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
     let program = |status: &NodeStatus| (status.version.clone(), status.known_feature_level);
-    let first = alive().next().map(program)?;
-    if alive().all(|status| program(status) == first) {
+    let first = alive(answers).next().map(program)?;
+    if alive(answers).all(|status| program(status) == first) {
         return None;
     }
-    let lines = alive().map(|status| {
+    let lines = alive(answers).map(|status| {
         let (node, version, level) = (status.node_id, &status.version, status.known_feature_level.max(1));
         format!("node {node} runs meshstore {} (feature level {level})", output::visible(version))
     });
@@ -281,8 +284,7 @@ fn text(answers: &Answers, hash: Option<&Comparison>) -> String {
 
 /// The one that knows most: the leader, else the one that is furthest.
 fn best(answers: &Answers) -> Option<&NodeStatus> {
-    let alive = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
-    alive.max_by_key(|status| (status.role == "leader", status.term, status.applied_index))
+    alive(answers).max_by_key(|status| (status.role == "leader", status.term, status.applied_index))
 }
 
 fn cluster_text(status: &NodeStatus) -> String {

@@ -241,22 +241,19 @@ impl Forward {
                     let doubt = Box::new(move || peers.let_go(id, Lane::Forward));
                     return Ok(response.map(|body| Body::new(Answer::new(body, number, lost, doubt))));
                 }
-                let checked = Checksum::default().take(response.headers_mut(), Some(&number));
-                if checked != Some(true) {
-                    self.peers.let_go(id, Lane::Forward);
+                let whole = Checksum::default().take(response.headers_mut(), Some(&number));
+                if whole == Some(true) {
+                    return Ok(response);
                 }
-                return match checked {
-                    Some(true) => Ok(response),
-                    Some(false) => Err(lost),
-                    // It comes before the leader knows that this call was passed on. Or it is another's, and its sum was lost.
-                    None => {
-                        let refused = Status::from_header_map(response.headers());
-                        let refused = refused.as_ref().map_or("", Status::message);
-                        Err(Error::Unknown(format!(
-                            "an answer of the leader, node {id}, that cannot be checked: {refused}"
-                        )))
-                    }
-                };
+                self.peers.let_go(id, Lane::Forward);
+                if whole == Some(false) {
+                    return Err(lost);
+                }
+                // It comes before the leader knows that this call was passed on. Or it is another's, and its sum was lost.
+                let refused = Status::from_header_map(response.headers());
+                let refused = refused.as_ref().map_or("", Status::message);
+                let text = format!("an answer of the leader, node {id}, that cannot be checked: {refused}");
+                return Err(Error::Unknown(text));
             }
             Ok(Err(error)) if !is_timeout(&error) => error,
             _ => {

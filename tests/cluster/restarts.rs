@@ -61,7 +61,11 @@ async fn after_a_stop_in_order_and_after_a_kill_the_index_is_counted_and_kept() 
     cluster.start_all().await;
     for node in &cluster.nodes {
         let log = node.log();
-        assert!(log.contains(KILLED) && !log.contains("cannot be trusted"), "node {}: {log}", node.id);
+        assert!(
+            log.contains(SCANNED) && log.contains(KILLED) && !log.contains("cannot be trusted"),
+            "node {}: {log}",
+            node.id
+        );
     }
     prove(&cluster, &ledger, BYTES).await;
 }

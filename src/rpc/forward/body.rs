@@ -96,8 +96,8 @@ pub(super) struct Answer {
     inner: Body,
     sum: Checksum,
     call: HeaderValue,
-    lost: Option<Status>,
-    doubt: Option<Doubt>,
+    /// What to do and to say if it is lost; nothing once it has ended.
+    lost: Option<(Doubt, Status)>,
 }
 
 /// Lets go of the connection on which something was damaged.
@@ -105,7 +105,7 @@ pub(super) type Doubt = Box<dyn FnOnce() + Send + Sync>;
 
 impl Answer {
     pub(super) fn new(inner: Body, call: HeaderValue, lost: Status, doubt: Doubt) -> Self {
-        Self { inner, sum: Checksum::default(), call, lost: Some(lost), doubt: Some(doubt) }
+        Self { inner, sum: Checksum::default(), call, lost: Some((doubt, lost)) }
     }
 }
 
@@ -128,11 +128,11 @@ impl HttpBody for Answer {
                 return Poll::Ready(Some(Ok(frame)));
             }
         }
-        if let Some(doubt) = self.doubt.take() {
-            doubt();
-        }
         let mut trailers = http::HeaderMap::new();
-        let told = self.lost.take().map_or(Ok(()), |lost| lost.add_header(&mut trailers));
+        let told = self.lost.take().map_or(Ok(()), |(doubt, lost)| {
+            doubt();
+            lost.add_header(&mut trailers)
+        });
         Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
     }
 

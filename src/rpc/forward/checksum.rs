@@ -22,8 +22,8 @@ use crate::error::Error;
 const CHECKSUM: HeaderName = HeaderName::from_static("x-meshstore-checksum");
 /// Which call it is, by a number of the node that passes it on; its answer repeats it.
 pub(super) const CALL: HeaderName = HeaderName::from_static("x-meshstore-call");
-/// What makes a status, and says whose it is.
-const COVERED: [&str; 4] = ["grpc-status", "grpc-message", "grpc-status-details-bin", "x-meshstore-call"];
+/// What makes a status.
+const STATUS: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
 
 /// The sum of what was seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Checksum {
     }
 
     fn with_status(mut self, headers: &HeaderMap) -> Self {
-        for value in COVERED.iter().filter_map(|name| headers.get(*name)) {
+        for value in STATUS.iter().filter_map(|name| headers.get(*name)).chain(headers.get(CALL)) {
             self.add(value.as_bytes());
         }
         self
@@ -72,7 +72,7 @@ impl Checksum {
 
 /// Whether headers hold a status, so that no message follows.
 pub(super) fn have_status(headers: &HeaderMap) -> bool {
-    headers.contains_key(COVERED[0])
+    headers.contains_key(STATUS[0])
 }
 
 /// The message of a call, which ends with an error if it is not what was sent; it is one either way only at the end.

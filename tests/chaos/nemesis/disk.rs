@@ -62,6 +62,9 @@ pub async fn inject(nemesis: Nemesis, world: &mut World) -> String {
                 failed => format!("disk of node {id} could not be made read-only: {failed:?}"),
             }
         }
+        Nemesis::FlippedBit | Nemesis::Truncated | Nemesis::Wiped if world.is_aside(id) => {
+            format!("the files of node {id} are damaged already")
+        }
         Nemesis::FlippedBit => damaged(world, id, Kind::Flip).await,
         Nemesis::Truncated => damaged(world, id, Kind::Truncate).await,
         Nemesis::Wiped => wiped(world, id).await,
@@ -94,15 +97,7 @@ fn put_aside(world: &mut World, id: u64, keep_copy: bool) {
     world.aside.push((id, aside, data));
 }
 
-/// Whether a node lives, or not, with files that are not its own.
-fn is_aside(world: &World, id: u64) -> bool {
-    world.aside.iter().any(|(of, ..)| *of == id)
-}
-
 async fn damaged(world: &mut World, id: u64, kind: Kind) -> String {
-    if is_aside(world, id) {
-        return format!("the files of node {id} are damaged already");
-    }
     world.cluster.kill(&[id]);
     // The end of a log that was cut off in a kill looks like one that never was written. So no more than one node may
     // lack its end: the others must have everything first.
@@ -163,9 +158,6 @@ async fn start_damaged(world: &mut World, id: u64) -> Option<String> {
 }
 
 async fn wiped(world: &mut World, id: u64) -> String {
-    if is_aside(world, id) {
-        return format!("the files of node {id} are damaged already");
-    }
     world.cluster.kill(&[id]);
     put_aside(world, id, false);
     match start_damaged(world, id).await {

@@ -26,7 +26,7 @@ pub async fn inject(nemesis: Nemesis, world: &mut World) -> String {
     }
     world.leaving.insert(id);
     match world.cluster.client(DEADLINE).cluster().remove(id).await {
-        Ok(_) if world.broken.contains(&id) || world.aside.iter().any(|(of, ..)| *of == id) => {
+        Ok(_) if world.broken.contains(&id) || world.is_aside(id) => {
             format!("node {id} is taken out, its place waits for a new disk")
         }
         Ok(_) => format!("node {id} is taken out, node {} takes its place", replace(world, id).await),

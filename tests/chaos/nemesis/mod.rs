@@ -144,6 +144,11 @@ impl World {
         Self { cluster, rng, other_binary, violations: Vec::new(), aside: Vec::new(), broken, leaving }
     }
 
+    /// Whether the directory of a node was put aside, and another is in its place, or none.
+    fn is_aside(&self, id: u64) -> bool {
+        self.aside.iter().any(|(of, ..)| *of == id)
+    }
+
     /// One of the nodes.
     fn any(&mut self) -> u64 {
         let ids = self.cluster.ids();

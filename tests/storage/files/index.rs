@@ -41,6 +41,14 @@ impl Place {
         bench
     }
 
+    /// Filled, and then stopped: closed in order, or not.
+    fn stopped(clean: bool) -> (Self, Model) {
+        let place = Self::new();
+        let bench = place.filled();
+        let model = if clean { bench.close().unwrap() } else { kill(bench) };
+        (place, model)
+    }
+
     fn index(&self) -> PathBuf {
         let found: Vec<_> = fs::read_dir(&self.options.directory)
             .unwrap()
@@ -129,9 +137,7 @@ fn whatever_is_wrong_with_it_it_is_rebuilt() {
     ];
     // A bit may flip also after an orderly stop: half of a transaction was lost by that, and nobody noticed.
     for ((what, change), clean) in tampering.into_iter().flat_map(|case| [(case, false), (case, true)]) {
-        let place = Place::new();
-        let bench = place.filled();
-        let model = if clean { bench.close().unwrap() } else { kill(bench) };
+        let (place, model) = Place::stopped(clean);
         let before = place.index();
         place.tamper(change);
         let bench = place.open(model);
@@ -145,9 +151,7 @@ fn whatever_is_wrong_with_it_it_is_rebuilt() {
 #[test]
 fn although_it_is_whole_damaged_files_are_found() {
     for clean in [true, false] {
-        let place = Place::new();
-        let bench = place.filled();
-        let model = if clean { bench.close().unwrap() } else { kill(bench) };
+        let (place, model) = Place::stopped(clean);
         let files = fs::read_dir(&place.options.directory).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<PathBuf> =
             files.filter(|path| path.extension().is_some_and(|kind| kind == "run" || kind == "base")).collect();
@@ -173,9 +177,7 @@ fn although_it_is_whole_damaged_files_are_found() {
 #[test]
 fn thrown_away_it_is_rebuilt() {
     for clean in [true, false] {
-        let place = Place::new();
-        let bench = place.filled();
-        let model = if clean { bench.close().unwrap() } else { kill(bench) };
+        let (place, model) = Place::stopped(clean);
         fs::remove_dir_all(place.index()).unwrap();
         place.open(model).check_latest();
     }

@@ -2,7 +2,13 @@
 
 use std::fs;
 
-use meshstore::{Client, Error, client::MemberStatus};
+use meshstore::{
+    Client, Error,
+    client::MemberStatus,
+    proto::v1::{IdentifyRequest, JoinRequest, peer_client::PeerClient},
+    raft::network::identity::{Identity, from_hex, hex},
+};
+use tonic::{Code, transport::Endpoint};
 
 use crate::{
     harness::{Cluster, EAGER, Settings, free_port, until},
@@ -221,4 +227,36 @@ async fn a_member_of_another_cluster_is_refused() {
     ours.node(2).join = of_ours;
     ours.start_all().await;
     settle(&ours).await;
+}
+
+/// The leader asks back where a newcomer says that it is. That nobody answers may be the network's doing, so it is told to try
+/// again; that somebody else does is a mistake, and stays one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_is_not_let_in_where_it_is_not_reached() {
+    let mut cluster = Cluster::start(1, Settings::default()).await;
+    let peer = cluster.node(1).peer.clone();
+    let channel = Endpoint::from_shared(format!("http://{peer}")).unwrap().connect().await.unwrap();
+    let leader = PeerClient::new(channel.clone()).identify(IdentifyRequest {}).await.unwrap().into_inner();
+    let newcomer = Identity::new(9, 0xD9, None);
+    let introduction = newcomer.introduce(1, from_hex(&leader.directory));
+    let join = async |peer_address: &str| {
+        let request = JoinRequest {
+            node_id: newcomer.node(),
+            directory: hex(newcomer.directory()),
+            peer_address: peer_address.into(),
+            client_address: "127.0.0.1:1".into(),
+            learner: false,
+        };
+        let mut client = PeerClient::with_interceptor(channel.clone(), introduction.clone());
+        client.join(request).await.unwrap_err()
+    };
+    let nobody = join(&format!("127.0.0.1:{}", free_port())).await;
+    assert_eq!(nobody.code(), Code::Unavailable, "{nobody}");
+    assert!(nobody.message().contains("node 9 cannot be reached where it says that it is"), "{nobody}");
+    let other = Cluster::start(1, Settings::default()).await;
+    let another = join(&other.nodes[0].peer).await;
+    assert_eq!(another.code(), Code::FailedPrecondition, "{another}");
+    assert!(another.message().contains("it is not there: node 1 answers in its place"), "{another}");
+    let members = cluster.client().cluster().members().await.unwrap();
+    assert_eq!((members.members.len(), members.removed.len()), (1, 0), "{members:?}");
 }

@@ -16,6 +16,10 @@
     reason = "a test"
 )]
 
+/// As in the program itself; a run allocates a lot.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod campaign;
 mod churn;
 mod clients;

@@ -89,17 +89,21 @@ impl Node {
         Ok(admitted)
     }
 
-    /// That the address which a node gives for itself leads to that very node, and that it knows enough. Errors: `Refused`.
+    /// That the address which a node gives for itself leads to that very node, and that it knows enough.
+    ///
+    /// Errors: `Refused` if it does not; `Unavailable` if nobody answers there now: it is let in once somebody does.
     async fn check_reached(&self, node: u64, member: &Member) -> Result<()> {
-        let answer = self.ask_at(&member.peer_address).await.map(|(answer, _)| answer);
-        let checked = answer.and_then(|answer| check_answer(&answer, node, member.directory).map(|()| answer));
-        let answer = checked.map_err(|problem| {
-            Error::Refused(format!(
-                "node {node} cannot be reached where it says that it is, at {}: it {problem}; give it an address that the \
-                 other nodes reach",
-                member.peer_address
-            ))
-        })?;
+        let address = &member.peer_address;
+        let unreached = |problem: String| {
+            format!(
+                "node {node} cannot be reached where it says that it is, at {address}: it {problem}; give it an address that \
+                 the other nodes reach"
+            )
+        };
+        let asked = self.ask_at(address).await;
+        let silent = |problem| Error::Unavailable { reason: unreached(problem), leader: None };
+        let (answer, _) = asked.map_err(silent)?;
+        check_answer(&answer, node, member.directory).map_err(|problem| Error::Refused(unreached(problem)))?;
         self.check_features(node, &answer)
     }
 

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, future::Future, io, marker::PhantomData, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use openraft::{
     RPCTypes, RaftNetworkFactory, RaftNetworkV2,
     errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
@@ -122,13 +123,50 @@ impl<D> PeerConnection<D> {
             Ok(Err(status)) => {
                 self.peers.refused(self.node, &self.member, &status);
                 if is_odd(&status) {
-                    self.peers.let_go(self.node, lane);
-                    self.clients.remove(&lane);
+                    self.let_go(lane);
                 }
                 Err(unreachable(said(&status)))
             }
             Err(_) => Err(self.timeout(action, limit).into()),
         }
+    }
+
+    /// What the answer to this call says. A connection that brings another, or none that can be read, is let go.
+    fn open<T>(
+        &mut self,
+        lane: Lane,
+        (call, answered): (u64, u64),
+        envelope: &[u8],
+        open: fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T> {
+        let opened = wire::answers(call, answered).and_then(|()| open(envelope));
+        opened.map_err(|error| {
+            self.let_go(lane);
+            unreachable(format_args!("malformed answer: {error}"))
+        })
+    }
+
+    fn let_go(&mut self, lane: Lane) {
+        self.peers.let_go(self.node, lane);
+        self.clients.remove(&lane);
+    }
+
+    /// Asks something small.
+    async fn ask<T, F>(
+        &mut self,
+        (action, option): (RPCTypes, &RPCOption),
+        envelope: Bytes,
+        send: impl FnOnce(Client, Frame) -> F,
+        open: fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<Response<Frame>, Status>>,
+    {
+        let client = self.client(Lane::Liveness).map_err(unreachable)?;
+        let call = self.peers.next_call();
+        let answer = send(client, Frame { envelope, call });
+        let answer = self.answer(Lane::Liveness, action, option.soft_ttl(), answer).await?;
+        self.open(Lane::Liveness, (call, answer.call), &answer.envelope, open)
     }
 }
 
@@ -140,35 +178,27 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         let mut request = wire::append(rpc);
         request.quorum_age_ms = self.peers.freshness().quorum_age_ms();
         request.echo = self.pulse;
-        request.call = self.peers.next_call();
-        let call = request.call;
+        let call = self.peers.next_call();
+        request.call = call;
         let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
         let limit = append_limit(option.soft_ttl(), bytes);
         let answer = self.answer(self.appends, RPCTypes::AppendEntries, limit, client.append(request)).await?;
-        wire::answers(call, answer.call).map_err(malformed)?;
+        let appended = self.open(self.appends, (call, answer.call), &answer.envelope, wire::open_appended)?;
         self.pulse = answer.pulse;
         if let Some(disk) = answer.disk {
             self.peers.space().reported(self.node, disk.into());
         }
-        wire::open_appended(&answer.envelope).map_err(malformed)
+        Ok(appended)
     }
 
     async fn vote(&mut self, rpc: Ballot, option: RPCOption) -> Result<Balloted> {
-        let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
-        let number = self.peers.next_call();
-        let call = client.vote(Frame { envelope: wire::vote(&rpc), call: number });
-        let answer = self.answer(Lane::Liveness, RPCTypes::Vote, option.soft_ttl(), call).await?;
-        wire::answers(number, answer.call).map_err(malformed)?;
-        wire::open_voted(&answer.envelope).map_err(malformed)
+        let send = |mut client: Client, frame| async move { client.vote(frame).await };
+        self.ask((RPCTypes::Vote, &option), wire::vote(&rpc), send, wire::open_voted).await
     }
 
     async fn pre_vote(&mut self, rpc: Ballot, option: RPCOption) -> Result<Balloted> {
-        let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
-        let number = self.peers.next_call();
-        let call = client.pre_vote(Frame { envelope: wire::vote(&rpc), call: number });
-        let answer = self.answer(Lane::Liveness, RPCTypes::Vote, option.soft_ttl(), call).await?;
-        wire::answers(number, answer.call).map_err(malformed)?;
-        wire::open_voted(&answer.envelope).map_err(malformed)
+        let send = |mut client: Client, frame| async move { client.pre_vote(frame).await };
+        self.ask((RPCTypes::Vote, &option), wire::vote(&rpc), send, wire::open_voted).await
     }
 
     async fn full_snapshot(
@@ -183,16 +213,16 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         // openraft's limit is for the whole, this one for a step of it.
         let timeout = self.timeout(RPCTypes::InstallSnapshot, option.hard_ttl().min(SILENCE));
         let outgoing = Outgoing { vote, transfer: self.transfer, meta: snapshot.meta, timeout };
-        outgoing.send(client, snapshot.snapshot, self.executor.as_ref(), cancel).await
+        let sent = outgoing.send(client, snapshot.snapshot, self.executor.as_ref(), cancel).await;
+        if let Err(StreamingError::Unreachable(_)) = &sent {
+            self.let_go(Lane::Snapshot);
+        }
+        sent
     }
 
     async fn transfer_leader(&mut self, req: Transfer, option: RPCOption) -> Result<Transferred> {
-        let mut client = self.client(Lane::Liveness).map_err(unreachable)?;
-        let number = self.peers.next_call();
-        let call = client.transfer_leader(Frame { envelope: wire::transfer(&req), call: number });
-        let answer = self.answer(Lane::Liveness, RPCTypes::TransferLeader, option.soft_ttl(), call).await?;
-        wire::answers(number, answer.call).map_err(malformed)?;
-        wire::open_transferred(&answer.envelope).map_err(malformed)
+        let send = |mut client: Client, frame| async move { client.transfer_leader(frame).await };
+        self.ask((RPCTypes::TransferLeader, &option), wire::transfer(&req), send, wire::open_transferred).await
     }
 
     /// Soon, then less often: a node that restarts is back within a second, one that is gone is no hurry.
@@ -212,10 +242,6 @@ fn append_limit(soft_ttl: Duration, bytes: u64) -> Duration {
 
 pub(super) fn unreachable(error: impl fmt::Display) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::from_string(error))
-}
-
-fn malformed(error: DecodeError) -> RPCError<TypeConfig> {
-    unreachable(format_args!("malformed answer: {error}"))
 }
 
 #[cfg(test)]

@@ -184,12 +184,14 @@ impl Peers {
             }
             unavailable(&said(&status))
         })?;
-        let answer = answer.into_inner();
-        wire::open_read_index(call, answer).map_err(|error| unavailable(&error))
+        wire::open_read_index(call, answer.into_inner()).map_err(|error| {
+            self.let_go(leader, Lane::Liveness);
+            unavailable(&error)
+        })
     }
 }
 
-/// Whether a status is none of those that a call between peers is answered on a sound connection, but in passing.
+/// Whether a status is none of those that come and go on a sound connection between peers.
 pub(super) fn is_odd(status: &Status) -> bool {
     !matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled)
 }

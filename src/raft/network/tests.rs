@@ -1,5 +1,7 @@
 //! Both sides of the peer network, over real sockets.
 
+mod damaged;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering, mpsc},

@@ -31,12 +31,23 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// There is one already, and it was not to be overwritten. Nothing changed.
+    #[error("{kind} exists already: {name}")]
+    AlreadyExists {
+        /// What kind of thing, as with [`Error::NotFound`].
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
     /// The store's state forbids the change (a limit, a reference, a uniqueness). Nothing changed.
     #[error("refused: {0}")]
     Refused(String),
     /// Others changed what this call relied on. Nothing changed; try again.
     #[error("{0} was changed by others meanwhile; try again")]
     Conflict(String),
+    /// What the caller made a condition is not so. Nothing changed; read again, and decide anew.
+    #[error("the condition does not hold: {0}")]
+    ConditionFailed(String),
     /// The session is unknown or has expired, or its outcome is no longer kept: nothing was executed
     /// *now*, but an earlier attempt with this sequence may have been.
     #[error("session {session} has expired or is unknown; open a new one")]

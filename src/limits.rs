@@ -24,6 +24,12 @@ pub const RETENTION_AGE_MIN_MS: u64 = 1_000;
 pub const KEY_BYTES: usize = 1024;
 /// Largest id (message id, node id), in bytes.
 pub const ID_BYTES: usize = 255;
+/// Largest attributes of a value, and metadata of a namespace, in bytes of JSON.
+pub const ATTRIBUTES_BYTES: usize = 64 << 10;
+/// Most keys that one call reads.
+pub const KEYS: usize = 1_000;
+/// Most namespaces and other things that have a scope of their own: each takes memory on every node.
+pub const SCOPES: u32 = 100_000;
 /// Largest encoded transaction, in bytes.
 pub const TRANSACTION_BYTES: usize = 4 << 20;
 /// Most changes in one transaction of a client.

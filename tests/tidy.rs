@@ -54,6 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("layers", &["error", "limits", "model", "storage::codec", "state"]),
+    ("service", &["error", "limits", "model", "state", "node", "layers"]),
     (
         "rpc",
         &[
@@ -69,6 +70,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "raft",
             "node",
             "layers",
+            "service",
         ],
     ),
     (

@@ -14,7 +14,7 @@ use crate::{Error, config, error::Fault};
 const FAILED: u8 = 1;
 /// Wrong usage, or an invalid argument.
 pub(super) const USAGE: u8 = 2;
-const NOT_FOUND: u8 = 3;
+pub(super) const NOT_FOUND: u8 = 3;
 const UNAVAILABLE: u8 = 4;
 const CONFLICT: u8 = 5;
 
@@ -31,6 +31,8 @@ pub(super) enum Failure {
     Unavailable(String),
     /// What a transaction required was not so.
     Unmet(String),
+    /// The answer on standard output says it all; only the exit code is to tell.
+    Said(u8),
     /// Nobody reads the output any more.
     OutputClosed,
 }
@@ -44,6 +46,7 @@ impl Failure {
     fn kind(&self) -> (u8, &'static str) {
         match self {
             Self::OutputClosed => (0, "output_closed"),
+            Self::Said(code) => (*code, "said"),
             Self::Usage(_) => (USAGE, "usage"),
             Self::Failed(_) => (FAILED, "failed"),
             Self::Unavailable(_) => (UNAVAILABLE, "unavailable"),
@@ -51,8 +54,10 @@ impl Failure {
             Self::Answer(error) => match error {
                 Error::InvalidArgument { .. } => (USAGE, "invalid_argument"),
                 Error::NotFound { .. } => (NOT_FOUND, "not_found"),
+                Error::AlreadyExists { .. } => (CONFLICT, "already_exists"),
                 Error::Refused(_) => (CONFLICT, "refused"),
                 Error::Conflict(_) => (CONFLICT, "conflict"),
+                Error::ConditionFailed(_) => (CONFLICT, "condition_failed"),
                 Error::PermissionDenied(_) => (CONFLICT, "permission_denied"),
                 Error::Unauthenticated(_) => (CONFLICT, "unauthenticated"),
                 Error::ViewTooOld { .. } => (CONFLICT, "view_too_old"),
@@ -89,8 +94,8 @@ impl Failure {
     /// Tells the person or program, and answers the exit code.
     pub(super) fn report(&self, json: bool) -> ExitCode {
         let (code, kind) = self.kind();
-        if matches!(self, Self::OutputClosed) {
-            return ExitCode::SUCCESS;
+        if matches!(self, Self::OutputClosed | Self::Said(_)) {
+            return ExitCode::from(code);
         }
         let mut stderr = io::stderr().lock();
         // If not even this can be written, the exit code still tells.
@@ -116,6 +121,7 @@ impl fmt::Display for Failure {
             Self::Usage(message) => f.write_str(message.trim_end().trim_start_matches("error: ")),
             Self::Failed(message) | Self::Unavailable(message) | Self::Unmet(message) => f.write_str(message),
             Self::OutputClosed => f.write_str("standard output is closed"),
+            Self::Said(_) => Ok(()),
         }
     }
 }

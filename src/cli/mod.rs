@@ -14,6 +14,7 @@ mod config;
 mod failure;
 mod fill;
 mod input;
+mod kv;
 mod log;
 mod member;
 mod mesh;
@@ -88,6 +89,9 @@ enum Command {
     /// Shared state: bytes by key
     #[command(subcommand)]
     State(state::Command),
+    /// The storage contract: values by key in namespaces, with attributes and older versions
+    #[command(subcommand)]
+    Kv(kv::Command),
     /// The runtime state of mesh nodes: JSON by node id
     #[command(subcommand)]
     NodeState(node_state::Command),
@@ -178,6 +182,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Mesh(command) => command.run(&session).await,
             Command::Message(command) => command.run(&session).await,
             Command::State(command) => command.run(&session).await,
+            Command::Kv(command) => command.run(&session).await,
             Command::NodeState(command) => command.run(&session).await,
             Command::Route(command) => command.run(&session).await,
             Command::Config(command) => command.run(&session).await,

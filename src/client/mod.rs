@@ -43,6 +43,7 @@ pub mod connection;
 pub mod consensus_log;
 mod endpoints;
 mod json;
+mod kv;
 mod large;
 mod messages;
 mod node_state;
@@ -78,6 +79,7 @@ pub use self::{
     config::Config,
     consensus_log::{GroupLog, RaftLog},
     json::Json,
+    kv::{Kv, Namespaces},
     large::{LargeMessage, Progress},
     messages::Messages,
     node_state::NodeStates,
@@ -93,6 +95,10 @@ pub use crate::{
     model::{
         ReadMode,
         consensus_log::{EntryId, LogEntry},
+        kv::{
+            Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, Set, SetResult,
+            StorageStatus, Value, Version,
+        },
         mesh::{
             Change, Condition, Extent, LargeContent, Listed, Message, MessageFilter, Page, PageRequest, RecordId,
             Retention, Stored, Transaction,
@@ -250,6 +256,16 @@ impl Client {
     /// Shared state: bytes by key.
     pub fn state(&self) -> State {
         State::of(self.clone())
+    }
+
+    /// Values by key in a namespace: the storage contract. An empty name stands for `default`.
+    pub fn kv(&self, namespace: impl Into<String>) -> Kv {
+        Kv::of(self.clone(), namespace.into())
+    }
+
+    /// The namespaces of the storage contract.
+    pub fn namespaces(&self) -> Namespaces {
+        Namespaces::of(self.clone())
     }
 
     /// The runtime state of mesh nodes: JSON by node id.

@@ -11,7 +11,7 @@ use crate::{
     model::session::Attempt,
     proto::v1::{
         self, cluster_client::ClusterClient, consensus_log_client::ConsensusLogClient, mesh_client::MeshClient,
-        session_client::SessionClient, topology_client::TopologyClient,
+        session_client::SessionClient, storage_client::StorageClient, topology_client::TopologyClient,
     },
 };
 
@@ -185,6 +185,34 @@ reads! {
     diff(DiffRequest) -> DiffResponse;
     get_local_identity(GetLocalIdentityRequest) -> GetLocalIdentityResponse;
     show_applied(ShowAppliedRequest) -> ShowAppliedResponse;
+}
+
+writes! {
+    StorageClient:
+    set(StorageSetRequest) -> StorageSetResponse;
+    delete(StorageDeleteRequest) -> StorageDeleteResponse;
+    set_many(StorageSetManyRequest) -> StorageSetManyResponse;
+    delete_many(StorageDeleteManyRequest) -> StorageDeleteManyResponse;
+    create_namespace(CreateNamespaceRequest) -> WriteResponse;
+    modify_namespace(ModifyNamespaceRequest) -> WriteResponse;
+    delete_namespace(DeleteNamespaceRequest) -> WriteResponse;
+    set_metadata(SetMetadataRequest) -> WriteResponse;
+    restore(StorageRestoreRequest) -> StorageSetResponse;
+    clear(StorageClearRequest) -> WriteResponse;
+}
+
+reads! {
+    StorageClient:
+    get(StorageGetRequest) -> StorageGetResponse;
+    has(StorageHasRequest) -> StorageHasResponse;
+    get_many(StorageGetManyRequest) -> StorageGetManyResponse;
+    list(StorageListRequest) -> StorageListResponse;
+    count(StorageCountRequest) -> StorageCountResponse;
+    show_namespace(ShowNamespaceRequest) -> ShowNamespaceResponse;
+    list_namespaces(ListNamespacesRequest) -> ListNamespacesResponse;
+    get_metadata(GetMetadataRequest) -> GetMetadataResponse;
+    history(StorageHistoryRequest) -> StorageHistoryResponse;
+    get_status(StorageStatusRequest) -> StorageStatusResponse;
 }
 
 impl Rpc for v1::BackupRequest {

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use super::{
     Write,
     check::{check_name, stored},
+    json,
     list::{Range, Walk},
-    mesh::json,
 };
 use crate::{
     Error, Result,

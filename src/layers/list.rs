@@ -85,25 +85,38 @@ impl Walk {
         fetch: impl Fn(&[u8], Option<&[u8]>, usize) -> Result<Vec<(Bytes, S)>>,
         item: impl Fn(&Bytes, S) -> Result<(T, usize)>,
     ) -> Result<Page<T>> {
+        self.read_some(view, fetch, |position, source| item(position, source).map(Some))
+    }
+
+    /// The same; of some sources `item` makes none.
+    pub(super) fn read_some<S, T>(
+        &self,
+        view: &View,
+        fetch: impl Fn(&[u8], Option<&[u8]>, usize) -> Result<Vec<(Bytes, S)>>,
+        mut item: impl FnMut(&Bytes, S) -> Result<Option<(T, usize)>>,
+    ) -> Result<Page<T>> {
         self.check_revision(view)?;
         let (mut items, mut bytes, mut last) = (Vec::new(), 0usize, Bytes::new());
-        let mut start = self.start();
+        let (mut start, mut sparse) = (self.start(), false);
         loop {
             if self.range.end.as_ref().is_some_and(|end| start.as_slice() >= end.as_ref()) {
                 return Ok(self.page(view, items, None));
             }
             // One more than fits on the page, so that its end is known without another call.
-            let wanted = (self.limit - items.len() + 1).min(CHUNK);
+            let wanted = if sparse { CHUNK } else { (self.limit - items.len() + 1).min(CHUNK) };
             let chunk = fetch(&start, self.range.end.as_deref(), wanted)?;
             let ended = chunk.len() < wanted;
             for (position, source) in chunk {
+                start = successor(&position);
+                let Some((one, size)) = item(&position, source)? else {
+                    sparse = true;
+                    continue;
+                };
                 if items.len() == self.limit || bytes >= limits::PAGE_BYTES {
                     return Ok(self.page(view, items, Some(last)));
                 }
-                let (one, size) = item(&position, source)?;
                 items.push(one);
                 bytes += size;
-                start = successor(&position);
                 last = position;
             }
             if ended {
@@ -139,7 +152,7 @@ impl Walk {
 }
 
 /// The smallest position behind `position`.
-fn successor(position: &[u8]) -> Vec<u8> {
+pub(super) fn successor(position: &[u8]) -> Vec<u8> {
     let mut next = Vec::with_capacity(position.len() + 1);
     next.extend_from_slice(position);
     next.push(0);

@@ -1,18 +1,21 @@
 //! Domain logic above the core: a layer turns one domain call into one transaction, and records back
 //! into domain values.
 //!
-//! Layers are pure. A write is a function from arguments to a [`Write`]: nothing is read, nothing waits,
-//! so a call that breaks a rule is refused before it costs anything. A read is a function of a
-//! [`View`](crate::state::View), which shows one revision; who asks for a view, how fresh it must be and
-//! on which node is decided above, in `rpc`. No layer knows tonic, openraft or tokio.
+//! Layers are pure. A write is a function from arguments to a [`Write`]: in mesh storage nothing is read and nothing
+//! waits, elsewhere it is decided on a [`View`](crate::state::View) and guarded by what it saw there. A read is a
+//! function of a view, which shows one revision; who asks for one, how fresh it must be and on which node is decided
+//! above, in `service` and `rpc`. No layer knows tonic, openraft or tokio.
 //!
 //! Log entries hold only what layers made of a call, never the call. So a layer may change its rules in
 //! any release: old entries replay as they were decided.
 
 mod check;
 pub mod consensus_log;
+pub mod json;
+pub mod kv;
 mod list;
 pub mod mesh;
+mod scopes;
 pub mod topology;
 
 pub use list::page_limit;
@@ -20,7 +23,7 @@ pub use list::page_limit;
 use crate::{
     Error, Result,
     model::{
-        Key, Outcome,
+        Key, Outcome, Refusal,
         transaction::{Compare, Operation, Transaction},
     },
 };
@@ -37,22 +40,24 @@ pub struct Write {
 }
 
 /// What the outcome of a transaction means to the caller who asked for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meaning {
     /// The error if a compare did not hold. `None`: none, the answer says so.
     unmet: Option<Error>,
+    /// The error if a scope has no room for it.
+    full: Option<Error>,
 }
 
 impl Write {
     /// These operations, whatever is there.
     pub fn always(operations: Vec<Operation>) -> Self {
-        Self { transaction: Transaction::blind(operations), guards: vec![], meaning: Meaning { unmet: None } }
+        Self { transaction: Transaction::blind(operations), guards: vec![], meaning: Meaning::default() }
     }
 
     /// These operations if all compares hold; the answer says whether they did.
     pub fn compared(compares: Vec<Compare>, operations: Vec<Operation>) -> Self {
         let transaction = Transaction { compares, then: operations, otherwise: vec![] };
-        Self { transaction, guards: vec![], meaning: Meaning { unmet: None } }
+        Self { transaction, guards: vec![], meaning: Meaning::default() }
     }
 
     /// These operations, decided on what `guards` say: if they no longer hold the call is decided anew.
@@ -64,14 +69,23 @@ impl Write {
     pub fn if_missing(key: Key, operations: Vec<Operation>, present: Error) -> Self {
         let compares = vec![Compare::Exists { key, exists: false }];
         let transaction = Transaction { compares, then: operations, otherwise: vec![] };
-        Self { transaction, guards: vec![], meaning: Meaning { unmet: Some(present) } }
+        Self { transaction, guards: vec![], meaning: Meaning::unmet(present) }
     }
 
     /// These operations if the key has a record; otherwise nothing happens and the answer is `missing`.
     pub fn if_exists(key: Key, operations: Vec<Operation>, missing: Error) -> Self {
         let compares = vec![Compare::Exists { key, exists: true }];
         let transaction = Transaction { compares, then: operations, otherwise: vec![] };
-        Self { transaction, guards: vec![], meaning: Meaning { unmet: Some(missing) } }
+        Self { transaction, guards: vec![], meaning: Meaning::unmet(missing) }
+    }
+}
+
+impl Write {
+    /// The same, which is answered by this if a scope has no room for it.
+    #[must_use]
+    pub fn if_full(mut self, full: Error) -> Self {
+        self.meaning.full = Some(full);
+        self
     }
 }
 
@@ -85,6 +99,10 @@ pub struct Decided {
 }
 
 impl Meaning {
+    fn unmet(error: Error) -> Self {
+        Self { unmet: Some(error), full: None }
+    }
+
     /// What became of the write. `session` is the one in which the call was made, if any.
     ///
     /// Errors: what the layer said for unmet compares; `Conflict`, `Refused` or `SessionExpired` as the
@@ -98,6 +116,9 @@ impl Meaning {
                 }
             }
             Outcome::Raced => Err(Error::Conflict("what the change relied on".into())),
+            Outcome::Refused { refusal: Refusal::ScopeFull(_), .. } if self.full.is_some() => {
+                Err(self.full.unwrap_or_else(|| Error::Refused(String::new())))
+            }
             Outcome::Refused { refusal, .. } => Err(Error::Refused(refusal.to_string())),
             Outcome::SessionExpired => Err(Error::SessionExpired { session: session.unwrap_or_default() }),
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::keyspace::Keyspace;
+use super::keyspace::{self, Keyspace};
 
 /// Length of the part in front of the user's bytes.
 pub const PREFIX_BYTES: usize = 5;
@@ -27,6 +27,13 @@ impl ScopeId {
     /// The scope `scope` of `keyspace`.
     pub const fn new(keyspace: Keyspace, scope: u32) -> Self {
         Self { keyspace, scope }
+    }
+
+    /// Where that stands which the core derives from the records of this scope, and which goes with it.
+    pub fn derived(self) -> impl Iterator<Item = Self> {
+        let homes = [keyspace::HISTORY, keyspace::REFERRERS].map(|home| Self::new(home, self.scope));
+        let has = self.keyspace <= keyspace::LAST_RECORD && self.scope >= keyspace::FIRST_DYNAMIC_SCOPE;
+        homes.into_iter().filter(move |_| has)
     }
 
     /// The bytes with which all keys of this scope begin.

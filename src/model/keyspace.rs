@@ -40,12 +40,22 @@ pub const SECURITY: Keyspace = 0x20;
 /// What a majority of the replicas agreed their state to be, at the log index that it names: key `agreed`.
 pub const STATE_CHECKS: Keyspace = 0x21;
 
+/// The greatest number that a scope was given: key `last`. Whoever creates a scope writes it.
+pub const SCOPE_NUMBERS: Keyspace = 0x22;
+
 /// Every node id that the cluster has given out or taken back: `id u64 BE`. What is wanted of the node; who votes is said
 /// by the Raft membership alone.
 pub const MEMBERS: Keyspace = 0x30;
 
 /// Which feature levels all members have known: `level u32 BE`. A program that knows less does not run on it.
 pub const FEATURES: Keyspace = 0x31;
+
+/// Namespaces of the storage contract, by name.
+pub const NAMESPACES: Keyspace = 0x40;
+/// The values of a namespace, by key; a scope for each namespace.
+pub const VALUES: Keyspace = 0x41;
+/// The attributes that callers have given to values, by their keys; a scope for each namespace.
+pub const ATTRIBUTES: Keyspace = 0x42;
 
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
@@ -119,8 +129,12 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         MESSAGE_CHUNKS => Some("mesh_message_chunks"),
         RETENTION => Some("mesh_message_retention"),
         STATE_CHECKS => Some("state_checks"),
+        SCOPE_NUMBERS => Some("scope_numbers"),
         MEMBERS => Some("cluster_members"),
         FEATURES => Some("cluster_features"),
+        NAMESPACES => Some("storage_namespaces"),
+        VALUES => Some("storage_values"),
+        ATTRIBUTES => Some("storage_attributes"),
         _ => None,
     }
 }

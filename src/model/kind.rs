@@ -26,6 +26,10 @@ pub const RETENTION: &str = "retention rule";
 pub const MEMBER: &str = "member";
 /// An entry of the consensus log.
 pub const LOG_ENTRY: &str = "log entry";
+/// A namespace of the storage contract.
+pub const NAMESPACE: &str = "namespace";
+/// A value of the storage contract.
+pub const VALUE: &str = "value";
 /// Whatever this program has no name for.
 pub const ITEM: &str = "item";
 
@@ -37,6 +41,8 @@ pub fn known(name: &str) -> &'static str {
         NODE_STATE,
         ROUTE,
         CONFIG,
+        NAMESPACE,
+        VALUE,
         MESH,
         NODE,
         MESH_ROUTE,

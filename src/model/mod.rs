@@ -5,6 +5,7 @@ pub mod features;
 pub mod key;
 pub mod keyspace;
 pub mod kind;
+pub mod kv;
 pub mod mesh;
 pub mod outcome;
 pub mod position;

@@ -23,8 +23,12 @@ impl Transaction {
         Self { then, ..Self::default() }
     }
 
-    /// Whether either branch can make the data larger. Deletions do not.
+    /// Whether either branch can make the data larger. Deletions do not, nor does what drops a scope.
     pub fn grows(&self) -> bool {
+        let drops = |operation: &Operation| matches!(operation, Operation::DropScope { .. });
+        if self.then.iter().any(drops) && self.otherwise.is_empty() {
+            return false;
+        }
         self.then.iter().chain(&self.otherwise).any(Operation::grows)
     }
 }

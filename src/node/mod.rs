@@ -55,7 +55,7 @@ use crate::{
     error::{Error, Result},
     limits,
     model::{
-        Outcome, ReadMode, ReadStamp,
+        Outcome, ReadMode, ReadStamp, ScopeId,
         proposal::{Action, Call, Guards, Proposal},
         session::Attempt,
         transaction::Transaction,
@@ -66,7 +66,7 @@ use crate::{
         network::Peers,
         state_machine::Machine,
     },
-    state::View,
+    state::{View, scope::Account},
     storage::{StoreStatus, ViewError},
 };
 
@@ -178,6 +178,11 @@ impl Node {
         self.shared.consensus.leadership()
     }
 
+    /// Whether it is known who leads.
+    pub fn knows_leader(&self) -> bool {
+        self.leadership() != Leadership::Unknown
+    }
+
     /// Whether the state here is known to be wrong.
     pub fn has_diverged(&self) -> bool {
         self.shared.check_state().is_err()
@@ -254,6 +259,22 @@ impl Node {
                 Err(error) => return Err(read::answer(error, &self.shared.faults)),
             }
         }
+    }
+
+    /// A view of the newest state here, which may be behind: for what is guarded when it is proposed.
+    ///
+    /// Errors: `Unavailable` if the node is stopping, or its state is known to be wrong.
+    pub fn view_at_hand(&self) -> Result<View> {
+        self.shared.check_state()?;
+        self.view(None, None)
+    }
+
+    /// What the newest state here holds of some scopes, as far as they exist, and its revision.
+    pub fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>) {
+        self.shared.machine.with_state(|_, meta| {
+            let account = |scope| meta.scopes.get(scope).map(|scope| scope.account);
+            (meta.revision, wanted.iter().map(account).collect())
+        })
     }
 
     /// What storage knows of itself.

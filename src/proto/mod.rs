@@ -14,6 +14,7 @@ pub mod convert;
 pub mod large;
 mod retention;
 pub mod status;
+pub mod storage;
 pub mod topology;
 mod transaction;
 

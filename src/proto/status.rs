@@ -21,15 +21,17 @@ pub const DOMAIN: &str = "meshstore";
 const RETRY_AFTER_MS: u64 = 100;
 /// Longest status message, in bytes.
 const MESSAGE_BYTES: usize = 512;
-/// Longest text of one detail, in bytes; no shorter than the longest key, which `NotFound` names.
-const DETAIL_BYTES: usize = 1_024;
-const _: () = assert!(DETAIL_BYTES >= crate::limits::KEY_BYTES);
+/// Longest text of one detail, in bytes; no shorter than the longest key and its namespace, which `NotFound` names.
+const DETAIL_BYTES: usize = 1_536;
+const _: () = assert!(DETAIL_BYTES >= crate::limits::KEY_BYTES + crate::limits::ID_BYTES + 64);
 
 mod reason {
     pub(super) const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
     pub(super) const NOT_FOUND: &str = "NOT_FOUND";
+    pub(super) const ALREADY_EXISTS: &str = "ALREADY_EXISTS";
     pub(super) const REFUSED: &str = "REFUSED";
     pub(super) const CONFLICT: &str = "CONFLICT";
+    pub(super) const CONDITION_FAILED: &str = "CONDITION_FAILED";
     pub(super) const SESSION_EXPIRED: &str = "SESSION_EXPIRED";
     pub(super) const VIEW_TOO_OLD: &str = "VIEW_TOO_OLD";
     pub(super) const TOO_STALE: &str = "TOO_STALE";
@@ -64,7 +66,7 @@ pub fn status_from_error(error: &Error) -> Status {
         Error::InvalidArgument { field, rule, .. } => {
             details.add_bad_request_violation(shortened(field, DETAIL_BYTES), shortened(rule, DETAIL_BYTES));
         }
-        Error::NotFound { kind, name } => {
+        Error::NotFound { kind, name } | Error::AlreadyExists { kind, name } => {
             details.set_resource_info(*kind, shortened(name, DETAIL_BYTES), "", "");
         }
         Error::ResourceExhausted { retry_after_ms, .. } => {
@@ -82,8 +84,10 @@ fn parts(error: &Error) -> (Code, &'static str, Vec<(&'static str, String)>) {
             (Code::InvalidArgument, reason::INVALID_ARGUMENT, vec![("value", value.clone())])
         }
         Error::NotFound { .. } => (Code::NotFound, reason::NOT_FOUND, vec![]),
+        Error::AlreadyExists { .. } => (Code::AlreadyExists, reason::ALREADY_EXISTS, vec![]),
         Error::Refused(why) => (Code::FailedPrecondition, reason::REFUSED, vec![("text", why.clone())]),
         Error::Conflict(on) => (Code::Aborted, reason::CONFLICT, vec![("text", on.clone())]),
+        Error::ConditionFailed(what) => (Code::Aborted, reason::CONDITION_FAILED, vec![("text", what.clone())]),
         Error::SessionExpired { session } => {
             (Code::FailedPrecondition, reason::SESSION_EXPIRED, vec![("session", session.to_string())])
         }
@@ -143,8 +147,13 @@ fn from_details(info: &ErrorInfo, details: &ErrorDetails) -> Option<Error> {
             let resource = details.resource_info()?;
             Error::NotFound { kind: kind::known(&resource.resource_type), name: resource.resource_name.clone() }
         }
+        reason::ALREADY_EXISTS => {
+            let resource = details.resource_info()?;
+            Error::AlreadyExists { kind: kind::known(&resource.resource_type), name: resource.resource_name.clone() }
+        }
         reason::REFUSED => Error::Refused(text("text")?),
         reason::CONFLICT => Error::Conflict(text("text")?),
+        reason::CONDITION_FAILED => Error::ConditionFailed(text("text")?),
         reason::SESSION_EXPIRED => Error::SessionExpired { session: number("session")? },
         reason::VIEW_TOO_OLD => Error::ViewTooOld { revision: number("revision")?, oldest: number("oldest")? },
         reason::TOO_STALE => Error::TooStale { age_ms: number("age_ms")?, max_age_ms: number("max_age_ms")? },
@@ -266,8 +275,10 @@ mod tests {
             Error::invalid("key", "a\tb", "must not be empty"),
             Error::NotFound { kind: "node state", name: "é\n\"x".into() },
             Error::NotFound { kind: "state", name: "k".repeat(crate::limits::KEY_BYTES) },
+            Error::AlreadyExists { kind: "namespace", name: "users".into() },
             Error::Refused("the scope is full".into()),
             Error::Conflict("key a".into()),
+            Error::ConditionFailed("key a has version 2".into()),
             Error::SessionExpired { session: u64::MAX },
             Error::ViewTooOld { revision: 3, oldest: 9 },
             Error::TooStale { age_ms: u64::MAX, max_age_ms: 5 },
@@ -301,7 +312,9 @@ mod tests {
             InvalidArgument,
             NotFound,
             NotFound,
+            AlreadyExists,
             FailedPrecondition,
+            Aborted,
             Aborted,
             FailedPrecondition,
             OutOfRange,

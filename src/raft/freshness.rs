@@ -63,7 +63,9 @@ impl Freshness {
     /// A leader was heard, which had seen this node's answer of `echo`, so long after it had heard from a quorum,
     /// with this commit index.
     pub fn heard(&self, echo: Option<Pulse>, quorum_age_ms: u64, commit_index: u64) {
-        let Some(echo) = echo.filter(|echo| echo.life == self.life && quorum_age_ms != u64::MAX) else { return };
+        // A moment that is still to come was never given in an answer.
+        let given = |echo: &Pulse| echo.life == self.life && echo.at_ms <= self.pulse().at_ms;
+        let Some(echo) = echo.filter(|echo| given(echo) && quorum_age_ms != u64::MAX) else { return };
         let sent_after = Duration::from_millis(echo.at_ms);
         let quorum_age = Duration::from_millis(quorum_age_ms);
         let mut at = sent_after.saturating_sub(quorum_age);
@@ -115,6 +117,7 @@ mod tests {
         };
         freshness.heard(None, 0, 10);
         freshness.heard(Some(Pulse { life: 9, at_ms: 1 }), 0, 10);
+        freshness.heard(Some(Pulse { at_ms: freshness.pulse().at_ms + 1, ..freshness.pulse() }), 0, 10);
         assert_eq!(freshness.age_ms(100), u64::MAX, "no heartbeat is known to be recent");
         freshness.heard(at(1_000), 40, 10);
         freshness.heard(at(1_050), u64::MAX, 15);

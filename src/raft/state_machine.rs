@@ -305,6 +305,9 @@ impl Machine {
             for change in &commit.changes {
                 if let crate::state::Change::ScopeDropped { scope } = change {
                     self.inner.store.forget_scope(scope.prefix(), commit.revision);
+                    for home in scope.derived() {
+                        self.inner.store.forget_scope(home.prefix(), commit.revision);
+                    }
                 }
             }
         }

@@ -6,9 +6,12 @@
 //! beside the head of an append, as the very bytes that stand in the log.
 
 use bytes::Bytes;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+use openraft::{
+    entry::RaftEntry,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -120,18 +123,54 @@ pub fn append(request: Append) -> v1::AppendRequest {
     }
 }
 
-/// An append from the wire. The checksum of every entry is verified.
+/// The sum of an append with what stands beside it. Entries have checksums of their own; that none is missing is seen by their
+/// lengths.
+pub fn append_sum(request: &v1::AppendRequest) -> u32 {
+    let v1::AppendRequest { head, entries, quorum_age_ms, echo, call, sum: _ } = request;
+    let lengths = entries.iter().map(|entry| entry.len() as u64);
+    let numbers = [*quorum_age_ms, *call, entries.len() as u64];
+    sum(head, numbers.into_iter().chain(lengths).chain(pulse_numbers(echo.as_ref())))
+}
+
+/// The sum of the answer to an append with what stands beside it.
+pub fn appended_sum(answer: &v1::AppendResponse) -> u32 {
+    let v1::AppendResponse { envelope, pulse, disk, call, sum: _ } = answer;
+    let disk = disk
+        .iter()
+        .flat_map(|disk| [disk.free_bytes, disk.needed_bytes, u64::from(disk.short), u64::from(disk.full)].into_iter());
+    sum(envelope, [*call].into_iter().chain(pulse_numbers(pulse.as_ref())).chain(disk))
+}
+
+fn pulse_numbers(pulse: Option<&v1::Pulse>) -> impl Iterator<Item = u64> {
+    pulse.into_iter().flat_map(|pulse| [pulse.life, pulse.at_ms])
+}
+
+fn sum(bytes: &[u8], numbers: impl Iterator<Item = u64>) -> u32 {
+    numbers.fold(crc32c::crc32c(bytes), |sum, number| crc32c::crc32c_append(sum, &number.to_le_bytes()))
+}
+
+/// That what came is what was sent. An older program sends neither call nor sum.
+fn whole(call: u64, sum: u32, expected: impl FnOnce() -> u32) -> Result<(), DecodeError> {
+    if (call, sum) == (0, 0) || sum == expected() { Ok(()) } else { Err(other("what was sent")) }
+}
+
+/// An append from the wire. The checksum of every entry is verified, and that each follows the one before.
 ///
 /// Errors: anything in it is not what it should be.
 pub fn open_append(request: v1::AppendRequest) -> Result<Append, DecodeError> {
+    whole(request.call, request.sum, || append_sum(&request))?;
     let Message::Append { vote, previous, committed } = open(&request.head)? else { return Err(other("an append")) };
     of_a_leader(vote)?;
-    Ok(Append {
-        vote: vote.into(),
-        prev_log_id: previous.map(Into::into),
-        entries: request.entries.into_iter().map(LogEntry::open).collect::<Result<_, _>>()?,
-        leader_commit: committed.map(Into::into),
-    })
+    let entries = request.entries.into_iter().map(LogEntry::open).collect::<Result<Vec<_>, _>>()?;
+    let before = previous.map(|previous| previous.index);
+    let indexes: Vec<u64> =
+        before.into_iter().chain(entries.iter().map(|entry| RaftEntry::log_id(entry).index)).collect();
+    if indexes.is_sorted_by(|one, next| one.checked_add(1) == Some(*next)) {
+        let (vote, prev_log_id) = (vote.into(), previous.map(Into::into));
+        Ok(Append { vote, prev_log_id, entries, leader_commit: committed.map(Into::into) })
+    } else {
+        Err(other("entries that follow each other"))
+    }
 }
 
 /// The answer to an append.
@@ -142,6 +181,14 @@ pub fn appended(answer: &Appended) -> Bytes {
         Appended::Conflict => AppendAnswer::Conflict,
         Appended::HigherVote(vote) => AppendAnswer::HigherVote((*vote).into()),
     }))
+}
+
+/// The answer to an append, from the wire, with what stands beside it.
+///
+/// Errors: as of [`open_appended`]; something is not what was sent.
+pub fn open_append_answer(answer: &v1::AppendResponse) -> Result<Appended, DecodeError> {
+    whole(answer.call, answer.sum, || appended_sum(answer))?;
+    open_appended(&answer.envelope)
 }
 
 /// The answer to an append, from the wire.

@@ -65,7 +65,7 @@ const LARGE: &str = "/meshstore.v1.Mesh/StoreLargeMessage";
 const LARGE_BYTES: usize = limits::LARGE_MESSAGE_BYTES + limits::MESSAGE_CHUNKS * 64 + limits::CLIENT_DECODE_BYTES;
 
 /// The methods that only a leader can serve.
-const WRITES: [&str; 44] = [
+const WRITES: [&str; 54] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     LARGE,
@@ -98,6 +98,16 @@ const WRITES: [&str; 44] = [
     "/meshstore.v1.Topology/Rollback",
     "/meshstore.v1.Topology/SetLocalIdentity",
     "/meshstore.v1.Topology/ReportApplied",
+    "/meshstore.v1.Storage/Set",
+    "/meshstore.v1.Storage/Delete",
+    "/meshstore.v1.Storage/SetMany",
+    "/meshstore.v1.Storage/DeleteMany",
+    "/meshstore.v1.Storage/CreateNamespace",
+    "/meshstore.v1.Storage/ModifyNamespace",
+    "/meshstore.v1.Storage/DeleteNamespace",
+    "/meshstore.v1.Storage/SetMetadata",
+    "/meshstore.v1.Storage/Restore",
+    "/meshstore.v1.Storage/Clear",
     "/meshstore.v1.ConsensusLog/AppendToRaft",
     "/meshstore.v1.ConsensusLog/AppendEntry",
     "/meshstore.v1.ConsensusLog/DeleteEntries",

@@ -22,6 +22,7 @@ mod metrics;
 pub mod pressure;
 pub mod reflection;
 mod session;
+mod storage;
 mod topology;
 pub mod trace;
 
@@ -45,7 +46,7 @@ use crate::{
         convert::read_header,
         v1::{
             self, cluster_server::ClusterServer, consensus_log_server::ConsensusLogServer, mesh_server::MeshServer,
-            session_server::SessionServer, topology_server::TopologyServer,
+            session_server::SessionServer, storage_server::StorageServer, topology_server::TopologyServer,
         },
     },
     security::Policy,
@@ -66,9 +67,10 @@ const _: () = assert!(
 );
 
 /// The services of the client listener, as gRPC names them.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "meshstore.v1.Mesh",
     "meshstore.v1.Topology",
+    "meshstore.v1.Storage",
     "meshstore.v1.ConsensusLog",
     "meshstore.v1.Session",
     "meshstore.v1.Cluster",
@@ -82,6 +84,9 @@ pub fn routes(node: Arc<Node>) -> Routes {
     let topology = TopologyServer::new(topology::Topology::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    let storage = StorageServer::new(storage::Storage::new(Arc::clone(&node)))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let log = ConsensusLogServer::new(consensus_log::ConsensusLog::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
@@ -91,7 +96,8 @@ pub fn routes(node: Arc<Node>) -> Routes {
     let cluster = ClusterServer::new(cluster::Cluster::new(node))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    Routes::new(mesh).add_service(topology).add_service(log).add_service(session).add_service(cluster).prepare()
+    let routes = Routes::new(mesh).add_service(topology).add_service(storage).add_service(log);
+    routes.add_service(session).add_service(cluster).prepare()
 }
 
 /// The same services for the peer listener: calls that other nodes pass on.

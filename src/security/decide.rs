@@ -28,6 +28,8 @@ pub enum Surface {
     Mesh,
     /// The definition of meshes.
     Topology,
+    /// Values by key in namespaces.
+    Storage,
     /// The consensus log.
     ConsensusLog,
     /// Sessions of clients.

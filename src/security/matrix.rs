@@ -3,13 +3,13 @@
 use super::decide::{
     Access::{self, Admin, Peer, Read, Write},
     Action,
-    Surface::{self, Cluster, ConsensusLog, Mesh, Session, Topology},
+    Surface::{self, Cluster, ConsensusLog, Mesh, Session, Storage, Topology},
 };
 
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 85] = [
+const MATRIX: [Entry; 105] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -67,6 +67,26 @@ const MATRIX: [Entry; 85] = [
     ("/meshstore.v1.Topology/ReportApplied", Write, Topology),
     ("/meshstore.v1.Topology/ShowApplied", Read, Topology),
     ("/meshstore.v1.Topology/WaitUntilApplied", Read, Topology),
+    ("/meshstore.v1.Storage/Get", Read, Storage),
+    ("/meshstore.v1.Storage/Set", Write, Storage),
+    ("/meshstore.v1.Storage/Delete", Write, Storage),
+    ("/meshstore.v1.Storage/Has", Read, Storage),
+    ("/meshstore.v1.Storage/GetMany", Read, Storage),
+    ("/meshstore.v1.Storage/SetMany", Write, Storage),
+    ("/meshstore.v1.Storage/DeleteMany", Write, Storage),
+    ("/meshstore.v1.Storage/List", Read, Storage),
+    ("/meshstore.v1.Storage/Count", Read, Storage),
+    ("/meshstore.v1.Storage/CreateNamespace", Write, Storage),
+    ("/meshstore.v1.Storage/ModifyNamespace", Write, Storage),
+    ("/meshstore.v1.Storage/DeleteNamespace", Write, Storage),
+    ("/meshstore.v1.Storage/ShowNamespace", Read, Storage),
+    ("/meshstore.v1.Storage/ListNamespaces", Read, Storage),
+    ("/meshstore.v1.Storage/GetMetadata", Read, Storage),
+    ("/meshstore.v1.Storage/SetMetadata", Write, Storage),
+    ("/meshstore.v1.Storage/History", Read, Storage),
+    ("/meshstore.v1.Storage/Restore", Write, Storage),
+    ("/meshstore.v1.Storage/Clear", Write, Storage),
+    ("/meshstore.v1.Storage/GetStatus", Read, Storage),
     ("/meshstore.v1.ConsensusLog/AppendToRaft", Write, ConsensusLog),
     ("/meshstore.v1.ConsensusLog/ReadRaft", Read, ConsensusLog),
     ("/meshstore.v1.ConsensusLog/AppendEntry", Write, ConsensusLog),
@@ -123,6 +143,7 @@ mod tests {
         let protos = [
             include_str!("../../proto/meshstore/v1/mesh.proto"),
             include_str!("../../proto/meshstore/v1/topology.proto"),
+            include_str!("../../proto/meshstore/v1/storage.proto"),
             include_str!("../../proto/meshstore/v1/consensus_log.proto"),
             include_str!("../../proto/meshstore/v1/cluster.proto"),
             include_str!("../../proto/meshstore/v1/peer.proto"),
@@ -145,7 +166,7 @@ mod tests {
         assert_eq!(listed, rpcs(), "a new RPC needs a line in src/security/matrix.rs: what does it do, to what?");
         let protos = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/meshstore/v1")).unwrap();
         // common.proto has no services; a new file is to be read above.
-        assert_eq!(protos.count(), 6, "rpcs() does not read every file of proto/");
+        assert_eq!(protos.count(), 7, "rpcs() does not read every file of proto/");
     }
 
     #[test]

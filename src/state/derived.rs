@@ -24,7 +24,8 @@ pub(super) fn pairs(record_key: &Key, record: &Record) -> BTreeMap<Bytes, Bytes>
             ReferenceMode::Restrict => &[1],
         };
         let target = reference.key.as_bytes();
-        pairs.insert(joined(REFERRERS, target, record_key.as_bytes()), Bytes::from_static(mode));
+        let scope = referrers_scope(reference.key.scope());
+        pairs.insert(joined(scope, target, record_key.as_bytes()), Bytes::from_static(mode));
     }
     if let Some(at) = record.expires_at_ms {
         pairs.insert(expiry(at, record_key), Bytes::new());
@@ -32,8 +33,12 @@ pub(super) fn pairs(record_key: &Key, record: &Record) -> BTreeMap<Bytes, Bytes>
     pairs
 }
 
-/// The scope of all referrers.
-pub(super) const REFERRERS: ScopeId = ScopeId::new(keyspace::REFERRERS, keyspace::NO_SCOPE);
+/// Where it stands who references the records of a scope. It goes with the scope; those that always exist share one.
+pub(super) fn referrers_scope(target: ScopeId) -> ScopeId {
+    let shared = target.scope < keyspace::FIRST_DYNAMIC_SCOPE;
+    ScopeId::new(keyspace::REFERRERS, if shared { keyspace::NO_SCOPE } else { target.scope })
+}
+
 /// The scope of all expiries.
 pub(super) const EXPIRY: ScopeId = ScopeId::new(keyspace::EXPIRY, keyspace::NO_SCOPE);
 
@@ -71,7 +76,7 @@ pub(super) fn parse_expiry(pair_key: &Bytes) -> Option<(u64, Key)> {
 
 /// The front of the keys of all referrers of a record.
 pub(super) fn referrers_prefix(target: &Key) -> Bytes {
-    joined(REFERRERS, target.as_bytes(), &[])
+    joined(referrers_scope(target.scope()), target.as_bytes(), &[])
 }
 
 /// Who references, and how, from a referrer pair and the length of its prefix.
@@ -111,6 +116,27 @@ pub(super) fn parse_unique_owner(value: &Bytes) -> Option<Key> {
 /// The scope in which older versions of a scope's records stand.
 pub(super) fn history_scope(scope: ScopeId) -> ScopeId {
     ScopeId::new(keyspace::HISTORY, scope.scope)
+}
+
+/// What stands among the older versions of a record where it was deleted, at this revision and wall time. No record has
+/// version 0.
+pub(super) fn deletion(revision: u64, wall_ms: u64) -> Record {
+    Record {
+        value: Bytes::new(),
+        create_revision: 0,
+        mod_revision: revision,
+        version: 0,
+        created_at_ms: wall_ms,
+        updated_at_ms: wall_ms,
+        expires_at_ms: None,
+        entries: Vec::new(),
+        references: Vec::new(),
+    }
+}
+
+/// Whether an older version of a record is none, but says that it was deleted.
+pub(super) fn is_deletion(version: &Record) -> bool {
+    version.version == 0
 }
 
 /// The front of the keys of all older versions of a record.

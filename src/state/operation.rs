@@ -5,7 +5,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{
     base::Base,
     constants::{ANSWER_BYTES, DELETES, HISTORY, RANGE_BYTES, RANGE_RECORDS, REPLACED_BYTES},
-    derived,
     overlay::{Overlay, Stop, is_record_keyspace},
     scope::{self, Scope},
     stored,
@@ -189,8 +188,10 @@ impl<B: Base> Overlay<'_, B> {
             return Err(Refusal::KeyWrittenTwice(written.clone()).into());
         }
         self.scopes.insert(scope, None);
-        if self.is_live(derived::history_scope(scope)) {
-            self.scopes.insert(derived::history_scope(scope), None);
+        for home in scope.derived() {
+            if self.is_live(home) {
+                self.scopes.insert(home, None);
+            }
         }
         Ok(OperationResult::Changed(true))
     }

@@ -248,7 +248,7 @@ impl<'a, B: Base> Overlay<'a, B> {
             }
         }
         if visible {
-            self.keep_history(record_key, old.as_ref())?;
+            self.keep_history(record_key, old.as_ref(), new.is_none())?;
         }
         self.replace_derived(record_key, old.as_ref(), new.as_ref())?;
         self.replace_unique(record_key, old.as_ref(), new.as_ref())?;
@@ -267,6 +267,9 @@ impl<'a, B: Base> Overlay<'a, B> {
     }
 
     fn replace_derived(&mut self, record_key: &Key, old: Option<&Record>, new: Option<&Record>) -> Result<(), Fault> {
+        for reference in new.iter().flat_map(|record| &record.references) {
+            self.open_home(reference.key.scope(), derived::referrers_scope(reference.key.scope()));
+        }
         let before = old.map(|record| derived::pairs(record_key, record)).unwrap_or_default();
         let after = new.map(|record| derived::pairs(record_key, record)).unwrap_or_default();
         for (pair_key, value) in before.iter().filter(|(pair_key, value)| after.get(*pair_key) != Some(value)) {
@@ -330,8 +333,9 @@ impl<'a, B: Base> Overlay<'a, B> {
         Ok(())
     }
 
-    /// Keeps the version that is being replaced, if its scope keeps history, and drops the oldest over the bound.
-    fn keep_history(&mut self, record_key: &Key, old: Option<&Record>) -> Result<(), Fault> {
+    /// Keeps the version that is being replaced, if its scope keeps history, and that it is deleted if it is; drops the
+    /// oldest over the bound. Deletions count for nothing, and none is kept without the version that it ended.
+    fn keep_history(&mut self, record_key: &Key, old: Option<&Record>, deleted: bool) -> Result<(), Fault> {
         let (Some(old), Some(scope)) = (old, self.scope(record_key.scope())) else { return Ok(()) };
         let keep = scope.settings.history.min(HISTORY) as usize;
         let home = derived::history_scope(record_key.scope());
@@ -339,18 +343,38 @@ impl<'a, B: Base> Overlay<'a, B> {
         if keep == 0 && !kept_before {
             return Ok(());
         }
-        if !self.is_live(home) {
-            self.scopes.insert(home, Some(Scope { incarnation: scope.incarnation, ..Scope::default() }));
-        }
+        self.open_home(record_key.scope(), home);
         self.set_history(&derived::history(record_key, old.mod_revision), None, Some(old))?;
+        if deleted {
+            let deletion = derived::deletion(self.revision, self.wall_ms);
+            self.set_history(&derived::history(record_key, self.revision), None, Some(&deletion))?;
+        }
         let prefix = derived::history_prefix(record_key);
-        let all = self.pairs_in(&prefix, key::prefix_end(&prefix).as_deref(), HISTORY as usize + 1)?;
-        let excess = all.len().saturating_sub(keep);
-        for (pair_key, bytes) in all.iter().take(excess) {
-            let version = stored::decode(pair_key, bytes)?;
-            self.set_history(pair_key, Some(&version), None)?;
+        let most = 2 * (HISTORY as usize + 1);
+        let pairs = self.pairs_in(&prefix, key::prefix_end(&prefix).as_deref(), most)?;
+        let all = pairs.into_iter().map(|(pair_key, bytes)| Ok((stored::decode(&pair_key, &bytes)?, pair_key)));
+        let all = all.collect::<Result<Vec<_>, Fault>>()?;
+        let mut excess = all.iter().filter(|(version, _)| !derived::is_deletion(version)).count().saturating_sub(keep);
+        for (version, pair_key) in &all {
+            if derived::is_deletion(version) {
+                self.set_history(pair_key, Some(version), None)?;
+            } else if excess > 0 {
+                excess -= 1;
+                self.set_history(pair_key, Some(version), None)?;
+            } else {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Creates the scope of what is derived from the records of a scope that exists, and goes with it.
+    fn open_home(&mut self, of: ScopeId, home: ScopeId) {
+        if !self.is_live(home)
+            && let Some(scope) = self.scope(of)
+        {
+            self.scopes.insert(home, Some(Scope { incarnation: scope.incarnation, ..Scope::default() }));
+        }
     }
 
     fn set_history(&mut self, pair_key: &Bytes, old: Option<&Record>, new: Option<&Record>) -> Result<(), Fault> {

@@ -42,6 +42,41 @@ pub struct IndexEntry {
     pub payload: Bytes,
 }
 
+/// More than the history of a record ever holds: versions, and deletions between them.
+const VERSIONS: usize = 2 * super::constants::HISTORY as usize + 2;
+
+/// What the history of a record holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The record as it was.
+    Record(Record),
+    /// It was deleted.
+    Deleted {
+        /// The revision that deleted it.
+        revision: u64,
+        /// When, in milliseconds since 1970.
+        at_ms: u64,
+    },
+}
+
+impl Version {
+    /// The revision that wrote it.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::Record(record) => record.mod_revision,
+            Self::Deleted { revision, .. } => *revision,
+        }
+    }
+
+    /// The record as it was, if it is not a deletion.
+    pub fn record(self) -> Option<Record> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Deleted { .. } => None,
+        }
+    }
+}
+
 impl View {
     /// A view of `source`, which shows `revision`.
     pub fn new(revision: u64, source: Box<dyn Source>) -> Self {
@@ -88,6 +123,21 @@ impl View {
             entries.push(IndexEntry { entry_key, record_key, position: position.clone(), payload });
         }
         Ok(entries)
+    }
+
+    /// The older versions of a record that its scope keeps, oldest first.
+    pub fn versions(&self, key: &Key) -> Result<Vec<Version>> {
+        let prefix = derived::history_prefix(key);
+        let stored = self.source.range(&prefix, key::prefix_end(&prefix).as_deref(), VERSIONS)?;
+        let mut versions = Vec::with_capacity(stored.len());
+        for (pair_key, bytes) in stored {
+            let record = stored::decode(&pair_key, &bytes).map_err(|fault| self.source.fault(fault))?;
+            versions.push(match derived::is_deletion(&record) {
+                true => Version::Deleted { revision: record.mod_revision, at_ms: record.updated_at_ms },
+                false => Version::Record(record),
+            });
+        }
+        Ok(versions)
     }
 
     /// The record that owns a unique entry.

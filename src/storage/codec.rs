@@ -83,6 +83,12 @@ pub enum Kind {
     Upload = 55,
     /// A rule of how long messages are kept.
     Retention = 56,
+    /// A namespace of the storage contract.
+    Namespace = 57,
+    /// A value of the storage contract.
+    StoredValue = 58,
+    /// The greatest number that a scope was given.
+    ScopeNumbers = 59,
 }
 
 /// Why bytes are not what they should be.

@@ -96,8 +96,8 @@ pub async fn run(plan: &Plan) -> Report {
     let cluster = Cluster::start(&settings, &directory).await;
     let chosen = plan.chosen();
     // Another build may be an older one, which must then be able to come back.
-    let large_messages = plan.other_binary.is_none();
-    let stage = Stage::new(now_ns, cluster.endpoints(), channel, PAUSE, large_messages);
+    let newest = plan.other_binary.is_none();
+    let stage = Stage::new(now_ns, cluster.endpoints(), channel, PAUSE, newest);
     for workload in &chosen {
         prepare(workload, cluster.client(Duration::from_secs(20))).await;
     }

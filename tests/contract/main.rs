@@ -69,3 +69,29 @@ async fn three_nodes() {
 async fn three_nodes_tls() {
     with_cluster(Kind::EmbeddedTls(3, "sled"), run_all).await;
 }
+
+/// Not among the cases: a cluster that runs may hold what somebody needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_namespaces_are_cleared_at_once() {
+    use meshstore::client::{NamespaceSettings, Set, Value};
+    with_cluster(Kind::Embedded(1, "memory"), async |client: Client| {
+        let namespaces = client.namespaces();
+        namespaces.clear_all().await.unwrap();
+        let bounded = NamespaceSettings { max_entries: 5, ..NamespaceSettings::default() };
+        namespaces.create("empty", "{}", bounded).await.unwrap();
+        for name in ["", "a", "b"] {
+            client.kv(name).set(Set::new("k", Value::Json("1".into())).attributes("{}")).await.unwrap();
+        }
+        let revision = namespaces.clear_all().await.unwrap().revision;
+        for namespace in namespaces.list_all().await.unwrap() {
+            assert_eq!((namespace.entries, namespace.metadata.mod_revision), (0, revision), "{}", namespace.name);
+        }
+        for number in 0..100 {
+            client.kv(format!("many-{number}")).set(Set::new("k", Value::Json("1".into()))).await.unwrap();
+        }
+        namespaces.clear_all().await.unwrap();
+        let status = namespaces.status().await.unwrap();
+        assert_eq!((status.entries, status.namespaces, status.capacity), (0, 104, None));
+    })
+    .await;
+}

@@ -1,12 +1,9 @@
 //! Runtime configuration: JSON under a key.
 
-use super::{
-    json,
-    table::{self, List, Table},
-};
+use super::table::{self, List, Table};
 use crate::{
     Result,
-    layers::Write,
+    layers::{Write, json},
     limits,
     model::{
         Key, keyspace, kind,

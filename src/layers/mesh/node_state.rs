@@ -1,12 +1,9 @@
 //! Runtime state of the mesh's nodes: JSON under a node id.
 
-use super::{
-    json,
-    table::{self, List, Table},
-};
+use super::table::{self, List, Table};
 use crate::{
     Result,
-    layers::Write,
+    layers::{Write, json},
     limits,
     model::{
         Key, keyspace, kind,

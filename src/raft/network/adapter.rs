@@ -132,14 +132,14 @@ impl<D> PeerConnection<D> {
     }
 
     /// What the answer to this call says. A connection that brings another, or none that can be read, is let go.
-    fn open<T>(
+    fn open<A: ?Sized, T>(
         &mut self,
         lane: Lane,
         (call, answered): (u64, u64),
-        envelope: &[u8],
-        open: fn(&[u8]) -> Result<T, DecodeError>,
+        answer: &A,
+        open: fn(&A) -> Result<T, DecodeError>,
     ) -> Result<T> {
-        let opened = wire::answers(call, answered).and_then(|()| open(envelope));
+        let opened = wire::answers(call, answered).and_then(|()| open(answer));
         opened.map_err(|error| {
             self.let_go(lane);
             unreachable(format_args!("malformed answer: {error}"))
@@ -166,7 +166,7 @@ impl<D> PeerConnection<D> {
         let call = self.peers.next_call();
         let answer = send(client, Frame { envelope, call });
         let answer = self.answer(Lane::Liveness, action, option.soft_ttl(), answer).await?;
-        self.open(Lane::Liveness, (call, answer.call), &answer.envelope, open)
+        self.open(Lane::Liveness, (call, answer.call), answer.envelope.as_ref(), open)
     }
 }
 
@@ -180,10 +180,11 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         request.echo = self.pulse;
         let call = self.peers.next_call();
         request.call = call;
+        request.sum = wire::append_sum(&request);
         let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
         let limit = append_limit(option.soft_ttl(), bytes);
         let answer = self.answer(self.appends, RPCTypes::AppendEntries, limit, client.append(request)).await?;
-        let appended = self.open(self.appends, (call, answer.call), &answer.envelope, wire::open_appended)?;
+        let appended = self.open(self.appends, (call, answer.call), &answer, wire::open_append_answer)?;
         self.pulse = answer.pulse;
         if let Some(disk) = answer.disk {
             self.peers.space().reported(self.node, disk.into());

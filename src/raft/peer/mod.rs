@@ -350,7 +350,8 @@ impl<C: Consensus> Peer for PeerService<C> {
         }
         let disk = self.parts.space.own().map(Into::into);
         let (envelope, pulse) = (wire::appended(&answer), Some(freshness.pulse()));
-        Ok(Response::new(AppendResponse { envelope, pulse, disk, call }))
+        let answer = AppendResponse { envelope, pulse, disk, call, sum: 0 };
+        Ok(Response::new(AppendResponse { sum: wire::appended_sum(&answer), ..answer }))
     }
 
     async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {

@@ -144,16 +144,26 @@ fn entries() -> impl Strategy<Value = Vec<LogEntry>> {
         Just(EntryPayload::Blank),
         collection::vec(any::<u8>(), 0..40).prop_map(|bytes| EntryPayload::Normal(Command(bytes.into()))),
     ];
-    let entry = (any::<u64>(), any::<u64>(), payload)
-        .prop_map(|(term, index, payload)| LogEntry::new(Position { term, index }.into(), payload));
-    collection::vec(entry, 0..5)
+    let entry = (any::<u64>(), payload);
+    (any::<u32>(), collection::vec(entry, 0..5)).prop_map(|(first, entries)| {
+        let place = |(at, (term, payload)): (u64, (u64, EntryPayload<_, _, _>))| {
+            LogEntry::new(Position { term, index: u64::from(first) + at }.into(), payload)
+        };
+        (0..).zip(entries).map(place).collect()
+    })
 }
 
 proptest! {
     #[test]
     fn an_append_comes_out_as_it_went_in(
-        vote in votes().prop_map(|vote| Vote { committed: true, ..vote }), prev_log_id in ids(), leader_commit in ids(), entries in entries()
+        vote in votes().prop_map(|vote| Vote { committed: true, ..vote }),
+        before in ids(),
+        leader_commit in ids(),
+        entries in entries(),
     ) {
+        let follow = |first: &LogEntry| first.log_id().index.checked_sub(1);
+        let before_first = entries.first().map(|first| follow(first).map(|index| Position { term: 1, index }.into()));
+        let prev_log_id: Option<LogId> = before_first.unwrap_or(before);
         let request = Append { vote, prev_log_id, entries, leader_commit };
         let opened = open_append(append(request.clone())).unwrap();
         prop_assert_eq!(opened.to_string(), request.to_string());
@@ -188,5 +198,65 @@ proptest! {
             let _ = open_snapshot(&bytes);
             let _ = open_transferred(&bytes);
         }
+    }
+}
+
+fn plain(index: u64) -> LogEntry {
+    LogEntry::new(Position { term: 7, index }.into(), EntryPayload::Normal(Command(Bytes::from_static(b"batch"))))
+}
+
+fn after_two(entries: Vec<LogEntry>) -> v1::AppendRequest {
+    let prev_log_id = Some(Position { term: 6, index: 2 }.into());
+    append(Append { vote: VOTE.into(), prev_log_id, entries, leader_commit: None })
+}
+
+fn pulse(at_ms: u64) -> v1::Pulse {
+    v1::Pulse { life: 7, at_ms }
+}
+
+/// What a flipped bit makes of a message on the wire: a field changes, or is taken for another and left out.
+#[test]
+fn an_append_is_taken_as_it_was_sent_or_not_at_all() {
+    use prost::Message as _;
+    let mut request = after_two((3..6).map(plain).collect());
+    (request.quorum_age_ms, request.echo, request.call) = (40, Some(pulse(9_000)), 5);
+    request.sum = append_sum(&request);
+    assert!(open_append(request.clone()).is_ok());
+    let sent = request.encode_to_vec();
+    for bit in 0..sent.len() * 8 {
+        let mut damaged = sent.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(request) = v1::AppendRequest::decode(damaged.as_slice()) {
+            assert!(open_append(request.clone()).is_err(), "bit {bit}: {request:?}");
+        }
+    }
+    let answer = v1::AppendResponse {
+        envelope: appended(&Appended::Success),
+        pulse: Some(pulse(9_000)),
+        disk: Some(v1::DiskSpace { free_bytes: 1 << 40, needed_bytes: 1 << 30, short: false, full: false }),
+        call: 5,
+        sum: 0,
+    };
+    let answer = v1::AppendResponse { sum: appended_sum(&answer), ..answer };
+    assert_eq!(open_append_answer(&answer), Ok(Appended::Success));
+    let sent = answer.encode_to_vec();
+    for bit in 0..sent.len() * 8 {
+        let mut damaged = sent.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(answer) = v1::AppendResponse::decode(damaged.as_slice()) {
+            assert!(open_append_answer(&answer).is_err() || answers(5, answer.call).is_err(), "bit {bit}: {answer:?}");
+        }
+    }
+}
+
+/// Also of an older program, which sends no sum.
+#[test]
+fn entries_follow_each_other() {
+    let request = |entries: &[u64]| after_two(entries.iter().map(|index| plain(*index)).collect());
+    for taken in [&[][..], &[3], &[3, 4, 5]] {
+        assert!(open_append(request(taken)).is_ok(), "{taken:?}");
+    }
+    for refused in [&[4][..], &[3, 5], &[3, 4, 4], &[3, 2], &[2, 3]] {
+        assert!(open_append(request(refused)).is_err(), "{refused:?}");
     }
 }

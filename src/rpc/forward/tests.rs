@@ -414,6 +414,7 @@ fn the_table_has_every_write_of_the_protos() {
     let protos = [
         include_str!("../../../proto/meshstore/v1/mesh.proto"),
         include_str!("../../../proto/meshstore/v1/topology.proto"),
+        include_str!("../../../proto/meshstore/v1/storage.proto"),
         include_str!("../../../proto/meshstore/v1/consensus_log.proto"),
         include_str!("../../../proto/meshstore/v1/cluster.proto"),
     ];
@@ -424,6 +425,10 @@ fn the_table_has_every_write_of_the_protos() {
         "CreatedResponse",
         "SeedMeshResponse",
         "ApplyResponse",
+        "StorageSetResponse",
+        "StorageDeleteResponse",
+        "StorageSetManyResponse",
+        "StorageDeleteManyResponse",
         "MemberResponse",
         // A read that only the leader can answer.
         "ListMembersResponse",

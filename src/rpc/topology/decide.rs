@@ -10,17 +10,16 @@ use super::{
 use crate::{
     Error, Result,
     layers::{
-        Decided, Write,
+        Write,
         topology::{self as layer, Draft, history, show},
     },
     model::{
-        Outcome, ReadMode,
-        proposal::Guards,
+        ReadMode,
         session::Attempt,
         topology::{Cause, Edit, ItemKind, MeshChange, Note, Selector},
     },
-    node,
     proto::{convert::read_header, v1},
+    service::{self, Caller, Decision},
     state::View,
 };
 
@@ -50,12 +49,6 @@ pub(super) struct Done {
     changed: bool,
 }
 
-impl Done {
-    fn nothing(revision: u64) -> Self {
-        Self { revision, changed: false }
-    }
-}
-
 impl Topology {
     /// A view of everything that was acknowledged before.
     pub(super) async fn newest(&self, deadline: Instant) -> Result<View> {
@@ -70,33 +63,10 @@ impl Topology {
     ) -> Result<Done> {
         let Change { call: Call { principal, deadline }, attempt, note } = change;
         let _turn = tokio::time::timeout_at(deadline, self.turn.lock()).await;
-        loop {
-            let view = self.newest(deadline).await?;
-            let (present, decision) = (view.revision(), decide(&view, &note));
-            drop(view);
-            let session = attempt.map(|attempt| attempt.session);
-            let (outcome, meaning) = match (decision, attempt) {
-                (Ok(Some(Write { transaction, guards: compares, meaning })), _) => {
-                    let guards = Guards { compares, ..Guards::default() };
-                    let request = node::Request { principal: principal.clone(), attempt, guards, transaction };
-                    match self.node.propose(request, deadline).await? {
-                        Outcome::Raced => continue,
-                        outcome => (outcome, meaning),
-                    }
-                }
-                // What an earlier attempt has done is no reason to refuse this one.
-                (refused, Some(attempt)) if attempt.attempt > 1 => {
-                    let reason = refused.as_ref().err().map_or_else(String::new, ToString::to_string);
-                    match self.node.refuse(principal.clone(), attempt, reason, deadline).await? {
-                        Outcome::Refused { .. } => return refused.map(|_| Done::nothing(present)),
-                        outcome => (outcome, Write::always(vec![]).meaning),
-                    }
-                }
-                (refused, _) => return refused.map(|_| Done::nothing(present)),
-            };
-            let Decided { revision, .. } = meaning.of(outcome, session)?;
-            return Ok(Done { revision, changed: true });
-        }
+        let caller = Caller { principal, attempt, deadline };
+        let decide = |view: &View| Ok(Decision { write: decide(view, &note)?, found: () });
+        let done = service::change(self.node.as_ref(), caller, decide).await?;
+        Ok(Done { revision: done.revision, changed: done.outcome.is_some() })
     }
 
     /// A change of single items.

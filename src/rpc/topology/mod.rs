@@ -1,5 +1,5 @@
-//! The definition of meshes. A change is decided on the newest state by the layer, and proposed with what it relied on; if
-//! another was faster it is decided anew.
+//! The definition of meshes. A change is decided by the layer on what it reads, and proposed with what it relied on; if another
+//! was faster it is decided anew (`service::change`).
 
 mod answer;
 mod decide;

@@ -94,7 +94,14 @@ fn put_aside(world: &mut World, id: u64, keep_copy: bool) {
     if keep_copy {
         copy(&aside, &data);
     }
+    settle(&data);
     world.aside.push((id, aside, data));
+}
+
+/// Has the disk keep what the test did to its files: a power cut is to lose only what the node did not sync.
+fn settle(data: &Path) {
+    let home = data.parent().unwrap();
+    rustix::fs::syncfs(fs::File::open(home).unwrap()).unwrap();
 }
 
 async fn damaged(world: &mut World, id: u64, kind: Kind) -> String {
@@ -201,4 +208,5 @@ fn put_back(aside: &Path, data: &Path) {
         fs::remove_dir_all(data).unwrap();
     }
     fs::rename(aside, data).unwrap();
+    settle(data);
 }

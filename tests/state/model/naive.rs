@@ -54,6 +54,21 @@ impl Default for Naive {
     }
 }
 
+/// What stands in a record's history where it was deleted.
+fn deletion(revision: u64, wall_ms: u64) -> Record {
+    Record {
+        value: Bytes::new(),
+        create_revision: 0,
+        mod_revision: revision,
+        version: 0,
+        created_at_ms: wall_ms,
+        updated_at_ms: wall_ms,
+        expires_at_ms: None,
+        entries: Vec::new(),
+        references: Vec::new(),
+    }
+}
+
 pub(crate) fn is_permanent(scope: ScopeId) -> bool {
     scope.scope < 1_024
 }
@@ -455,6 +470,7 @@ impl Attempt {
             return Err(Refusal::NoSuchScope(index_of(entry)));
         }
         self.changed = true;
+        let deleted = new.is_none();
         let old = match new {
             Some(new) => self.now.records.insert(key.clone(), new),
             None => self.now.records.remove(key),
@@ -465,7 +481,13 @@ impl Attempt {
                 let keep = self.now.scopes.get(&key.scope()).map_or(0, |(_, settings)| settings.history) as usize;
                 let versions = self.now.history.entry(key.clone()).or_default();
                 versions.insert(old.mod_revision, old.clone());
-                while versions.len() > keep {
+                if deleted {
+                    versions.insert(self.revision, deletion(self.revision, self.wall_ms));
+                }
+                let is_deletion = |version: &Record| version.version == 0;
+                while versions.values().filter(|version| !is_deletion(version)).count() > keep
+                    || versions.values().next().is_some_and(is_deletion)
+                {
                     versions.pop_first();
                 }
             }

@@ -10,11 +10,13 @@ use meshstore::{
 
 use crate::store::*;
 
+const DELETED: &str = "(deleted)";
+
 fn keep(history: u32) -> ScopeSettings {
     ScopeSettings { history, ..ScopeSettings::default() }
 }
 
-/// The older versions of a key: revision and value, oldest first.
+/// The older versions of a key: revision and value, oldest first; and where it was deleted.
 fn versions(store: &Store, key: &Key) -> Vec<(u64, String)> {
     let mut front = vec![key.scope().keyspace];
     meshstore::model::key::escape(&mut front, &key.user_bytes());
@@ -24,6 +26,10 @@ fn versions(store: &Store, key: &Key) -> Vec<(u64, String)> {
         .map(|(pair_key, value)| {
             let record = stored::decode(&pair_key, &value).unwrap();
             assert!(pair_key.ends_with(&record.mod_revision.to_be_bytes()));
+            if record.version == 0 {
+                assert!(record.value.is_empty() && record.create_revision == 0, "{record:?}");
+                return (record.mod_revision, DELETED.to_owned());
+            }
             (record.mod_revision, String::from_utf8(record.value.to_vec()).unwrap())
         })
         .collect()
@@ -48,17 +54,36 @@ fn the_newest_n_are_kept() {
 }
 
 #[test]
-fn a_delete_keeps_what_it_deleted_and_a_new_record_goes_on() {
+fn a_delete_keeps_what_it_deleted_and_when_and_a_new_record_goes_on() {
     let mut store = Store::new();
     let scope = store.new_scope(keep(2));
     let a = scope.key(b"a");
     store.done(vec![put(&a, "2")]);
     store.done(vec![delete(&a)]);
-    assert_eq!(versions(&store, &a), of(&[(2, "2")]));
+    assert_eq!(versions(&store, &a), of(&[(2, "2"), (3, DELETED)]));
     store.done(vec![put(&a, "4")]);
-    assert_eq!(versions(&store, &a), of(&[(2, "2")]));
+    assert_eq!(versions(&store, &a), of(&[(2, "2"), (3, DELETED)]));
     store.done(vec![put(&a, "5")]);
-    assert_eq!(versions(&store, &a), of(&[(2, "2"), (4, "4")]));
+    assert_eq!(versions(&store, &a), of(&[(2, "2"), (3, DELETED), (4, "4")]));
+    store.done(vec![put(&a, "6")]);
+    // It goes with the version that it ended.
+    assert_eq!(versions(&store, &a), of(&[(4, "4"), (5, "5")]));
+}
+
+#[test]
+fn deletions_count_for_nothing() {
+    let mut store = Store::new();
+    let scope = store.new_scope(keep(64));
+    let a = scope.key(b"a");
+    for _ in 0..70 {
+        store.done(vec![put(&a, "x")]);
+        store.done(vec![delete(&a)]);
+    }
+    let (values, deletions): (Vec<_>, Vec<_>) =
+        versions(&store, &a).into_iter().partition(|(_, value)| value != DELETED);
+    assert_eq!((values.len(), deletions.len()), (64, 64));
+    assert_eq!((values[0].0, deletions[0].0), (14, 15));
+    assert_eq!(store.account(ScopeId::new(keyspace::HISTORY, scope.scope)).count, 128);
 }
 
 #[test]
@@ -68,8 +93,8 @@ fn cascades_and_expiries_keep_history_too() {
     let (lease, a) = (scope.key(b"lease"), scope.key(b"a"));
     store.done(vec![put_ttl(&lease, 10, vec![]), put_references(&a, vec![cascade(&lease)])]);
     store.pass(10);
-    assert_eq!(versions(&store, &a), of(&[(2, "referrer")]));
-    assert_eq!(versions(&store, &lease), of(&[(2, "mortal")]));
+    assert_eq!(versions(&store, &a), of(&[(2, "referrer"), (3, DELETED)]));
+    assert_eq!(versions(&store, &lease), of(&[(2, "mortal"), (3, DELETED)]));
 }
 
 #[test]

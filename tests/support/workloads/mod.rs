@@ -17,6 +17,7 @@ mod register;
 mod session;
 mod set;
 mod topology;
+mod values;
 mod wire;
 
 use std::{
@@ -45,8 +46,8 @@ pub struct Stage {
     pub channel: fn(&str) -> Channel,
     /// Longest pause of a client between two calls.
     pub pause: Duration,
-    /// Whether all nodes know large messages (feature level 2), for as long as the run takes.
-    pub large_messages: bool,
+    /// Whether all nodes run the newest program, and so know every feature, for as long as the run takes.
+    pub newest: bool,
     closed: AtomicBool,
 }
 
@@ -56,9 +57,9 @@ impl Stage {
         endpoints: Vec<String>,
         channel: fn(&str) -> Channel,
         pause: Duration,
-        large_messages: bool,
+        newest: bool,
     ) -> Arc<Self> {
-        Arc::new(Self { now_ns, endpoints, channel, pause, large_messages, closed: AtomicBool::new(false) })
+        Arc::new(Self { now_ns, endpoints, channel, pause, newest, closed: AtomicBool::new(false) })
     }
 
     /// No new call is to begin.
@@ -144,6 +145,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<expiry::Expiry>::default(),
         Arc::<topology::Topology>::default(),
         Arc::<journal::Journal>::default(),
+        Arc::<values::Values>::default(),
     ]
 }
 

@@ -116,7 +116,7 @@ pub fn begin(upload: UploadId, announced: &Announced) -> Write {
     Write {
         transaction: Transaction { compares: vec![room], then, otherwise: vec![] },
         guards: vec![Compare::Exists { key: upload.key(), exists: false }],
-        meaning: Meaning { unmet: Some(full) },
+        meaning: Meaning::unmet(full),
     }
 }
 
@@ -135,7 +135,7 @@ pub fn chunk(upload: UploadId, chunk: Chunk) -> Write {
     Write {
         transaction: Transaction { compares, then, otherwise: vec![] },
         guards: vec![],
-        meaning: Meaning { unmet: Some(not_open()) },
+        meaning: Meaning::unmet(not_open()),
     }
 }
 
@@ -157,7 +157,7 @@ pub fn finish(upload: UploadId, message: Message, content: LargeContent) -> Resu
     Ok(Write {
         transaction: Transaction { compares: vec![arrived], then, otherwise: vec![] },
         guards: vec![],
-        meaning: Meaning { unmet: Some(not_open()) },
+        meaning: Meaning::unmet(not_open()),
     })
 }
 

@@ -3,8 +3,12 @@
 //! They are never parsed into values, which would round integers above 2^53, reorder members and drop
 //! duplicates. What comes back is what was sent, spaces and all.
 
-use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::check::{check_length, check_size};
 use crate::{Error, Result};
 
 /// Deepest nesting of arrays and objects: what parsers of all languages take without complaint.
@@ -12,7 +16,7 @@ pub const DEPTH: usize = 64;
 
 /// That a text is exactly one JSON value within the limits. Errors: `InvalidArgument` naming `field`.
 pub fn check(field: &str, text: &str) -> Result<()> {
-    crate::layers::check::check_size(field, text.len())?;
+    check_size(field, text.len())?;
     if depth(text) > DEPTH {
         return Err(Error::invalid(field, "", format!("must not be nested deeper than {DEPTH} levels")));
     }
@@ -20,6 +24,25 @@ pub fn check(field: &str, text: &str) -> Result<()> {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::invalid(field, "", format!("must be one JSON value: {error}"))),
     }
+}
+
+/// That a text is one JSON object of at most `most` bytes. Errors: `InvalidArgument` naming `field`.
+pub fn check_object(field: &str, text: &str, most: usize) -> Result<()> {
+    check_length(field, text.len(), most)?;
+    check(field, text)?;
+    members(field, text).map(drop)
+}
+
+/// The object `new`, with those members of `old` that it does not have; each member is kept as it was sent. Both were
+/// checked. Errors: `InvalidArgument` naming `field`.
+pub fn merge(field: &str, old: &str, new: &str) -> Result<String> {
+    let mut merged = members(field, old)?;
+    merged.extend(members(field, new)?);
+    serde_json::to_string(&merged).map_err(|error| Error::invalid(field, "", format!("cannot be merged: {error}")))
+}
+
+fn members<'a>(field: &str, text: &'a str) -> Result<BTreeMap<String, &'a RawValue>> {
+    serde_json::from_str(text).map_err(|error| Error::invalid(field, "", format!("must be a JSON object: {error}")))
 }
 
 /// The deepest nesting of brackets outside of strings; exact for valid JSON.
@@ -46,6 +69,16 @@ fn depth(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objects_are_merged_by_their_members_and_these_are_kept_as_they_were() {
+        let merged = merge("m", r#"{"b": 1.0, "a": {"x": 9007199254740993}, "c":null}"#, r#"{"b":[ ],"d":""}"#);
+        assert_eq!(merged.unwrap(), r#"{"a":{"x": 9007199254740993},"b":[ ],"c":null,"d":""}"#);
+        for no_object in ["[]", "1", "null", "\"{}\"", "{", "{}{}"] {
+            assert!(check_object("m", no_object, 100).is_err(), "{no_object}");
+        }
+        assert!(check_object("m", "{}", 2).is_ok() && check_object("m", "{ }", 2).is_err());
+    }
     use crate::limits;
 
     fn rule(text: &str) -> Option<String> {

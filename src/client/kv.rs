@@ -1,0 +1,347 @@
+//! Values by key in namespaces: the storage contract.
+
+use serde::Serialize;
+
+use super::{Client, Page, PageRequest, ReadMode, Written, json, pages};
+use crate::{
+    Error, Result,
+    model::{
+        kv::{
+            Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, Set, SetResult,
+            StorageStatus, Value, Version,
+        },
+        mesh::Condition,
+    },
+    proto::{convert::expected, v1},
+};
+
+impl Value {
+    /// The JSON of something that can be written as JSON. Errors: `InvalidArgument` if it cannot.
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self> {
+        json::text("value", value).map(Self::Json)
+    }
+
+    /// What the JSON of this value stands for. Errors: `Unexpected` if it is not JSON, or does not have the shape of a `T`.
+    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        match self {
+            Self::Json(text) => json::Json::of(text.as_str()).parse(),
+            Self::Bytes(_) => Err(Error::Unexpected("the value is bytes, and not JSON".into())),
+        }
+    }
+}
+
+impl Set {
+    /// A value that overwrites what is there, and leaves its attributes as they are.
+    pub fn new(key: impl Into<String>, value: Value) -> Self {
+        Self { key: key.into(), value, attributes: None, overwrite: true, condition: None }
+    }
+
+    /// The same, which is not to overwrite anything.
+    #[must_use]
+    pub fn create(self) -> Self {
+        Self { overwrite: false, ..self }
+    }
+
+    /// The same, with a JSON object of attributes that are merged with those that are there.
+    #[must_use]
+    pub fn attributes(self, attributes: impl Into<String>) -> Self {
+        Self { attributes: Some(attributes.into()), ..self }
+    }
+
+    /// The same, if this is true of the value that is there.
+    #[must_use]
+    pub fn only_if(self, condition: Condition) -> Self {
+        Self { condition: Some(condition), ..self }
+    }
+}
+
+/// The values of a namespace; see [`Client::kv`].
+#[derive(Clone, Debug)]
+pub struct Kv {
+    client: Client,
+    namespace: String,
+}
+
+impl Kv {
+    pub(super) fn of(client: Client, namespace: String) -> Self {
+        Self { client, namespace }
+    }
+
+    /// The same with another read mode.
+    #[must_use]
+    pub fn with_read(self, mode: ReadMode) -> Self {
+        Self { client: self.client.with_read(mode), ..self }
+    }
+
+    /// Reads a value, with the caller's attributes.
+    ///
+    /// Errors: `NotFound` if there is none, or no such namespace; `TooStale` if no node can keep what the read mode asks.
+    pub async fn get(&self, key: &str) -> Result<Entry> {
+        self.get_as_of(key, None).await
+    }
+
+    /// The version of a value that was current at a revision.
+    ///
+    /// Errors: as of [`get`](Self::get); `InvalidArgument` if the namespace does not keep it.
+    pub async fn get_at(&self, key: &str, revision: u64) -> Result<Entry> {
+        self.get_as_of(key, Some(revision)).await
+    }
+
+    async fn get_as_of(&self, key: &str, as_of_revision: Option<u64>) -> Result<Entry> {
+        let (namespace, key) = (self.namespace.clone(), key.to_owned());
+        let request = v1::StorageGetRequest { read: None, namespace, key, include_metadata: true, as_of_revision };
+        expected("entry", self.client.read(request).await?.entry)?.try_into()
+    }
+
+    /// Creates or overwrites a value. The namespace is created if there is none.
+    ///
+    /// Errors: `InvalidArgument` if the key is empty or over 1,024 bytes, or the value is no JSON or over 1 MiB;
+    /// `AlreadyExists` for one that was not to overwrite; `ConditionFailed` if the condition does not hold; `Refused` if the
+    /// namespace is full.
+    pub async fn set(&self, set: Set) -> Result<Saved> {
+        let request = v1::StorageSetRequest { attempt: None, namespace: self.namespace.clone(), set: Some(set.into()) };
+        Ok(saved(&self.client.execute(request).await?))
+    }
+
+    /// The same for something that can be written as JSON.
+    pub async fn set_json(&self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<Saved> {
+        self.set(Set::new(key, Value::json(value)?)).await
+    }
+
+    /// Deletes a value: whether there was one.
+    ///
+    /// Errors: `NotFound` if there is no such namespace.
+    pub async fn delete(&self, key: &str) -> Result<bool> {
+        self.delete_as(key, None).await
+    }
+
+    /// The same, if something is true of the value.
+    ///
+    /// Errors: as of [`delete`](Self::delete); `ConditionFailed` if it is not.
+    pub async fn delete_if(&self, key: &str, condition: Condition) -> Result<bool> {
+        self.delete_as(key, Some(condition)).await
+    }
+
+    async fn delete_as(&self, key: &str, condition: Option<Condition>) -> Result<bool> {
+        let (namespace, condition) = (self.namespace.clone(), condition.map(Into::into));
+        let request = v1::StorageDeleteRequest { attempt: None, namespace, key: key.into(), condition };
+        Ok(self.client.execute(request).await?.deleted)
+    }
+
+    /// Whether there is a value.
+    ///
+    /// Errors: `NotFound` if there is no such namespace.
+    pub async fn has(&self, key: &str) -> Result<bool> {
+        let request = v1::StorageHasRequest { read: None, namespace: self.namespace.clone(), key: key.into() };
+        Ok(self.client.read(request).await?.exists)
+    }
+
+    /// Reads up to 1,000 values at one revision: those that are there, and the keys of those that are not.
+    ///
+    /// Errors: `InvalidArgument` if they are too many, or too large for one answer (3 MiB together).
+    pub async fn get_many(&self, keys: Vec<String>) -> Result<(Vec<Entry>, Vec<String>)> {
+        let namespace = self.namespace.clone();
+        let request = v1::StorageGetManyRequest { read: None, namespace, keys, include_metadata: true };
+        let answer = self.client.read(request).await?;
+        let entries = answer.entries.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
+        Ok((entries, answer.missing))
+    }
+
+    /// Writes up to 1,024 values at one revision, all or none. Of several with one key the last counts.
+    ///
+    /// Errors: as of [`set`](Self::set).
+    pub async fn set_many(&self, sets: Vec<Set>) -> Result<Vec<SetResult>> {
+        self.set_many_as(sets, false).await
+    }
+
+    /// The same; what can be written is, and what cannot says why in its result.
+    pub async fn set_each(&self, sets: Vec<Set>) -> Result<Vec<SetResult>> {
+        self.set_many_as(sets, true).await
+    }
+
+    async fn set_many_as(&self, sets: Vec<Set>, per_key: bool) -> Result<Vec<SetResult>> {
+        let (namespace, sets) = (self.namespace.clone(), sets.into_iter().map(Into::into).collect());
+        let request = v1::StorageSetManyRequest { attempt: None, namespace, sets, per_key };
+        Ok(self.client.execute(request).await?.results.into_iter().map(Into::into).collect())
+    }
+
+    /// Deletes up to 1,024 values at one revision: each key, and whether there was something.
+    ///
+    /// Errors: `NotFound` if there is no such namespace.
+    pub async fn delete_many(&self, keys: Vec<String>) -> Result<Vec<(String, bool)>> {
+        let request = v1::StorageDeleteManyRequest { attempt: None, namespace: self.namespace.clone(), keys };
+        let results = self.client.execute(request).await?.results;
+        Ok(results.into_iter().map(|v1::DeleteResult { key, deleted }| (key, deleted)).collect())
+    }
+
+    /// A page of keys, in their order.
+    ///
+    /// Errors: `NotFound` if there is no such namespace; `InvalidArgument` for a pattern or cursor that is none.
+    pub async fn list(&self, filter: KeyFilter) -> Result<Page<String>> {
+        let KeyFilter { pattern, limit, offset, cursor } = filter;
+        let namespace = self.namespace.clone();
+        let request = v1::StorageListRequest { read: None, namespace, pattern, limit, offset, cursor };
+        let v1::StorageListResponse { header, keys, next_cursor } = self.client.read(request).await?;
+        Ok(Page { items: keys, next_cursor, revision: expected("header", header)?.revision })
+    }
+
+    /// All keys that match a pattern, as of one revision. They must fit into memory.
+    ///
+    /// Errors: as of [`list`](Self::list).
+    pub async fn list_all(&self, pattern: &str) -> Result<Vec<String>> {
+        pages::all(move |PageRequest { limit, cursor }| {
+            self.list(KeyFilter { pattern: pattern.into(), limit: Some(limit), offset: 0, cursor })
+        })
+        .await
+    }
+
+    /// How many values there are.
+    ///
+    /// Errors: `NotFound` if there is no such namespace.
+    pub async fn count(&self) -> Result<u64> {
+        let request = v1::StorageCountRequest { read: None, namespace: self.namespace.clone() };
+        Ok(self.client.read(request).await?.count)
+    }
+
+    /// What is known of a value.
+    ///
+    /// Errors: `NotFound` if there is none.
+    pub async fn metadata(&self, key: &str) -> Result<Metadata> {
+        let request = v1::GetMetadataRequest { read: None, namespace: self.namespace.clone(), key: key.into() };
+        Ok(expected("metadata", self.client.read(request).await?.metadata)?.into())
+    }
+
+    /// Merges a JSON object of attributes with those of a value; without `merge` it replaces them.
+    ///
+    /// Errors: `NotFound` if there is no value; `InvalidArgument` if it is no JSON object, or over 64 KiB.
+    pub async fn set_metadata(&self, key: &str, attributes: &str, merge: bool) -> Result<Written> {
+        self.set_metadata_as(key, attributes, merge, None).await
+    }
+
+    /// The same, if the attributes were last written at this revision; 0: if there are none.
+    ///
+    /// Errors: as of [`set_metadata`](Self::set_metadata); `ConditionFailed` if they were not.
+    pub async fn set_metadata_if(&self, key: &str, attributes: &str, merge: bool, revision: u64) -> Result<Written> {
+        self.set_metadata_as(key, attributes, merge, Some(revision)).await
+    }
+
+    async fn set_metadata_as(
+        &self,
+        key: &str,
+        attributes: &str,
+        merge: bool,
+        if_attributes_revision: Option<u64>,
+    ) -> Result<Written> {
+        let (namespace, key, metadata_json) = (self.namespace.clone(), key.into(), attributes.into());
+        let (attempt, merge) = (None, Some(merge));
+        let request = v1::SetMetadataRequest { attempt, namespace, key, metadata_json, merge, if_attributes_revision };
+        self.client.write(request).await
+    }
+
+    /// The versions of a value that the namespace keeps, the newest first.
+    ///
+    /// Errors: `NotFound` if there is none.
+    pub async fn history(&self, key: &str) -> Result<Vec<Version>> {
+        let (mut versions, mut before) = (Vec::new(), None);
+        loop {
+            let (namespace, key) = (self.namespace.clone(), key.to_owned());
+            let request = v1::StorageHistoryRequest { read: None, namespace, key, before };
+            let answer = self.client.read(request).await?;
+            for version in answer.versions {
+                versions.push(version.try_into()?);
+            }
+            match answer.more_before {
+                Some(revision) => before = Some(revision),
+                None => return Ok(versions),
+            }
+        }
+    }
+
+    /// Makes a value and its attributes what they were at a revision.
+    ///
+    /// Errors: `NotFound` if there was none then; `InvalidArgument` if the namespace does not keep it.
+    pub async fn restore(&self, key: &str, revision: u64) -> Result<Saved> {
+        let (namespace, key) = (self.namespace.clone(), key.to_owned());
+        let request = v1::StorageRestoreRequest { attempt: None, namespace, key, as_of_revision: revision };
+        Ok(saved(&self.client.execute(request).await?))
+    }
+
+    /// Deletes all values, and their older versions, at once. A namespace that does not exist is as good as cleared.
+    pub async fn clear(&self) -> Result<Written> {
+        self.client.write(v1::StorageClearRequest { attempt: None, namespace: Some(self.namespace.clone()) }).await
+    }
+}
+
+fn saved(answer: &v1::StorageSetResponse) -> Saved {
+    Saved { revision: answer.revision, version: answer.version }
+}
+
+/// Namespaces; see [`Client::namespaces`].
+#[derive(Clone, Debug)]
+pub struct Namespaces {
+    client: Client,
+}
+
+impl Namespaces {
+    pub(super) fn of(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Creates a namespace. `metadata`: a JSON object, or nothing.
+    ///
+    /// Errors: `AlreadyExists`; `InvalidArgument` for a name that is empty or holds one of `/ : *`.
+    pub async fn create(&self, name: &str, metadata: &str, settings: NamespaceSettings) -> Result<Written> {
+        let (name, metadata_json) = (name.to_owned(), metadata.to_owned());
+        let settings = Some(settings.into());
+        self.client.write(v1::CreateNamespaceRequest { attempt: None, name, metadata_json, settings }).await
+    }
+
+    /// Changes a namespace. A lower bound refuses what is written from now on; fewer older versions are kept of what is.
+    ///
+    /// Errors: `NotFound`; `InvalidArgument`.
+    pub async fn modify(&self, name: &str, change: NamespaceChange) -> Result<Written> {
+        self.client.write(v1::ModifyNamespaceRequest::of(name, change)).await
+    }
+
+    /// Deletes a namespace, with all that it holds if `recursive`.
+    ///
+    /// Errors: `NotFound`; `Refused` if it holds values that are not to go; `InvalidArgument` for `default`.
+    pub async fn delete(&self, name: &str, recursive: bool) -> Result<Written> {
+        self.client.write(v1::DeleteNamespaceRequest { attempt: None, name: name.into(), recursive }).await
+    }
+
+    /// A namespace.
+    ///
+    /// Errors: `NotFound`.
+    pub async fn show(&self, name: &str) -> Result<Namespace> {
+        let answer = self.client.read(v1::ShowNamespaceRequest { read: None, name: name.into() }).await?;
+        expected("namespace", answer.namespace)?.try_into()
+    }
+
+    /// A page of namespaces, in order of their names.
+    ///
+    /// Errors: `InvalidArgument` if the cursor is not one of this list.
+    pub async fn list(&self, page: PageRequest) -> Result<Page<Namespace>> {
+        let answer = self.client.read(v1::ListNamespacesRequest { read: None, page: Some(page.into()) }).await?;
+        let v1::ListNamespacesResponse { header, namespaces, next_cursor } = answer;
+        let items = namespaces.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
+        Ok(Page { items, next_cursor, revision: expected("header", header)?.revision })
+    }
+
+    /// All namespaces.
+    ///
+    /// Errors: those of a read.
+    pub async fn list_all(&self) -> Result<Vec<Namespace>> {
+        pages::all(move |page| self.list(page)).await
+    }
+
+    /// Deletes all values of all namespaces at once. The namespaces stay.
+    pub async fn clear_all(&self) -> Result<Written> {
+        self.client.write(v1::StorageClearRequest { attempt: None, namespace: None }).await
+    }
+
+    /// How much is stored.
+    pub async fn status(&self) -> Result<StorageStatus> {
+        Ok(self.client.read(v1::StorageStatusRequest { read: None }).await?.into())
+    }
+}

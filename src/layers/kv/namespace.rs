@@ -1,0 +1,411 @@
+//! Namespaces: their names, settings and scopes.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{
+    Write, json,
+    list::{Range, Walk, successor},
+    scopes::Scopes,
+};
+use crate::{
+    Error, Result,
+    error::Fault,
+    layers::check,
+    limits,
+    model::{
+        Key, Record, ScopeId,
+        keyspace::{self, NO_SCOPE},
+        kind,
+        kv::{self, DEFAULT_NAMESPACE, NamespaceChange, NamespaceSettings},
+        mesh::{Page, PageRequest, Stored},
+        transaction::{Compare, Operation, Put, Relation, ScopeField, ScopeSettings},
+    },
+    state::View,
+    storage::codec::{self, Kind},
+};
+
+const SCOPE: ScopeId = ScopeId::new(keyspace::NAMESPACES, NO_SCOPE);
+/// Most older versions of a value; what the core keeps at most.
+const HISTORY: u32 = 64;
+/// Namespaces that are read at once.
+const CHUNK: usize = 64;
+/// Most operations of a transaction that clears all namespaces.
+const CLEARED: usize = limits::LAYER_OPERATIONS - 8;
+/// What the namespace of a principal begins with.
+const PRINCIPAL: &str = "principal://";
+
+/// Frozen (kind `Namespace`, version 1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredNamespace {
+    /// The scope of its values.
+    values: u32,
+    /// The scope of their attributes.
+    attributes: u32,
+    /// JSON.
+    metadata: String,
+    history: u32,
+    max_entries: u64,
+    max_bytes: u64,
+}
+
+/// A namespace as a view has it.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    name: String,
+    stored: StoredNamespace,
+    /// `None`: the transaction that it was made for creates it.
+    record: Option<Record>,
+}
+
+/// That a name is one of a namespace; an empty one is the default. Errors: `InvalidArgument`.
+pub fn check_name(name: &str) -> Result<&str> {
+    if name.is_empty() {
+        return Ok(DEFAULT_NAMESPACE);
+    }
+    check::check_length("namespace", name.len(), limits::ID_BYTES)?;
+    let rest = name.strip_prefix(PRINCIPAL).unwrap_or(name);
+    if rest.is_empty() || rest.contains(['/', ':', '*']) || rest.chars().any(char::is_control) {
+        let rule = "must not hold / : * or control characters, but for the form principal://{id}";
+        return Err(Error::invalid("namespace", name, rule));
+    }
+    if rest.trim().is_empty() {
+        return Err(Error::invalid("namespace", name, "must not be all spaces"));
+    }
+    Ok(name)
+}
+
+/// What a namespace is called; one that was never written is the default one.
+pub(super) fn name_of(namespace: Option<&Namespace>) -> &str {
+    namespace.map_or(DEFAULT_NAMESPACE, |namespace| &namespace.name)
+}
+
+fn record_key(name: &str) -> Key {
+    SCOPE.key(name.as_bytes())
+}
+
+fn missing(name: &str) -> Error {
+    Error::NotFound { kind: kind::NAMESPACE, name: name.into() }
+}
+
+fn open(view: &View, name: &str, record: Record) -> Result<Namespace> {
+    let broken = |error| view.fault(Fault::bug(format!("the namespace {name:?} cannot be read: {error}")));
+    let stored = codec::decode(Kind::Namespace, &record.value).map_err(broken)?;
+    Ok(Namespace { name: name.into(), stored, record: Some(record) })
+}
+
+impl Namespace {
+    /// The namespace of this name, if it was ever written. Errors: `InvalidArgument`.
+    pub(super) fn find(view: &View, name: &str) -> Result<Option<Self>> {
+        let name = check_name(name)?;
+        view.record(&record_key(name))?.map(|record| open(view, name, record)).transpose()
+    }
+
+    /// The same, and `NotFound` if there is none; the default one always is, and empty before it is first written.
+    pub(super) fn existing(view: &View, name: &str) -> Result<Option<Self>> {
+        let found = Self::find(view, name)?;
+        match found {
+            None if check_name(name)? != DEFAULT_NAMESPACE => Err(missing(name)),
+            found => Ok(found),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its values stand.
+    pub fn values(&self) -> ScopeId {
+        ScopeId::new(keyspace::VALUES, self.stored.values)
+    }
+
+    pub(super) fn attributes(&self) -> ScopeId {
+        ScopeId::new(keyspace::ATTRIBUTES, self.stored.attributes)
+    }
+
+    pub(super) fn value_key(&self, key: &str) -> Key {
+        self.values().key(key.as_bytes())
+    }
+
+    pub(super) fn attributes_key(&self, key: &str) -> Key {
+        self.attributes().key(key.as_bytes())
+    }
+
+    /// The revision since which it is what it is: before it may have kept less, held other values, or been another.
+    pub(super) fn since(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.mod_revision)
+    }
+
+    /// Where the value stands that attributes under this key are of.
+    pub(super) fn value_key_of(&self, attributes: &Key) -> Key {
+        self.values().key(&attributes.user_bytes())
+    }
+
+    /// How many older versions it keeps of each value.
+    pub(super) fn history(&self) -> usize {
+        self.stored.history as usize
+    }
+
+    /// That it is as it was seen.
+    pub(super) fn guard(&self) -> Compare {
+        super::unchanged(&record_key(&self.name), self.record.as_ref())
+    }
+
+    fn settings(&self) -> NamespaceSettings {
+        let StoredNamespace { history, max_entries, max_bytes, .. } = self.stored;
+        NamespaceSettings { history, max_entries, max_bytes }
+    }
+
+    /// What a write that does not fit is told.
+    pub(super) fn full(&self) -> Error {
+        let bounds = [(self.stored.max_entries, "values"), (self.stored.max_bytes, "bytes")];
+        let bounds = bounds.iter().filter(|(most, _)| *most > 0).map(|(most, what)| format!("{most} {what}"));
+        let bounds: Vec<String> = bounds.collect();
+        Error::Refused(format!(
+            "storage capacity exceeded: namespace {} holds at most {}; delete from it, or modify it",
+            self.name,
+            bounds.join(" and ")
+        ))
+    }
+
+    fn put(&self) -> Operation {
+        let value = codec::encode(Kind::Namespace, &self.stored);
+        Operation::Put { key: record_key(&self.name), put: Put::value(value) }
+    }
+
+    /// What its scopes are to be.
+    fn set_scopes(&self) -> [Operation; 2] {
+        let StoredNamespace { history, max_entries, max_bytes, .. } = self.stored;
+        let settings = ScopeSettings { history, max_keys: max_entries, max_bytes };
+        [
+            Operation::SetScope { scope: self.values(), settings },
+            Operation::SetScope { scope: self.attributes(), settings: ScopeSettings { history, ..Default::default() } },
+        ]
+    }
+
+    /// What drops all that it holds. Attributes reference values, so they go first.
+    fn drop_scopes(&self) -> [Operation; 2] {
+        [Operation::DropScope { scope: self.attributes() }, Operation::DropScope { scope: self.values() }]
+    }
+
+    /// As callers see it, without how much it holds.
+    fn shown(&self) -> kv::Namespace {
+        let record = self.record.as_ref();
+        let metadata = Stored {
+            value: self.stored.metadata.clone(),
+            created_at_ms: record.map_or(0, |record| record.created_at_ms),
+            updated_at_ms: record.map_or(0, |record| record.updated_at_ms),
+            create_revision: record.map_or(0, |record| record.create_revision),
+            mod_revision: record.map_or(0, |record| record.mod_revision),
+            version: record.map_or(0, |record| record.version),
+        };
+        kv::Namespace { name: self.name.clone(), settings: self.settings(), metadata, entries: 0, bytes: 0 }
+    }
+}
+
+/// A namespace that a transaction creates, with what it relies on and does for it.
+pub(super) struct Creation {
+    pub(super) namespace: Namespace,
+    pub(super) guards: Vec<Compare>,
+    pub(super) operations: Vec<Operation>,
+}
+
+/// Errors: `InvalidArgument`; `Refused` if there are too many.
+pub(super) fn creation(view: &View, name: &str, metadata: String, settings: NamespaceSettings) -> Result<Creation> {
+    let mut scopes = Scopes::read(view)?;
+    let NamespaceSettings { history, max_entries, max_bytes } = settings;
+    let (values, attributes) = (scopes.create()?, scopes.create()?);
+    let stored = StoredNamespace { values, attributes, metadata, history, max_entries, max_bytes };
+    let namespace = Namespace { name: check_name(name)?.into(), stored, record: None };
+    let mut operations = namespace.set_scopes().to_vec();
+    operations.extend([namespace.put(), scopes.operation()]);
+    Ok(Creation { guards: vec![namespace.guard(), scopes.guard()], namespace, operations })
+}
+
+fn check_settings(settings: NamespaceSettings) -> Result<NamespaceSettings> {
+    if settings.history > HISTORY {
+        return Err(Error::invalid("history", settings.history.to_string(), format!("must be at most {HISTORY}")));
+    }
+    Ok(settings)
+}
+
+fn check_metadata(metadata: &str) -> Result<()> {
+    json::check_object("metadata", metadata, limits::ATTRIBUTES_BYTES)
+}
+
+/// Creates a namespace. Errors: `InvalidArgument`, `AlreadyExists`.
+pub fn create(view: &View, name: &str, metadata: &str, settings: NamespaceSettings) -> Result<Write> {
+    let metadata = if metadata.is_empty() { "{}" } else { metadata };
+    check_metadata(metadata)?;
+    let settings = check_settings(settings)?;
+    if name.is_empty() {
+        return Err(Error::invalid("namespace", "", "must not be empty"));
+    }
+    if check_name(name)? == DEFAULT_NAMESPACE || Namespace::find(view, name)?.is_some() {
+        return Err(Error::AlreadyExists { kind: kind::NAMESPACE, name: name.into() });
+    }
+    let Creation { guards, operations, .. } = creation(view, name, metadata.into(), settings)?;
+    Ok(Write::guarded(guards, operations))
+}
+
+/// Changes a namespace. Errors: `InvalidArgument`, `NotFound`.
+pub fn modify(view: &View, name: &str, change: NamespaceChange) -> Result<Write> {
+    let NamespaceChange { metadata, history, max_entries, max_bytes } = change;
+    if let Some(metadata) = &metadata {
+        check_metadata(metadata)?;
+    }
+    let found = Namespace::existing(view, name)?;
+    let before = found.as_ref().map(Namespace::settings).unwrap_or_default();
+    let settings = check_settings(NamespaceSettings {
+        history: history.unwrap_or(before.history),
+        max_entries: max_entries.unwrap_or(before.max_entries),
+        max_bytes: max_bytes.unwrap_or(before.max_bytes),
+    })?;
+    let Some(mut namespace) = found else {
+        let Creation { guards, operations, .. } =
+            creation(view, name, metadata.unwrap_or_else(|| "{}".into()), settings)?;
+        return Ok(Write::guarded(guards, operations));
+    };
+    let NamespaceSettings { history, max_entries, max_bytes } = settings;
+    let metadata = metadata.unwrap_or_else(|| namespace.stored.metadata.clone());
+    namespace.stored = StoredNamespace { metadata, history, max_entries, max_bytes, ..namespace.stored };
+    let mut operations = namespace.set_scopes().to_vec();
+    operations.push(namespace.put());
+    Ok(Write::guarded(vec![namespace.guard()], operations))
+}
+
+/// Deletes a namespace, at once, with all that it holds if `recursive`. Errors: `InvalidArgument` for the default one,
+/// `NotFound`, `Refused` if it holds values that are not to go.
+pub fn delete(view: &View, name: &str, recursive: bool) -> Result<Write> {
+    if check_name(name)? == DEFAULT_NAMESPACE {
+        return Err(Error::invalid("namespace", DEFAULT_NAMESPACE, "the default namespace cannot be deleted"));
+    }
+    let namespace = Namespace::find(view, name)?.ok_or_else(|| missing(name))?;
+    let mut scopes = Scopes::read(view)?;
+    let mut guards = vec![namespace.guard(), scopes.guard()];
+    if !recursive {
+        if !view.records(namespace.values(), &[], None, 1)?.is_empty() {
+            let rule = format!("namespace {name} holds values; delete them first, or ask for a recursive deletion");
+            return Err(Error::Refused(rule));
+        }
+        let (scope, field) = (namespace.values(), ScopeField::Count);
+        guards.push(Compare::Scope { scope, field, relation: Relation::Equal, to: 0 });
+    }
+    let mut operations = namespace.drop_scopes().to_vec();
+    scopes.drop();
+    scopes.drop();
+    operations.extend([Operation::Delete { key: record_key(name) }, scopes.operation()]);
+    Ok(Write::guarded(guards, operations))
+}
+
+/// Deletes all that a namespace holds, or every one, at once; `None` if nothing is there. Its scopes are dropped, and new
+/// ones created. Errors: `InvalidArgument`; `Refused` if there are too many namespaces for one transaction.
+pub fn clear(view: &View, name: Option<&str>) -> Result<Option<Write>> {
+    let mut scopes = Scopes::read(view)?;
+    let (mut guards, mut operations) = (vec![scopes.guard()], Vec::new());
+    let mut clear = |mut namespace: Namespace| {
+        guards.push(namespace.guard());
+        operations.extend(namespace.drop_scopes());
+        scopes.drop();
+        scopes.drop();
+        let (values, attributes) = (scopes.create()?, scopes.create()?);
+        namespace.stored = StoredNamespace { values, attributes, ..namespace.stored };
+        operations.extend(namespace.set_scopes());
+        operations.push(namespace.put());
+        Ok::<_, Error>(operations.len())
+    };
+    match name {
+        Some(name) => {
+            let Some(namespace) = Namespace::find(view, name)? else { return Ok(None) };
+            clear(namespace)?;
+        }
+        None => {
+            let (mut start, mut any) = (Vec::new(), false);
+            loop {
+                let records = view.records(SCOPE, &start, None, CHUNK)?;
+                let ended = records.len() < CHUNK;
+                for (key, record) in records {
+                    start = successor(&key.user_bytes());
+                    any = true;
+                    if clear(open(view, &text_of(&key), record)?)? > CLEARED {
+                        let text = "there are too many namespaces to clear at once; clear them one by one";
+                        return Err(Error::Refused(text.into()));
+                    }
+                }
+                if ended {
+                    break;
+                }
+            }
+            if !any {
+                return Ok(None);
+            }
+        }
+    }
+    operations.push(scopes.operation());
+    Ok(Some(Write::guarded(guards, operations)))
+}
+
+fn text_of(key: &Key) -> String {
+    String::from_utf8_lossy(&key.user_bytes()).into_owned()
+}
+
+/// One namespace, without how much it holds, and the scope of its values, if it has one yet. Errors: `InvalidArgument`,
+/// `NotFound`.
+pub fn show(view: &View, name: &str) -> Result<(kv::Namespace, Option<ScopeId>)> {
+    Ok(Namespace::existing(view, name)?.map_or_else(unwritten, |found| (found.shown(), Some(found.values()))))
+}
+
+/// The default namespace before it is first written.
+fn unwritten() -> (kv::Namespace, Option<ScopeId>) {
+    let stored =
+        StoredNamespace { values: 0, attributes: 0, metadata: "{}".into(), history: 0, max_entries: 0, max_bytes: 0 };
+    (Namespace { name: DEFAULT_NAMESPACE.into(), stored, record: None }.shown(), None)
+}
+
+/// A page of the namespaces in order of their names.
+#[derive(Debug)]
+pub struct List {
+    walk: Walk,
+}
+
+/// Errors: `InvalidArgument`.
+pub fn list(page: &PageRequest) -> Result<List> {
+    let range = Range { start: vec![], end: None };
+    Ok(List { walk: Walk::open(keyspace::NAMESPACES, &"", range, page)? })
+}
+
+impl List {
+    /// The revision at which it must be read: the one of the pages before.
+    pub fn revision(&self) -> Option<u64> {
+        self.walk.revision()
+    }
+
+    /// The page; see [`show`]. Errors: `InvalidArgument` for a cursor that is not of this store.
+    pub fn read(&self, view: &View) -> Result<Page<(kv::Namespace, Option<ScopeId>)>> {
+        let default = SCOPE.key(DEFAULT_NAMESPACE.as_bytes());
+        let fetch = |start: &[u8], end: Option<&[u8]>, limit| {
+            let mut records: Vec<(Key, Option<Record>)> =
+                view.records(SCOPE, start, end, limit)?.into_iter().map(|(key, record)| (key, Some(record))).collect();
+            // The default namespace is always there.
+            let behind = records.last().filter(|_| records.len() == limit).is_some_and(|(last, _)| *last < default);
+            if start <= DEFAULT_NAMESPACE.as_bytes()
+                && !behind
+                && let Err(at) = records.binary_search_by(|(key, _)| key.cmp(&default))
+            {
+                records.insert(at, (default.clone(), None));
+                records.truncate(limit);
+            }
+            Ok(records.into_iter().map(|(key, record)| (key.user_bytes(), (key, record))).collect())
+        };
+        self.walk.read(view, fetch, |_, (key, record)| {
+            let shown = match record {
+                Some(record) => {
+                    let found = open(view, &text_of(&key), record)?;
+                    (found.shown(), Some(found.values()))
+                }
+                None => unwritten(),
+            };
+            let size = shown.0.metadata.value.len() + limits::ID_BYTES;
+            Ok((shown, size))
+        })
+    }
+}

@@ -1,0 +1,304 @@
+//! Writes of values and of their attributes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    super::{Write, json},
+    attributes_of, check_key, check_value, holds, missing, named,
+    namespace::{Creation, Namespace, creation, name_of},
+    read, seal, unchanged,
+};
+use crate::{
+    Error, Result,
+    layers::check,
+    limits,
+    model::{
+        Key, OperationResult, Outcome, Record, Reference, ReferenceMode, keyspace, kind,
+        kv::{NamespaceSettings, Set, SetResult},
+        mesh::Condition,
+        transaction::{Compare, Operation, Put},
+    },
+    state::View,
+};
+
+/// Values that are to be written.
+#[derive(Clone, Debug)]
+pub struct Sets {
+    /// `None`: none of them can be written.
+    pub write: Option<Write>,
+    /// The keys in the order in which they came, with why one is not written.
+    keys: Vec<(String, Option<Error>)>,
+    /// Whether some may be written and others not.
+    per_key: bool,
+}
+
+/// Writes values, all or none; with `per_key` those that can be. Errors: `InvalidArgument`; without `per_key` also
+/// `AlreadyExists` and `ConditionFailed`.
+pub fn set(view: &View, principal: &str, namespace: &str, sets: Vec<Set>, per_key: bool) -> Result<Sets> {
+    at_most("sets", sets.len(), limits::CHANGES)?;
+    let (namespace, mut guards, mut operations) = match Namespace::find(view, namespace)? {
+        Some(found) => {
+            let guard = found.guard();
+            (found, vec![guard], vec![])
+        }
+        None => {
+            let created = creation(view, namespace, "{}".into(), NamespaceSettings::default())?;
+            let Creation { namespace, guards, operations } = created;
+            (namespace, guards, operations)
+        }
+    };
+    let (mut keys, mut any, mut bytes) = (Vec::new(), false, 0);
+    for set in last_of_each(sets, |set| &set.key) {
+        let name = set.key.clone();
+        bytes += name.len() + set.value.len();
+        match set_one(view, principal, &namespace, set) {
+            Ok(one) => {
+                any = true;
+                bytes += one.attributes_bytes;
+                guards.extend(one.guards);
+                operations.extend(one.operations);
+                keys.push((name, None));
+            }
+            Err(error @ Error::InvalidArgument { .. }) if per_key => keys.push((name, Some(error))),
+            Err(error @ (Error::AlreadyExists { .. } | Error::ConditionFailed(_))) if per_key => {
+                // It must still be so when the others are written.
+                let key = namespace.value_key(&name);
+                guards.push(unchanged(&key, view.record(&key)?.as_ref()));
+                keys.push((name, Some(error)));
+            }
+            Err(error) => return Err(error),
+        }
+        if bytes > limits::TRANSACTION_BYTES {
+            let rule = format!("must be at most {} bytes together, with their metadata", limits::TRANSACTION_BYTES);
+            return Err(Error::invalid("sets", "", rule));
+        }
+    }
+    let write = any.then(|| Write::guarded(guards, operations).if_full(namespace.full()));
+    Ok(Sets { write, keys, per_key })
+}
+
+/// Of several with one key the last, in the order in which they came.
+fn last_of_each<T>(items: Vec<T>, key: impl Fn(&T) -> &str) -> Vec<T> {
+    let mut last = BTreeMap::new();
+    for (at, item) in items.iter().enumerate() {
+        last.insert(key(item).to_owned(), at);
+    }
+    let is_last = |at: usize, item: &T| last.get(key(item)) == Some(&at);
+    items.into_iter().enumerate().filter(|(at, item)| is_last(*at, item)).map(|(_, item)| item).collect()
+}
+
+struct One {
+    guards: Vec<Compare>,
+    operations: Vec<Operation>,
+    attributes_bytes: usize,
+}
+
+fn set_one(view: &View, principal: &str, namespace: &Namespace, set: Set) -> Result<One> {
+    let Set { key: name, value, attributes, overwrite, condition } = set;
+    check_key(&name)?;
+    check_value(&value)?;
+    let key = namespace.value_key(&name);
+    let mut one = One { guards: vec![], operations: vec![], attributes_bytes: 0 };
+    if !overwrite || condition.is_some() {
+        let record = view.record(&key)?;
+        if !overwrite && record.is_some() {
+            return Err(Error::AlreadyExists { kind: kind::VALUE, name: named(namespace.name(), &name) });
+        }
+        check_condition((Some(namespace), &name), condition, record.as_ref())?;
+        one.guards.push(unchanged(&key, record.as_ref()));
+    }
+    one.operations.push(Operation::Put { key: key.clone(), put: Put::value(seal(value, principal)) });
+    if let Some(attributes) = attributes {
+        let (guard, operation) = merge_attributes(view, namespace, (&name, key), &attributes, true)?;
+        if let Operation::Put { put, .. } = &operation {
+            one.attributes_bytes = put.value.len();
+        }
+        one.guards.push(guard);
+        one.operations.push(operation);
+    }
+    Ok(one)
+}
+
+fn check_condition(
+    (namespace, name): (Option<&Namespace>, &str),
+    condition: Option<Condition>,
+    record: Option<&Record>,
+) -> Result<()> {
+    match condition {
+        Some(condition) if !holds(condition, record) => {
+            let found = record.map_or("is not there".into(), |record| {
+                format!("has version {}, revision {}", record.version, record.mod_revision)
+            });
+            Err(Error::ConditionFailed(format!("{} (it {found})", named(name_of(namespace), name))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What makes these the attributes of a value, merged with those that it has if `merge`; and that they still are these.
+fn merge_attributes(
+    view: &View,
+    namespace: &Namespace,
+    (name, value): (&str, Key),
+    attributes: &str,
+    merge: bool,
+) -> Result<(Compare, Operation)> {
+    json::check_object("metadata", attributes, limits::ATTRIBUTES_BYTES)?;
+    let key = namespace.attributes_key(name);
+    let before = view.record(&key)?;
+    let text = match &before {
+        Some(before) if merge => json::merge("metadata", &attributes_of(view, before)?, attributes)?,
+        _ => attributes.to_owned(),
+    };
+    check::check_length("metadata", text.len(), limits::ATTRIBUTES_BYTES)?;
+    let references = vec![Reference { key: value, mode: ReferenceMode::Cascade }];
+    let put = Put { references, ..Put::value(text) };
+    Ok((unchanged(&key, before.as_ref()), Operation::Put { key, put }))
+}
+
+impl Sets {
+    /// Those of an earlier attempt, of which only the outcome is known.
+    pub fn executed_before(keys: Vec<String>, per_key: bool) -> Self {
+        let keys = last_of_each(keys, String::as_str).into_iter().map(|key| (key, None)).collect();
+        Self { write: None, keys, per_key }
+    }
+
+    /// What became of each key, by the outcome of the write; by that of an earlier attempt, if this one was repeated: then
+    /// what was found now says nothing of what was done.
+    pub fn results(self, outcome: Option<&Outcome>) -> Vec<SetResult> {
+        let Self { keys, per_key, .. } = self;
+        let result = |key, version, error: String| SetResult { key, version, error };
+        let said = |error: Option<Error>| error.map(|error| error.to_string());
+        let Some(outcome) = outcome else {
+            return keys.into_iter().map(|(key, error)| result(key, 0, said(error).unwrap_or_default())).collect();
+        };
+        let Outcome::Applied { results, .. } = outcome else {
+            let lost = if per_key { "what became of it is no longer known; read it" } else { "" };
+            return keys.into_iter().map(|(key, _)| result(key, 0, lost.into())).collect();
+        };
+        let written = results.iter().filter_map(|result| match result {
+            OperationResult::Put { key, version } if key.scope().keyspace == keyspace::VALUES => {
+                Some((key.user_bytes(), *version))
+            }
+            _ => None,
+        });
+        let written: BTreeMap<_, _> = written.collect();
+        let became = |(key, error): (String, Option<Error>)| match written.get(key.as_bytes()) {
+            Some(version) => result(key, *version, String::new()),
+            None => {
+                let error = said(error).unwrap_or_else(|| "the first attempt of this call found it otherwise".into());
+                result(key, 0, error)
+            }
+        };
+        keys.into_iter().map(became).collect()
+    }
+}
+
+/// Values that are to be deleted.
+#[derive(Clone, Debug)]
+pub struct Deletes {
+    /// `None`: nothing can be there.
+    pub write: Option<Write>,
+    keys: Vec<String>,
+}
+
+/// Deletes values, at one revision; those that are not there are no error. Errors: `InvalidArgument`; `NotFound` for the
+/// namespace; `ConditionFailed`.
+pub fn delete(view: &View, namespace: &str, keys: Vec<String>, condition: Option<Condition>) -> Result<Deletes> {
+    at_most("keys", keys.len(), limits::CHANGES)?;
+    for key in &keys {
+        check_key(key)?;
+    }
+    let keys = distinct(keys);
+    let found = Namespace::existing(view, namespace)?;
+    let mut guards: Vec<Compare> = found.iter().map(Namespace::guard).collect();
+    if condition.is_some() {
+        for name in &keys {
+            let key = found.as_ref().map(|found| found.value_key(name));
+            let record = key.as_ref().map(|key| view.record(key)).transpose()?.flatten();
+            check_condition((found.as_ref(), name), condition, record.as_ref())?;
+            guards.extend(key.map(|key| unchanged(&key, record.as_ref())));
+        }
+    }
+    let write = found.map(|found| {
+        let delete = |name: &String| Operation::Delete { key: found.value_key(name) };
+        Write::guarded(guards, keys.iter().map(delete).collect())
+    });
+    Ok(Deletes { write, keys })
+}
+
+fn distinct(mut keys: Vec<String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    keys.retain(|key| seen.insert(key.clone()));
+    keys
+}
+
+impl Deletes {
+    /// Those of an earlier attempt, of which only the outcome is known.
+    pub fn executed_before(keys: Vec<String>) -> Self {
+        Self { write: None, keys: distinct(keys) }
+    }
+
+    /// Each key, and whether there was something, by the outcome of the write.
+    pub fn results(self, outcome: Option<&Outcome>) -> Vec<(String, bool)> {
+        let results = match outcome {
+            Some(Outcome::Applied { results, .. }) => results.as_slice(),
+            _ => &[],
+        };
+        let deleted = |at: usize| matches!(results.get(at), Some(OperationResult::Deleted(count)) if *count > 0);
+        self.keys.into_iter().enumerate().map(|(at, key)| (key, deleted(at))).collect()
+    }
+}
+
+/// Sets the attributes of a value that exists. Errors: `InvalidArgument`; `NotFound`; `ConditionFailed` if the attributes are not
+/// of revision `if_revision`.
+pub fn set_attributes(
+    view: &View,
+    namespace: &str,
+    name: &str,
+    attributes: &str,
+    (merge, if_revision): (bool, Option<u64>),
+) -> Result<Write> {
+    check_key(name)?;
+    json::check_object("metadata", attributes, limits::ATTRIBUTES_BYTES)?;
+    let found = Namespace::existing(view, namespace)?;
+    let absent = || missing(name_of(found.as_ref()), name);
+    let namespace = found.as_ref().ok_or_else(absent)?;
+    let key = namespace.value_key(name);
+    if view.record(&key)?.is_none() {
+        return Err(absent());
+    }
+    if let Some(expected) = if_revision {
+        let revision = view.record(&namespace.attributes_key(name))?.map_or(0, |record| record.mod_revision);
+        if revision != expected {
+            let what = format!("the metadata of {} (it has revision {revision})", named(namespace.name(), name));
+            return Err(Error::ConditionFailed(what));
+        }
+    }
+    let exists = Compare::Exists { key: key.clone(), exists: true };
+    let (guard, operation) = merge_attributes(view, namespace, (name, key), attributes, merge)?;
+    Ok(Write::guarded(vec![namespace.guard(), exists, guard], vec![operation]))
+}
+
+/// Makes a value and its attributes what they were at a revision. Errors: `InvalidArgument`, also if that is no longer kept;
+/// `NotFound` if there was no value then.
+pub fn restore(view: &View, principal: &str, namespace: &str, name: &str, revision: u64) -> Result<Write> {
+    let entry = read::get(view, namespace, name, (true, Some(revision)))?;
+    let namespace = Namespace::existing(view, namespace)?.ok_or_else(|| missing(namespace, name))?;
+    let key = namespace.value_key(name);
+    let put = Operation::Put { key: key.clone(), put: Put::value(seal(entry.value, principal)) };
+    let attributes = entry.metadata.attributes.unwrap_or_else(|| "{}".into());
+    let (guard, operation) = merge_attributes(view, &namespace, (name, key), &attributes, false)?;
+    let now = view.record(&namespace.attributes_key(name))?;
+    let wanted = now.is_some() || entry.metadata.attributes_revision > 0;
+    let operations = [put].into_iter().chain(wanted.then_some(operation)).collect();
+    Ok(Write::guarded(vec![namespace.guard(), guard], operations).if_full(namespace.full()))
+}
+
+fn at_most(field: &str, count: usize, most: usize) -> Result<()> {
+    match count {
+        0 => Err(Error::invalid(field, "", "there must be at least one")),
+        count if count > most => Err(Error::invalid(field, format!("{count} items"), format!("at most {most}"))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,163 @@
+//! Calls that a layer decides on what it reads, however they come: over gRPC, or from a program that holds the store itself.
+//!
+//! A change is decided on a view, proposed with what it relied on, and decided anew if another was faster ([`change`]). The
+//! first time it is decided on what is at hand, which may be behind: the guards see to it that nothing comes of that. Only
+//! what would be refused, or would change nothing, is looked at again in the newest state, before it is said.
+
+pub mod storage;
+
+use tokio::time::Instant;
+
+use crate::{
+    Result,
+    layers::{Decided, Meaning, Write},
+    model::{Outcome, ReadMode, ReadStamp, ScopeId, proposal::Guards, session::Attempt},
+    node::{Node, Request},
+    state::{View, scope::Account},
+};
+
+/// What a call needs of the store that it is made to.
+pub trait Core: Send + Sync {
+    /// The newest state at hand. Errors: `Unavailable`.
+    fn at_hand(&self) -> Result<View>;
+    /// A view that is as fresh as `mode` asks, of `revision` if one is named. Errors: those of a read.
+    fn read(
+        &self,
+        mode: ReadMode,
+        revision: Option<u64>,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(View, ReadStamp)>> + Send;
+    /// Proposes a transaction. Errors: those of a write.
+    fn propose(&self, request: Request, deadline: Instant) -> impl Future<Output = Result<Outcome>> + Send;
+    /// Closes a call of a session with a refusal, unless it was executed: then its outcome. Errors: those of a write.
+    fn refuse(
+        &self,
+        principal: String,
+        attempt: Attempt,
+        reason: String,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Outcome>> + Send;
+    /// What the newest state at hand holds of some scopes, as far as they exist, and its revision.
+    fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>);
+    /// Whether it is known who leads.
+    fn knows_leader(&self) -> bool;
+    /// That all nodes know a feature level. Errors: `Refused`, `Unavailable`.
+    fn require(&self, level: u32, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
+}
+
+impl Core for Node {
+    fn at_hand(&self) -> Result<View> {
+        self.view_at_hand()
+    }
+
+    async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
+        Self::read(self, mode, revision, deadline).await
+    }
+
+    async fn propose(&self, request: Request, deadline: Instant) -> Result<Outcome> {
+        Self::propose(self, request, deadline).await
+    }
+
+    async fn refuse(&self, principal: String, attempt: Attempt, reason: String, deadline: Instant) -> Result<Outcome> {
+        Self::refuse(self, principal, attempt, reason, deadline).await
+    }
+
+    fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>) {
+        Self::accounts(self, wanted)
+    }
+
+    fn knows_leader(&self) -> bool {
+        Self::knows_leader(self)
+    }
+
+    async fn require(&self, level: u32, deadline: Instant) -> Result<()> {
+        Self::require(self, level, deadline).await
+    }
+}
+
+/// Who asks for a change, and until when.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// As proposals name it.
+    pub principal: String,
+    /// The session call, if it is made in a session.
+    pub attempt: Option<Attempt>,
+    /// Until when an answer is of use.
+    pub deadline: Instant,
+}
+
+/// What a layer made of a call.
+pub struct Decision<T> {
+    /// `None`: there is nothing to change.
+    pub write: Option<Write>,
+    /// What else it found.
+    pub found: T,
+}
+
+impl<T> Decision<T> {
+    fn nothing(self, revision: u64) -> Done<T> {
+        Done { revision, outcome: None, found: Some(self.found) }
+    }
+}
+
+/// What became of a change.
+pub struct Done<T> {
+    /// The revision with it in; the present one if there was nothing to change.
+    pub revision: u64,
+    /// Of the transaction, if there was one.
+    pub outcome: Option<Outcome>,
+    /// What the layer found when it was decided; `None` if all that is known is what an earlier attempt has done.
+    pub found: Option<T>,
+}
+
+/// Decides and proposes until it has taken effect, or cannot.
+///
+/// Errors: those of `decide`; those of a write.
+pub async fn change<C: Core, T>(
+    core: &C,
+    caller: Caller,
+    decide: impl Fn(&View) -> Result<Decision<T>>,
+) -> Result<Done<T>> {
+    let Caller { principal, attempt, deadline } = caller;
+    let session = attempt.map(|attempt| attempt.session);
+    let mut newest = false;
+    loop {
+        let view = match newest {
+            true => core.read(ReadMode::Linearizable, None, deadline).await?.0,
+            false => core.at_hand()?,
+        };
+        let (present, decision) = (view.revision(), decide(&view));
+        drop(view);
+        let (found, outcome, meaning) = match decision {
+            Ok(Decision { write: Some(write), found }) => {
+                let Write { transaction, guards: compares, meaning } = write;
+                let guards = Guards { compares, ..Guards::default() };
+                let request = Request { principal: principal.clone(), attempt, guards, transaction };
+                match core.propose(request, deadline).await? {
+                    Outcome::Raced => {
+                        newest = true;
+                        continue;
+                    }
+                    outcome => (Some(found), outcome, meaning),
+                }
+            }
+            _ if !newest => {
+                newest = true;
+                continue;
+            }
+            decision => match attempt.filter(|attempt| attempt.attempt > 1) {
+                // What an earlier attempt has done is no reason to refuse this one.
+                Some(attempt) => {
+                    let reason = decision.as_ref().err().map_or_else(String::new, ToString::to_string);
+                    match core.refuse(principal.clone(), attempt, reason, deadline).await? {
+                        Outcome::Refused { .. } => return decision.map(|decision| decision.nothing(present)),
+                        outcome => (decision.ok().map(|decision| decision.found), outcome, Meaning::default()),
+                    }
+                }
+                None => return decision.map(|decision| decision.nothing(present)),
+            },
+        };
+        let Decided { revision, .. } = meaning.of(outcome.clone(), session)?;
+        return Ok(Done { revision, outcome: Some(outcome), found });
+    }
+}

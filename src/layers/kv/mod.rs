@@ -5,7 +5,7 @@
 //! versions are kept by the core, and a value that is set without attributes is written without being read.
 //!
 //! Every write is decided on a view, and guarded by what it saw there: the namespace, and what it was told to look at
-//! ([`write`]). So a write that is refused is refused by name, and one that another overtook is decided anew. Reads are in
+//! ([`mod@write`]). So a write that is refused is refused by name, and one that another overtook is decided anew. Reads are in
 //! [`read`].
 //!
 //! Where the original left open what happens: a write creates the namespace that it names; overwriting replaces the value and

@@ -70,12 +70,8 @@ impl Command {
             }
             Self::List { prefix, part } => {
                 let config = session.reader()?.config();
-                let (keys, next_cursor, revision) = if part.all {
-                    (config.list_all_keys(&prefix).await?, String::new(), None)
-                } else {
-                    let page = config.list_keys(&prefix, part.request()).await?;
-                    (page.items, page.next_cursor, Some(page.revision))
-                };
+                let (keys, next_cursor, revision) =
+                    part.of(config.list_all_keys(&prefix), config.list_keys(&prefix, part.request())).await?;
                 let rows = keys.iter().map(|key| vec![output::visible(key).into_owned()]).collect();
                 let items = keys.into_iter().map(Into::into).collect();
                 out.list(&["key"], List { items, rows, next_cursor, revision })

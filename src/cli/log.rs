@@ -278,12 +278,7 @@ fn proposal_json(proposal: &RaftProposal) -> Value {
 async fn list_group(session: &Session, group: &str, first: u64, last: u64, part: Part) -> Result<(), Failure> {
     let log = session.reader()?.group_log(group);
     let indexes = Indexes { first, last };
-    let (entries, next_cursor, revision) = if part.all {
-        (log.list_all(indexes).await?, String::new(), None)
-    } else {
-        let page = log.list(indexes, part.request()).await?;
-        (page.items, page.next_cursor, Some(page.revision))
-    };
+    let (entries, next_cursor, revision) = part.of(log.list_all(indexes), log.list(indexes, part.request())).await?;
     let rows = entries.iter().map(|entry| {
         let value = output::cell(&output::visible(entry.stored.value.raw()));
         vec![entry.index.to_string(), entry.term.to_string(), value, output::time(entry.stored.created_at_ms)]

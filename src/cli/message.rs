@@ -145,12 +145,8 @@ impl ListArguments {
         let Self { from, to, since, until, part } = self;
         let filter = MessageFilter { from, to, since, until };
         let messages = session.reader()?.messages();
-        let (found, next_cursor, revision) = if part.all {
-            (messages.list_all(filter).await?, String::new(), None)
-        } else {
-            let page = messages.list(filter, part.request()).await?;
-            (page.items, page.next_cursor, Some(page.revision))
-        };
+        let (found, next_cursor, revision) =
+            part.of(messages.list_all(filter.clone()), messages.list(filter, part.request())).await?;
         let items = found.iter().map(object).collect();
         let list = List { items, rows: found.iter().map(row).collect(), next_cursor, revision };
         session.out.list(&["timestamp", "id", "from", "to", "content", "revision"], list)

@@ -65,12 +65,7 @@ impl Command {
             }
             Self::List { part } => {
                 let states = session.reader()?.node_state();
-                let (found, next_cursor, revision) = if part.all {
-                    (states.list_all().await?, String::new(), None)
-                } else {
-                    let page = states.list(part.request()).await?;
-                    (page.items, page.next_cursor, Some(page.revision))
-                };
+                let (found, next_cursor, revision) = part.of(states.list_all(), states.list(part.request())).await?;
                 let object = |(key, stored): &(String, _)| output::stored_json("node_id", key, "state", stored).0;
                 let items = found.iter().map(object).collect();
                 let rows = found.iter().map(|(key, stored)| output::json_row(key, stored)).collect();

@@ -166,6 +166,19 @@ pub(super) fn read_mode(text: &str) -> Result<ReadMode, String> {
     }
 }
 
+/// See [`Part::of`].
+pub(super) async fn part<T>(
+    all: bool,
+    every: impl Future<Output = crate::Result<Vec<T>>>,
+    page: impl Future<Output = crate::Result<crate::client::Page<T>>>,
+) -> crate::Result<(Vec<T>, String, Option<u64>)> {
+    if all {
+        return Ok((every.await?, String::new(), None));
+    }
+    let crate::client::Page { items, next_cursor, revision } = page.await?;
+    Ok((items, next_cursor, Some(revision)))
+}
+
 /// Which part of a list.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Part {
@@ -181,6 +194,16 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// That part of a list: `every` answers all items, `page` this page of them. Its items, where to go on, and of which
+    /// revision a page is.
+    pub(super) async fn of<T>(
+        &self,
+        every: impl Future<Output = crate::Result<Vec<T>>>,
+        page: impl Future<Output = crate::Result<crate::client::Page<T>>>,
+    ) -> crate::Result<(Vec<T>, String, Option<u64>)> {
+        part(self.all, every, page).await
+    }
+
     pub(super) fn request(&self) -> crate::client::PageRequest {
         crate::client::PageRequest { limit: self.limit, cursor: self.cursor.clone().unwrap_or_default() }
     }

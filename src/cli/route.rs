@@ -70,12 +70,8 @@ impl Command {
             }
             Self::List { prefix, part } => {
                 let routes = session.reader()?.routes();
-                let (found, next_cursor, revision) = if part.all {
-                    (routes.list_all(&prefix).await?, String::new(), None)
-                } else {
-                    let page = routes.list(&prefix, part.request()).await?;
-                    (page.items, page.next_cursor, Some(page.revision))
-                };
+                let (found, next_cursor, revision) =
+                    part.of(routes.list_all(&prefix), routes.list(&prefix, part.request())).await?;
                 let object = |(key, stored): &(String, _)| output::stored_json("destination", key, "route", stored).0;
                 let items = found.iter().map(object).collect();
                 let rows = found.iter().map(|(key, stored)| output::json_row(key, stored)).collect();

@@ -76,12 +76,8 @@ impl Command {
             }
             Self::List { prefix, part } => {
                 let state = session.reader()?.state();
-                let (values, next_cursor, revision) = if part.all {
-                    (state.list_all(&prefix).await?, String::new(), None)
-                } else {
-                    let page = state.list(&prefix, part.request()).await?;
-                    (page.items, page.next_cursor, Some(page.revision))
-                };
+                let (values, next_cursor, revision) =
+                    part.of(state.list_all(&prefix), state.list(&prefix, part.request())).await?;
                 let items = values.iter().map(|(key, stored)| object(key, stored)).collect();
                 let rows = values.iter().map(|(key, stored)| row(key, stored)).collect();
                 let list = List { items, rows, next_cursor, revision };

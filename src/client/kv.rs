@@ -181,8 +181,7 @@ impl Kv {
         let KeyFilter { pattern, limit, offset, cursor } = filter;
         let namespace = self.namespace.clone();
         let request = v1::StorageListRequest { read: None, namespace, pattern, limit, offset, cursor };
-        let v1::StorageListResponse { header, keys, next_cursor } = self.client.read(request).await?;
-        Ok(Page { items: keys, next_cursor, revision: expected("header", header)?.revision })
+        self.client.read(request).await?.try_into()
     }
 
     /// All keys that match a pattern, as of one revision. They must fit into memory.
@@ -322,10 +321,7 @@ impl Namespaces {
     ///
     /// Errors: `InvalidArgument` if the cursor is not one of this list.
     pub async fn list(&self, page: PageRequest) -> Result<Page<Namespace>> {
-        let answer = self.client.read(v1::ListNamespacesRequest { read: None, page: Some(page.into()) }).await?;
-        let v1::ListNamespacesResponse { header, namespaces, next_cursor } = answer;
-        let items = namespaces.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
-        Ok(Page { items, next_cursor, revision: expected("header", header)?.revision })
+        self.client.read(v1::ListNamespacesRequest { read: None, page: Some(page.into()) }).await?.try_into()
     }
 
     /// All namespaces.

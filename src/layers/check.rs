@@ -14,6 +14,20 @@ pub(super) fn check_name(field: &str, name: &str, most: usize) -> Result<()> {
     }
 }
 
+/// So many items in a list. Errors: `InvalidArgument` naming `field`.
+pub(super) fn check_count(field: &str, count: usize, most: usize) -> Result<()> {
+    if count <= most { Ok(()) } else { Err(Error::invalid(field, format!("{count} items"), format!("at most {most}"))) }
+}
+
+/// The same, of which there must be at least one. Errors: `InvalidArgument` naming `field`.
+pub(super) fn check_some(field: &str, count: usize, most: usize) -> Result<()> {
+    if count == 0 {
+        Err(Error::invalid(field, "", "there must be at least one"))
+    } else {
+        check_count(field, count, most)
+    }
+}
+
 /// A value. Errors: `InvalidArgument` naming `field`.
 pub(super) fn check_size(field: &str, bytes: usize) -> Result<()> {
     check_length(field, bytes, limits::VALUE_BYTES)

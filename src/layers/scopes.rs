@@ -12,7 +12,7 @@ use crate::{
     limits,
     model::{
         Key, ScopeId, keyspace,
-        transaction::{Compare, NumberField, Operation, Put, Relation},
+        transaction::{Compare, Operation, Put},
     },
     state::View,
     storage::codec::{self, Kind},
@@ -62,7 +62,7 @@ impl Scopes {
 
     /// What must hold for the numbers to be these.
     pub(super) fn guard(&self) -> Compare {
-        Compare::Number { key: key(), field: NumberField::ModRevision, relation: Relation::Equal, to: self.revision }
+        Compare::written_at(key(), self.revision)
     }
 
     /// What notes them.

@@ -1,6 +1,7 @@
 //! Values by key in namespaces, as clients and layers see them: the storage contract.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::mesh::{Condition, Stored};
 
@@ -125,8 +126,8 @@ pub struct KeyFilter {
     pub cursor: String,
 }
 
-/// How a namespace is set up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a namespace is set up. Frozen (kind `Namespace`, version 1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceSettings {
     /// Older versions that are kept of each value, at most 64.
     pub history: u32,

@@ -88,6 +88,13 @@ pub enum Compare {
     },
 }
 
+impl Compare {
+    /// That a record is as it was last written at this revision; 0: that there is none.
+    pub fn written_at(key: Key, revision: u64) -> Self {
+        Self::Number { key, field: NumberField::ModRevision, relation: Relation::Equal, to: revision }
+    }
+}
+
 /// A number of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NumberField {

@@ -15,7 +15,8 @@ use crate::{
     Error, Result,
     model::{
         ReadMode, ReadStamp,
-        mesh::{LargeContent, Message, MessageFilter, Page, PageRequest, Stored},
+        kv::Namespace,
+        mesh::{LargeContent, Message, MessageFilter, Page, PageRequest, Retention, Stored},
         session::Attempt,
     },
 };
@@ -249,6 +250,9 @@ page!(ListStateResponse, values, (String, Stored<Bytes>));
 page!(ListNodeStatesResponse, node_states, (String, Stored<String>));
 page!(ListRoutesResponse, routes, (String, Stored<String>));
 page!(ListConfigKeysResponse, keys, String);
+page!(ListRetentionResponse, rules, (String, Stored<Retention>));
+page!(StorageListResponse, keys, String);
+page!(ListNamespacesResponse, namespaces, Namespace);
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    model::mesh::{Page, Retention, Stored},
+    model::mesh::{Retention, Stored},
 };
 
 /// A mailbox and its rule.
@@ -43,22 +43,5 @@ impl TryFrom<v1::GetRetentionResponse> for Item {
 
     fn try_from(answer: v1::GetRetentionResponse) -> Result<Self> {
         Ok((answer.mailbox, stored(expected("retention", answer.retention)?.into(), answer.version)?))
-    }
-}
-
-impl From<(v1::ReadHeader, Page<Item>)> for v1::ListRetentionResponse {
-    fn from((header, page): (v1::ReadHeader, Page<Item>)) -> Self {
-        let rules = page.items.into_iter().map(Into::into).collect();
-        Self { header: Some(header), rules, next_cursor: page.next_cursor }
-    }
-}
-
-impl TryFrom<v1::ListRetentionResponse> for Page<Item> {
-    type Error = Error;
-
-    fn try_from(answer: v1::ListRetentionResponse) -> Result<Self> {
-        let revision = expected("header", answer.header)?.revision;
-        let items = answer.rules.into_iter().map(TryFrom::try_from).collect::<Result<_>>()?;
-        Ok(Page { items, next_cursor: answer.next_cursor, revision })
     }
 }

@@ -11,7 +11,7 @@ use crate::{
             Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Set, SetResult, StorageStatus,
             Value, Version,
         },
-        mesh::{Condition, Page},
+        mesh::Condition,
     },
 };
 
@@ -161,12 +161,6 @@ impl From<(v1::ReadHeader, (Vec<Entry>, Vec<String>))> for v1::StorageGetManyRes
     }
 }
 
-impl From<(v1::ReadHeader, Page<String>)> for v1::StorageListResponse {
-    fn from((header, page): (v1::ReadHeader, Page<String>)) -> Self {
-        Self { header: Some(header), keys: page.items, next_cursor: page.next_cursor }
-    }
-}
-
 impl From<(v1::ReadHeader, Metadata)> for v1::GetMetadataResponse {
     fn from((header, metadata): (v1::ReadHeader, Metadata)) -> Self {
         Self { header: Some(header), metadata: Some(metadata.into()) }
@@ -232,13 +226,6 @@ impl From<Namespace> for v1::NamespaceInfo {
         let Namespace { name, settings, metadata, entries, bytes } = namespace;
         let version = Some(version_of(&metadata));
         Self { name, settings: Some(settings.into()), metadata_json: metadata.value, version, entries, bytes }
-    }
-}
-
-impl From<(v1::ReadHeader, Page<Namespace>)> for v1::ListNamespacesResponse {
-    fn from((header, page): (v1::ReadHeader, Page<Namespace>)) -> Self {
-        let namespaces = page.items.into_iter().map(Into::into).collect();
-        Self { header: Some(header), namespaces, next_cursor: page.next_cursor }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{
     failure::Failure,
     input,
-    options::Session,
+    options::{Session, part},
     output::{self, List},
 };
 use crate::client::{Condition, KeyFilter, Kv, Saved, Set, Value};
@@ -304,12 +304,8 @@ async fn delete(session: &Session, place: &In, key: &str, only: &If) -> Result<(
 
 async fn list(session: &Session, place: &In, filter: KeyFilter, all: bool) -> Result<(), Failure> {
     let kv = place.read(session)?;
-    let (keys, next_cursor, revision) = if all {
-        (kv.list_all(&filter.pattern).await?, String::new(), None)
-    } else {
-        let page = kv.list(filter).await?;
-        (page.items, page.next_cursor, Some(page.revision))
-    };
+    let pattern = filter.pattern.clone();
+    let (keys, next_cursor, revision) = part(all, kv.list_all(&pattern), kv.list(filter)).await?;
     let rows = keys.iter().map(|key| vec![output::visible(key).into_owned()]).collect();
     let items = keys.into_iter().map(Into::into).collect();
     session.out.list(&["key"], List { items, rows, next_cursor, revision })

@@ -101,12 +101,8 @@ impl Command {
             }
             Self::List { part } => {
                 let namespaces = session.reader()?.namespaces();
-                let (found, next_cursor, revision) = if part.all {
-                    (namespaces.list_all().await?, String::new(), None)
-                } else {
-                    let page = namespaces.list(part.request()).await?;
-                    (page.items, page.next_cursor, Some(page.revision))
-                };
+                let (found, next_cursor, revision) =
+                    part.of(namespaces.list_all(), namespaces.list(part.request())).await?;
                 let (items, rows) = (found.iter().map(object).collect(), found.iter().map(row).collect());
                 out.list(
                     &["name", "values", "bytes", "history", "at most"],

@@ -69,12 +69,7 @@ impl Command {
             }
             Self::List(part) => {
                 let rules = session.reader()?.retention();
-                let (found, next_cursor, revision) = if part.all {
-                    (rules.list_all().await?, String::new(), None)
-                } else {
-                    let page = rules.list(part.request()).await?;
-                    (page.items, page.next_cursor, Some(page.revision))
-                };
+                let (found, next_cursor, revision) = part.of(rules.list_all(), rules.list(part.request())).await?;
                 let items = found.iter().map(object).collect();
                 let list = List { items, rows: found.iter().map(row).collect(), next_cursor, revision };
                 out.list(&["receiver", "max age", "max count", "revision"], list)

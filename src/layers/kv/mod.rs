@@ -28,7 +28,7 @@ use crate::{
         Key, Record, kind,
         kv::{Entry, Metadata, Value},
         mesh::Condition,
-        transaction::{Compare, NumberField, Relation},
+        transaction::Compare,
     },
     state::View,
     storage::codec::{self, Kind},
@@ -124,8 +124,7 @@ fn missing(namespace: &str, key: &str) -> Error {
 
 /// What makes sure that a record is as it was seen.
 fn unchanged(key: &Key, record: Option<&Record>) -> Compare {
-    let to = record.map_or(0, |record| record.mod_revision);
-    Compare::Number { key: key.clone(), field: NumberField::ModRevision, relation: Relation::Equal, to }
+    Compare::written_at(key.clone(), record.map_or(0, |record| record.mod_revision))
 }
 
 /// Whether a condition holds of a record.

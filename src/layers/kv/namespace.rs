@@ -43,9 +43,7 @@ struct StoredNamespace {
     attributes: u32,
     /// JSON.
     metadata: String,
-    history: u32,
-    max_entries: u64,
-    max_bytes: u64,
+    settings: NamespaceSettings,
 }
 
 /// A namespace as a view has it.
@@ -142,7 +140,7 @@ impl Namespace {
 
     /// How many older versions it keeps of each value.
     pub(super) fn history(&self) -> usize {
-        self.stored.history as usize
+        self.stored.settings.history as usize
     }
 
     /// That it is as it was seen.
@@ -150,14 +148,10 @@ impl Namespace {
         super::unchanged(&record_key(&self.name), self.record.as_ref())
     }
 
-    fn settings(&self) -> NamespaceSettings {
-        let StoredNamespace { history, max_entries, max_bytes, .. } = self.stored;
-        NamespaceSettings { history, max_entries, max_bytes }
-    }
-
     /// What a write that does not fit is told.
     pub(super) fn full(&self) -> Error {
-        let bounds = [(self.stored.max_entries, "values"), (self.stored.max_bytes, "bytes")];
+        let NamespaceSettings { max_entries, max_bytes, .. } = self.stored.settings;
+        let bounds = [(max_entries, "values"), (max_bytes, "bytes")];
         let bounds = bounds.iter().filter(|(most, _)| *most > 0).map(|(most, what)| format!("{most} {what}"));
         let bounds: Vec<String> = bounds.collect();
         Error::Refused(format!(
@@ -174,7 +168,7 @@ impl Namespace {
 
     /// What its scopes are to be.
     fn set_scopes(&self) -> [Operation; 2] {
-        let StoredNamespace { history, max_entries, max_bytes, .. } = self.stored;
+        let NamespaceSettings { history, max_entries, max_bytes } = self.stored.settings;
         let settings = ScopeSettings { history, max_keys: max_entries, max_bytes };
         [
             Operation::SetScope { scope: self.values(), settings },
@@ -189,16 +183,14 @@ impl Namespace {
 
     /// As callers see it, without how much it holds.
     fn shown(&self) -> kv::Namespace {
-        let record = self.record.as_ref();
-        let metadata = Stored {
-            value: self.stored.metadata.clone(),
-            created_at_ms: record.map_or(0, |record| record.created_at_ms),
-            updated_at_ms: record.map_or(0, |record| record.updated_at_ms),
-            create_revision: record.map_or(0, |record| record.create_revision),
-            mod_revision: record.map_or(0, |record| record.mod_revision),
-            version: record.map_or(0, |record| record.version),
+        let StoredNamespace { metadata: value, settings, .. } = self.stored.clone();
+        let metadata = match &self.record {
+            Some(record) => check::stored(record, value),
+            None => {
+                Stored { value, created_at_ms: 0, updated_at_ms: 0, create_revision: 0, mod_revision: 0, version: 0 }
+            }
         };
-        kv::Namespace { name: self.name.clone(), settings: self.settings(), metadata, entries: 0, bytes: 0 }
+        kv::Namespace { name: self.name.clone(), settings, metadata, entries: 0, bytes: 0 }
     }
 }
 
@@ -209,12 +201,17 @@ pub(super) struct Creation {
     pub(super) operations: Vec<Operation>,
 }
 
+impl Creation {
+    fn write(self) -> Write {
+        Write::guarded(self.guards, self.operations)
+    }
+}
+
 /// Errors: `InvalidArgument`; `Refused` if there are too many.
 pub(super) fn creation(view: &View, name: &str, metadata: String, settings: NamespaceSettings) -> Result<Creation> {
     let mut scopes = Scopes::read(view)?;
-    let NamespaceSettings { history, max_entries, max_bytes } = settings;
     let (values, attributes) = (scopes.create()?, scopes.create()?);
-    let stored = StoredNamespace { values, attributes, metadata, history, max_entries, max_bytes };
+    let stored = StoredNamespace { values, attributes, metadata, settings };
     let namespace = Namespace { name: check_name(name)?.into(), stored, record: None };
     let mut operations = namespace.set_scopes().to_vec();
     operations.extend([namespace.put(), scopes.operation()]);
@@ -243,8 +240,7 @@ pub fn create(view: &View, name: &str, metadata: &str, settings: NamespaceSettin
     if check_name(name)? == DEFAULT_NAMESPACE || Namespace::find(view, name)?.is_some() {
         return Err(Error::AlreadyExists { kind: kind::NAMESPACE, name: name.into() });
     }
-    let Creation { guards, operations, .. } = creation(view, name, metadata.into(), settings)?;
-    Ok(Write::guarded(guards, operations))
+    Ok(creation(view, name, metadata.into(), settings)?.write())
 }
 
 /// Changes a namespace. Errors: `InvalidArgument`, `NotFound`.
@@ -254,20 +250,17 @@ pub fn modify(view: &View, name: &str, change: NamespaceChange) -> Result<Write>
         check_metadata(metadata)?;
     }
     let found = Namespace::existing(view, name)?;
-    let before = found.as_ref().map(Namespace::settings).unwrap_or_default();
+    let before = found.as_ref().map(|found| found.stored.settings).unwrap_or_default();
     let settings = check_settings(NamespaceSettings {
         history: history.unwrap_or(before.history),
         max_entries: max_entries.unwrap_or(before.max_entries),
         max_bytes: max_bytes.unwrap_or(before.max_bytes),
     })?;
     let Some(mut namespace) = found else {
-        let Creation { guards, operations, .. } =
-            creation(view, name, metadata.unwrap_or_else(|| "{}".into()), settings)?;
-        return Ok(Write::guarded(guards, operations));
+        return Ok(creation(view, name, metadata.unwrap_or_else(|| "{}".into()), settings)?.write());
     };
-    let NamespaceSettings { history, max_entries, max_bytes } = settings;
     let metadata = metadata.unwrap_or_else(|| namespace.stored.metadata.clone());
-    namespace.stored = StoredNamespace { metadata, history, max_entries, max_bytes, ..namespace.stored };
+    namespace.stored = StoredNamespace { metadata, settings, ..namespace.stored };
     let mut operations = namespace.set_scopes().to_vec();
     operations.push(namespace.put());
     Ok(Write::guarded(vec![namespace.guard()], operations))
@@ -356,8 +349,8 @@ pub fn show(view: &View, name: &str) -> Result<(kv::Namespace, Option<ScopeId>)>
 
 /// The default namespace before it is first written.
 fn unwritten() -> (kv::Namespace, Option<ScopeId>) {
-    let stored =
-        StoredNamespace { values: 0, attributes: 0, metadata: "{}".into(), history: 0, max_entries: 0, max_bytes: 0 };
+    let settings = NamespaceSettings::default();
+    let stored = StoredNamespace { values: 0, attributes: 0, metadata: "{}".into(), settings };
     (Namespace { name: DEFAULT_NAMESPACE.into(), stored, record: None }.shown(), None)
 }
 

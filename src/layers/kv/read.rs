@@ -9,7 +9,9 @@ use super::{
     open, with_attributes,
 };
 use crate::{
-    Error, Result, limits,
+    Error, Result,
+    layers::check,
+    limits,
     model::{
         Key, Record, ScopeId,
         key::prefix_end,
@@ -161,9 +163,7 @@ pub fn get_many(
     keys: Vec<String>,
     attributes: bool,
 ) -> Result<(Vec<Entry>, Vec<String>)> {
-    if keys.len() > limits::KEYS {
-        return Err(Error::invalid("keys", format!("{} items", keys.len()), format!("at most {}", limits::KEYS)));
-    }
+    check::check_count("keys", keys.len(), limits::KEYS)?;
     for key in &keys {
         check_key(key)?;
     }

@@ -35,7 +35,7 @@ pub struct Sets {
 /// Writes values, all or none; with `per_key` those that can be. Errors: `InvalidArgument`; without `per_key` also
 /// `AlreadyExists` and `ConditionFailed`.
 pub fn set(view: &View, principal: &str, namespace: &str, sets: Vec<Set>, per_key: bool) -> Result<Sets> {
-    at_most("sets", sets.len(), limits::CHANGES)?;
+    check::check_some("sets", sets.len(), limits::CHANGES)?;
     let (namespace, mut guards, mut operations) = match Namespace::find(view, namespace)? {
         Some(found) => {
             let guard = found.guard();
@@ -109,10 +109,9 @@ fn set_one(view: &View, principal: &str, namespace: &Namespace, set: Set) -> Res
     }
     one.operations.push(Operation::Put { key: key.clone(), put: Put::value(seal(value, principal)) });
     if let Some(attributes) = attributes {
-        let (guard, operation) = merge_attributes(view, namespace, (&name, key), &attributes, true)?;
-        if let Operation::Put { put, .. } = &operation {
-            one.attributes_bytes = put.value.len();
-        }
+        let Attributes { bytes, guard, operation, .. } =
+            write_attributes(view, namespace, (&name, key), &attributes, true)?;
+        one.attributes_bytes = bytes;
         one.guards.push(guard);
         one.operations.push(operation);
     }
@@ -135,14 +134,24 @@ fn check_condition(
     }
 }
 
-/// What makes these the attributes of a value, merged with those that it has if `merge`; and that they still are these.
-fn merge_attributes(
+/// Attributes that are to be written.
+struct Attributes {
+    /// Whether there are some already.
+    replaced: bool,
+    bytes: usize,
+    /// That those which are there are the ones that were seen.
+    guard: Compare,
+    operation: Operation,
+}
+
+/// What makes these the attributes of a value, merged with those that it has if `merge`.
+fn write_attributes(
     view: &View,
     namespace: &Namespace,
     (name, value): (&str, Key),
     attributes: &str,
     merge: bool,
-) -> Result<(Compare, Operation)> {
+) -> Result<Attributes> {
     json::check_object("metadata", attributes, limits::ATTRIBUTES_BYTES)?;
     let key = namespace.attributes_key(name);
     let before = view.record(&key)?;
@@ -152,8 +161,9 @@ fn merge_attributes(
     };
     check::check_length("metadata", text.len(), limits::ATTRIBUTES_BYTES)?;
     let references = vec![Reference { key: value, mode: ReferenceMode::Cascade }];
-    let put = Put { references, ..Put::value(text) };
-    Ok((unchanged(&key, before.as_ref()), Operation::Put { key, put }))
+    let (bytes, guard) = (text.len(), unchanged(&key, before.as_ref()));
+    let operation = Operation::Put { key, put: Put { references, ..Put::value(text) } };
+    Ok(Attributes { replaced: before.is_some(), bytes, guard, operation })
 }
 
 impl Sets {
@@ -205,7 +215,7 @@ pub struct Deletes {
 /// Deletes values, at one revision; those that are not there are no error. Errors: `InvalidArgument`; `NotFound` for the
 /// namespace; `ConditionFailed`.
 pub fn delete(view: &View, namespace: &str, keys: Vec<String>, condition: Option<Condition>) -> Result<Deletes> {
-    at_most("keys", keys.len(), limits::CHANGES)?;
+    check::check_some("keys", keys.len(), limits::CHANGES)?;
     for key in &keys {
         check_key(key)?;
     }
@@ -276,7 +286,7 @@ pub fn set_attributes(
         }
     }
     let exists = Compare::Exists { key: key.clone(), exists: true };
-    let (guard, operation) = merge_attributes(view, namespace, (name, key), attributes, merge)?;
+    let Attributes { guard, operation, .. } = write_attributes(view, namespace, (name, key), attributes, merge)?;
     Ok(Write::guarded(vec![namespace.guard(), exists, guard], vec![operation]))
 }
 
@@ -288,17 +298,9 @@ pub fn restore(view: &View, principal: &str, namespace: &str, name: &str, revisi
     let key = namespace.value_key(name);
     let put = Operation::Put { key: key.clone(), put: Put::value(seal(entry.value, principal)) };
     let attributes = entry.metadata.attributes.unwrap_or_else(|| "{}".into());
-    let (guard, operation) = merge_attributes(view, &namespace, (name, key), &attributes, false)?;
-    let now = view.record(&namespace.attributes_key(name))?;
-    let wanted = now.is_some() || entry.metadata.attributes_revision > 0;
+    let Attributes { replaced, guard, operation, .. } =
+        write_attributes(view, &namespace, (name, key), &attributes, false)?;
+    let wanted = replaced || entry.metadata.attributes_revision > 0;
     let operations = [put].into_iter().chain(wanted.then_some(operation)).collect();
     Ok(Write::guarded(vec![namespace.guard(), guard], operations).if_full(namespace.full()))
-}
-
-fn at_most(field: &str, count: usize, most: usize) -> Result<()> {
-    match count {
-        0 => Err(Error::invalid(field, "", "there must be at least one")),
-        count if count > most => Err(Error::invalid(field, format!("{count} items"), format!("at most {most}"))),
-        _ => Ok(()),
-    }
 }

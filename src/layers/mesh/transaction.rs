@@ -8,7 +8,11 @@ use std::collections::BTreeSet;
 use super::{config, message, node_state, route, state};
 use crate::{
     Error, Result,
-    layers::{Write, consensus_log},
+    layers::{
+        Write,
+        check::{check_count, check_some},
+        consensus_log,
+    },
     limits,
     model::{
         Key,
@@ -21,11 +25,8 @@ use crate::{
 /// All changes, if all preconditions hold, and all lists are as they were. Errors: `InvalidArgument` naming what is wrong.
 pub fn write(transaction: Transaction) -> Result<Write> {
     let Transaction { preconditions, unchanged, changes } = transaction;
-    at_most("preconditions", preconditions.len() + unchanged.len(), limits::COMPARES)?;
-    at_most("changes", changes.len(), limits::CHANGES)?;
-    if changes.is_empty() {
-        return Err(Error::invalid("changes", "", "there must be at least one"));
-    }
+    check_count("preconditions", preconditions.len() + unchanged.len(), limits::COMPARES)?;
+    check_some("changes", changes.len(), limits::CHANGES)?;
     let compare = |(index, (record, condition)): (usize, (RecordId, Condition))| {
         compare(&record, condition).map_err(|error| within("preconditions", index, error))
     };
@@ -48,7 +49,7 @@ pub fn write(transaction: Transaction) -> Result<Write> {
             operations.push(operation);
         }
     }
-    at_most("preconditions", compares.len(), limits::COMPARES)?;
+    check_count("preconditions", compares.len(), limits::COMPARES)?;
     Ok(Write::compared(compares, operations))
 }
 
@@ -65,12 +66,11 @@ fn key(record: &RecordId) -> Result<Key> {
 
 fn compare(record: &RecordId, condition: Condition) -> Result<Compare> {
     let key = key(record)?;
-    let number = |key, field, to| Compare::Number { key, field, relation: Relation::Equal, to };
     Ok(match condition {
         Condition::Exists => Compare::Exists { key, exists: true },
         Condition::Missing => Compare::Exists { key, exists: false },
-        Condition::Version(version) => number(key, NumberField::Version, version),
-        Condition::ModRevision(revision) => number(key, NumberField::ModRevision, revision),
+        Condition::Version(to) => Compare::Number { key, field: NumberField::Version, relation: Relation::Equal, to },
+        Condition::ModRevision(revision) => Compare::written_at(key, revision),
     })
 }
 
@@ -116,10 +116,6 @@ fn within(list: &str, index: usize, error: Error) -> Error {
         }
         other => other,
     }
-}
-
-fn at_most(field: &str, count: usize, most: usize) -> Result<()> {
-    if count <= most { Ok(()) } else { Err(Error::invalid(field, format!("{count} items"), format!("at most {most}"))) }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::{
         Key, ScopeId,
         keyspace::{self, INDEX_NODE_MESH, INDEX_NODE_REGION, INDEX_ROUTE_SOURCE, INDEX_ROUTE_TARGET},
         topology::{Cause, Edit, Item, ItemKind, Mesh, Node, Note, Pending, Region, Route},
-        transaction::{Compare, NumberField, Operation, Put, Relation},
+        transaction::{Compare, Operation, Put},
     },
     state::View,
     storage::codec::{self, Kind},
@@ -62,8 +62,7 @@ impl Stand {
 
     /// That this is still the last change.
     pub(super) fn guard(&self) -> Compare {
-        let (field, relation) = (NumberField::ModRevision, Relation::Equal);
-        Compare::Number { key: head_key(), field, relation, to: self.revision }
+        Compare::written_at(head_key(), self.revision)
     }
 }
 

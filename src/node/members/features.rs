@@ -9,7 +9,7 @@
 //! **Why on demand**: a level is raised when it is first needed, not as soon as it could be. So a cluster that uses nothing new
 //! can go back to the program that it came from.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -107,7 +107,13 @@ impl Node {
     ///
     /// Errors: `Refused` with the members that do not; `Unavailable` while it is not known of all of them.
     pub async fn require(&self, level: u32, deadline: Instant) -> Result<()> {
-        if self.feature_level()? >= level {
+        let seen = &self.shared.membership.level;
+        if seen.load(Ordering::Relaxed) >= level {
+            return Ok(());
+        }
+        let reached = self.feature_level()?;
+        seen.fetch_max(reached, Ordering::Relaxed);
+        if reached >= level {
             return Ok(());
         }
         self.check_leads()?;

@@ -22,7 +22,7 @@ mod rules;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -47,7 +47,7 @@ use crate::{
     model::{
         Key, Outcome,
         proposal::{Action, Guards, Proposal},
-        transaction::{Compare, NumberField, Operation, Put, Relation, Transaction},
+        transaction::{Compare, Operation, Put, Transaction},
     },
     proto::v1::IdentifyResponse,
     raft::{
@@ -77,6 +77,8 @@ pub(super) struct Membership {
     changing: Arc<Mutex<()>>,
     /// The directories of nodes that were members and are none any more, as far as that is committed.
     removed: ArcSwap<BTreeMap<NodeId, u128>>,
+    /// A feature level that was seen to be reached; there may be a higher one. Levels do not sink.
+    level: AtomicU32,
 }
 
 impl Membership {
@@ -126,9 +128,8 @@ impl Node {
     /// may be what helps.
     async fn write_record(&self, node: NodeId, before: Option<&Found>, record: Record) -> Result<u64> {
         let key = record::key(node);
-        let to = self.record_revision(node, before)?;
-        let unchanged =
-            Compare::Number { key: key.clone(), field: NumberField::ModRevision, relation: Relation::Equal, to };
+        let revision = self.record_revision(node, before)?;
+        let unchanged = Compare::written_at(key.clone(), revision);
         let value = record::value(&record);
         let written = self.put_if(unchanged, key, value, record.by).await?;
         written.ok_or_else(|| Error::Conflict(format!("what is wanted of node {node}")))

@@ -9,16 +9,14 @@ use meshstore::{
     proto::{
         error_from_status,
         v1::{
-            Attempt, OpenSessionRequest, ReadOptions, SetValue, StorageCountRequest, StorageDeleteManyRequest,
-            StorageSetManyRequest, StorageSetRequest, StorageValue, session_client::SessionClient,
-            storage_client::StorageClient, storage_value,
+            Attempt, ReadOptions, SetValue, StorageCountRequest, StorageDeleteManyRequest, StorageSetManyRequest,
+            StorageSetRequest, StorageValue, storage_client::StorageClient, storage_value,
         },
     },
 };
 use tokio::task::JoinSet;
 
-use super::{assert_missing, invalid_field, unique};
-use crate::harness::wire;
+use super::{assert_missing, invalid_field, leader, session, unique};
 
 fn json(text: &str) -> Value {
     Value::Json(text.into())
@@ -567,11 +565,8 @@ pub async fn namespaces_that_are_created_at_once_keep_apart(client: &Client) {
 
 pub async fn a_repeated_write_answers_as_the_first(client: &Client) {
     let (name, kv) = namespace(client).await;
-    let status = client.cluster().status(false).await.unwrap();
-    let leader = status.members.iter().find(|member| member.leader).expect("a leader");
-    let wire = wire(&leader.client_address).await;
-    let session = SessionClient::new(wire.clone()).open_session(OpenSessionRequest { ttl_ms: 0 }).await.unwrap();
-    let session = session.into_inner().session;
+    let wire = leader(client).await;
+    let session = session(&wire).await;
     let mut storage = StorageClient::new(wire);
     let place = |sequence, attempt| Some(Attempt { session, sequence, answered_below: 1, attempt });
     let set = |key: &str, text: &str| SetValue {
@@ -660,11 +655,8 @@ pub async fn a_history_of_large_values_comes_in_parts(client: &Client) {
 
 pub async fn a_repeated_write_of_many_keys_says_what_it_knows(client: &Client) {
     let (name, _) = namespace(client).await;
-    let status = client.cluster().status(false).await.unwrap();
-    let leader = status.members.iter().find(|member| member.leader).expect("a leader");
-    let wire = wire(&leader.client_address).await;
-    let session = SessionClient::new(wire.clone()).open_session(OpenSessionRequest { ttl_ms: 0 }).await.unwrap();
-    let session = session.into_inner().session;
+    let wire = leader(client).await;
+    let session = session(&wire).await;
     let mut storage = StorageClient::new(wire);
     let several = |attempt, per_key| StorageSetManyRequest {
         attempt: Some(Attempt { session, sequence: 1 + u64::from(per_key), answered_below: 1, attempt }),
@@ -701,9 +693,7 @@ pub async fn a_repeated_write_of_many_keys_says_what_it_knows(client: &Client) {
 
 pub async fn a_count_is_of_the_revision_that_is_asked_for(client: &Client) {
     let (name, kv) = namespace(client).await;
-    let status = client.cluster().status(false).await.unwrap();
-    let leader = status.members.iter().find(|member| member.leader).expect("a leader");
-    let mut storage = StorageClient::new(wire(&leader.client_address).await);
+    let mut storage = StorageClient::new(leader(client).await);
     let mut count = async |revision| {
         let read = Some(ReadOptions { revision, ..ReadOptions::default() });
         storage.count(StorageCountRequest { read, namespace: name.clone() }).await.map(|answer| answer.into_inner())

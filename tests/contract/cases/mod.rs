@@ -25,8 +25,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use meshstore::{Client, Error, Result};
+use meshstore::{
+    Client, Error, Result,
+    proto::v1::{OpenSessionRequest, session_client::SessionClient},
+};
 
+use crate::harness;
 use tables::{Config, NodeState, Route, State};
 
 /// One case.
@@ -247,6 +251,19 @@ fn topology() -> Vec<(&'static str, Case)> {
 pub fn unique(name: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{name}-{}-{}-", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A connection to the leader, without a client in between.
+pub async fn leader(client: &Client) -> harness::Wire {
+    let status = client.cluster().status(false).await.unwrap();
+    let leader = status.members.iter().find(|member| member.leader).expect("a leader");
+    harness::wire(&leader.client_address).await
+}
+
+/// A session that the test numbers itself.
+pub async fn session(wire: &harness::Wire) -> u64 {
+    let opened = SessionClient::new(wire.clone()).open_session(OpenSessionRequest { ttl_ms: 0 }).await.unwrap();
+    opened.into_inner().session
 }
 
 /// The field that an answer calls invalid.

@@ -16,8 +16,8 @@ use meshstore::{
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 
-use super::{assert_missing, invalid_field, unique};
-use crate::harness::{self, wire};
+use super::{assert_missing, invalid_field, leader, unique};
+use crate::harness;
 
 /// The services of the leader, without a client in between.
 struct Wire {
@@ -31,9 +31,7 @@ fn opened<T>(answer: std::result::Result<Response<T>, Status>) -> Result<T> {
 
 impl Wire {
     async fn to_leader(client: &Client) -> Self {
-        let status = client.cluster().status(false).await.unwrap();
-        let leader = status.members.iter().find(|member| member.leader).expect("a leader");
-        let wire = wire(&leader.client_address).await;
+        let wire = leader(client).await;
         Self { mesh: MeshClient::new(wire.clone()), sessions: SessionClient::new(wire) }
     }
 

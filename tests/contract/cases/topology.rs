@@ -13,16 +13,13 @@ use meshstore::{
     },
     proto::{
         error_from_status,
-        v1::{
-            Attempt, MeshFields, NodeFields, OpenSessionRequest, SeedMeshRequest, session_client::SessionClient,
-            topology_client::TopologyClient,
-        },
+        v1::{Attempt, MeshFields, NodeFields, SeedMeshRequest, topology_client::TopologyClient},
     },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::task::JoinSet;
 
-use super::{assert_missing, invalid_field, unique};
+use super::{assert_missing, invalid_field, leader, session, unique};
 
 fn open() -> (MeshChange, Option<String>) {
     (MeshChange { join: Some(JoinPolicy::Open), ..MeshChange::default() }, None)
@@ -435,11 +432,8 @@ pub async fn a_storage_node_knows_whom_it_serves(client: &Client) {
 }
 
 pub async fn a_repeated_attempt_founds_one_mesh(client: &Client) {
-    let status = client.cluster().status(false).await.unwrap();
-    let leader = status.members.iter().find(|member| member.leader).expect("a leader").client_address.clone();
-    let wire = crate::harness::wire(&leader).await;
-    let opened = SessionClient::new(wire.clone()).open_session(OpenSessionRequest { ttl_ms: 0 }).await.unwrap();
-    let session = opened.into_inner().session;
+    let wire = leader(client).await;
+    let session = session(&wire).await;
     let (mesh_name, node_name) = (unique("mesh"), unique("node"));
     let request = |attempt: u32, mesh_name: &str| SeedMeshRequest {
         attempt: Some(Attempt { session, sequence: 1, answered_below: 1, attempt }),

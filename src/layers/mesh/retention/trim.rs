@@ -20,7 +20,7 @@ use crate::{
         Key, Record,
         keyspace::INDEX_MESSAGE_TO,
         mesh::Retention,
-        transaction::{Compare, NumberField, Operation, Relation, Transaction},
+        transaction::{Compare, Operation, Transaction},
     },
     state::{
         View,
@@ -178,9 +178,9 @@ impl Mailbox {
     fn open((name, (retention, set_at), common): (String, &Rule, bool), view: View, wall_ms: u64) -> Self {
         let (own, all) = (TABLE.scope().key(name.as_bytes()), TABLE.scope().key(b""));
         let guards = if common {
-            vec![as_seen(all, *set_at), Compare::Exists { key: own, exists: false }]
+            vec![Compare::written_at(all, *set_at), Compare::Exists { key: own, exists: false }]
         } else {
-            vec![as_seen(own, *set_at)]
+            vec![Compare::written_at(own, *set_at)]
         };
         let range = message::mailbox(&name);
         Self { name, view, wall_ms, guards, retention: *retention, range, left: 0, excess: None }
@@ -252,7 +252,7 @@ impl Mailbox {
 impl Batch {
     /// Adds a message: whether that is enough.
     fn add(&mut self, key: Key, record: &Record) -> bool {
-        self.compares.push(as_seen(key.clone(), record.mod_revision));
+        self.compares.push(Compare::written_at(key.clone(), record.mod_revision));
         self.operations.push(Operation::Delete { key });
         self.bytes += record.value.len();
         self.operations.len() >= MESSAGES_AT_ONCE || self.bytes >= BYTES_AT_ONCE
@@ -266,11 +266,6 @@ impl Batch {
         let guards = mailbox.guards.iter().cloned().chain(self.compares).collect();
         Step::Propose(guards, Transaction::blind(self.operations))
     }
-}
-
-/// That a record is as it was when it was read.
-fn as_seen(key: Key, mod_revision: u64) -> Compare {
-    Compare::Number { key, field: NumberField::ModRevision, relation: Relation::Equal, to: mod_revision }
 }
 
 /// The first position behind one.

@@ -291,7 +291,7 @@ impl Node {
     pub fn age_ms(&self) -> u64 {
         let shared = &self.shared;
         match shared.consensus.leadership() {
-            Leadership::Me { .. } => shared.network.freshness().quorum_age_ms(),
+            Leadership::Me { .. } => shared.network.freshness().lead().map_or(u64::MAX, |lead| lead.quorum_age_ms),
             _ => {
                 let applied = shared.machine.progress().borrow().position.index;
                 shared.network.freshness().age_ms(applied)

@@ -102,8 +102,8 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         PeerNetwork::new(&environment, Arc::clone(&network)),
     )
     .await?;
-    let asked = consensus.clone();
-    freshness.set_quorum_age(move || asked.quorum_age_ms());
+    let (asked, progress) = (consensus.clone(), machine.progress());
+    freshness.set_lead(move || asked.lead(|| progress.borrow().position));
 
     let (log_clock, places) = (Arc::new(LogClock::default()), places(&config, &log));
     let (measures, clock) = (Measures::begin(&environment), Arc::clone(&environment.clock));

@@ -11,6 +11,7 @@ use openraft::{
 };
 
 use super::{
+    freshness::{Lead, whole_ms},
     log_store::LogStore,
     network::PeerNetwork,
     state_machine::{Machine, SnapshotData},
@@ -260,15 +261,25 @@ impl Consensus {
         })
     }
 
+    /// What this node knows of itself as the leader, once it has applied an entry of its own term: before that others may have
+    /// acknowledged what it has not applied. `applied` says up to where it has applied the log.
+    pub fn lead(&self, applied: impl FnOnce() -> Position) -> Option<Lead> {
+        let quorum_age_ms = self.quorum_age_ms()?;
+        let Leadership::Me { term } = self.leadership() else { return None };
+        // Asked last, so that it covers what was acknowledged before that quorum was heard.
+        let applied = applied();
+        (applied.term >= term).then_some(Lead { quorum_age_ms, applied_index: applied.index })
+    }
+
     /// On the leader: how long ago a quorum last answered it, in milliseconds.
-    pub fn quorum_age_ms(&self) -> Option<u64> {
+    fn quorum_age_ms(&self) -> Option<u64> {
         if self.is_quorum_alone() {
             // openraft counts from the last write then, since nobody else is there to answer.
             return Some(0);
         }
         let metrics = self.raft.data_metrics();
         let acked = metrics.borrow_watched().last_quorum_acked?;
-        Some(u64::try_from(acked.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Some(whole_ms(acked.elapsed()))
     }
 
     /// Whether this node leads, and is the only voter.

@@ -15,9 +15,13 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::types::{
-    CommittedLeaderId, LogEntry, LogId, Member, NodeId, Position, StoredMembershipAt, StoredVote, TypeConfig, Vote,
-    membership_at_from_stored, membership_at_to_stored,
+use super::{
+    freshness::Lead,
+    network::identity::from_hex,
+    types::{
+        CommittedLeaderId, LogEntry, LogId, Member, NodeId, Position, StoredMembershipAt, StoredVote, TypeConfig, Vote,
+        membership_at_from_stored, membership_at_to_stored,
+    },
 };
 use crate::{
     proto::v1,
@@ -93,7 +97,7 @@ pub fn answers(call: u64, answered: u64) -> Result<(), DecodeError> {
 
 /// The sum of a read index and the call that it answers.
 pub fn read_index_sum(index: u64, call: u64) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&index.to_le_bytes()), &call.to_le_bytes())
+    sum(&[], [index, call].into_iter())
 }
 
 /// The read index in an answer to this call.
@@ -106,6 +110,18 @@ pub fn open_read_index(call: u64, answer: v1::ReadIndexResponse) -> Result<u64, 
         return Err(other("the answer to this call"));
     }
     Ok(index)
+}
+
+/// The sum of the hash of a state at a log index.
+pub fn state_hash_sum(index: u64, hash: &str) -> u32 {
+    sum(hash.as_bytes(), [index].into_iter())
+}
+
+/// The hash in an answer about this index; `None` if there is none, or the answer is not what was sent.
+pub fn open_state_hash(index: u64, answer: &v1::StateHashResponse) -> Option<u128> {
+    let v1::StateHashResponse { hash, crc32c } = answer;
+    let whole = *crc32c == 0 || *crc32c == state_hash_sum(index, hash);
+    from_hex(hash).filter(|_| whole)
 }
 
 /// An append as it goes over the wire. The entries' bytes are those in the log; nothing is encoded again.
@@ -123,13 +139,25 @@ pub fn append(request: Append) -> v1::AppendRequest {
     }
 }
 
+/// Adds to an append what its sender knows of itself at this moment.
+pub fn set_lead(request: &mut v1::AppendRequest, lead: Option<Lead>) {
+    request.quorum_age_ms = lead.map_or(u64::MAX, |lead| lead.quorum_age_ms);
+    request.applied_index = lead.map(|lead| lead.applied_index);
+}
+
+/// What the sender of an append knew of itself. An older program does not say how far it has applied.
+pub fn lead(request: &v1::AppendRequest) -> Option<Lead> {
+    let applied_index = request.applied_index.filter(|_| request.quorum_age_ms != u64::MAX)?;
+    Some(Lead { quorum_age_ms: request.quorum_age_ms, applied_index })
+}
+
 /// The sum of an append with what stands beside it. Entries have checksums of their own; that none is missing is seen by their
 /// lengths.
 pub fn append_sum(request: &v1::AppendRequest) -> u32 {
-    let v1::AppendRequest { head, entries, quorum_age_ms, echo, call, sum: _ } = request;
+    let v1::AppendRequest { head, entries, quorum_age_ms, echo, call, sum: _, applied_index } = request;
     let lengths = entries.iter().map(|entry| entry.len() as u64);
     let numbers = [*quorum_age_ms, *call, entries.len() as u64];
-    sum(head, numbers.into_iter().chain(lengths).chain(pulse_numbers(echo.as_ref())))
+    sum(head, numbers.into_iter().chain(lengths).chain(pulse_numbers(echo.as_ref())).chain(*applied_index))
 }
 
 /// The sum of the answer to an append with what stands beside it.
@@ -163,8 +191,7 @@ pub fn open_append(request: v1::AppendRequest) -> Result<Append, DecodeError> {
     of_a_leader(vote)?;
     let entries = request.entries.into_iter().map(LogEntry::open).collect::<Result<Vec<_>, _>>()?;
     let before = previous.map(|previous| previous.index);
-    let indexes: Vec<u64> =
-        before.into_iter().chain(entries.iter().map(|entry| RaftEntry::log_id(entry).index)).collect();
+    let indexes = before.into_iter().chain(entries.iter().map(|entry| RaftEntry::log_id(entry).index));
     if indexes.is_sorted_by(|one, next| one.checked_add(1) == Some(*next)) {
         let (vote, prev_log_id) = (vote.into(), previous.map(Into::into));
         Ok(Append { vote, prev_log_id, entries, leader_commit: committed.map(Into::into) })

@@ -176,7 +176,7 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
     async fn append_entries(&mut self, rpc: Append, option: RPCOption) -> Result<Appended> {
         let mut client = self.client(self.appends).map_err(unreachable)?;
         let mut request = wire::append(rpc);
-        request.quorum_age_ms = self.peers.freshness().quorum_age_ms();
+        wire::set_lead(&mut request, self.peers.freshness().lead());
         request.echo = self.pulse;
         let call = self.peers.next_call();
         request.call = call;

@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
 
-use super::identity::{Identity, Introduction, from_hex};
+use super::identity::{Identity, Introduction};
 use crate::{
     environment::net::{self, ChannelOptions, Net},
     error::{Error, Result},
@@ -151,7 +151,7 @@ impl Peers {
     pub async fn state_hash(&self, node: NodeId, member: &Member, index: u64, timeout: Duration) -> Option<u128> {
         let mut client = self.client(node, member, Lane::Liveness).ok()?;
         let answer = tokio::time::timeout(timeout, client.state_hash(StateHashRequest { index })).await;
-        from_hex(&answer.ok()?.ok()?.into_inner().hash)
+        wire::open_state_hash(index, answer.ok()?.ok()?.get_ref())
     }
 
     /// Says why a node refuses this one, when that changes.

@@ -338,15 +338,14 @@ impl<C: Consensus> Peer for PeerService<C> {
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
         let request = request.into_inner();
-        let (echo, quorum_age_ms, call) = (request.echo, request.quorum_age_ms, request.call);
+        let (echo, lead, call) = (request.echo, wire::lead(&request), request.call);
         let request = wire::open_append(request).map_err(malformed)?;
         self.has_room(&request)?;
-        let committed = request.leader_commit.map_or(0, |committed| committed.index);
         let answer = self.parts.consensus.append(request).await.map_err(|fatal| self.stopped(&fatal))?;
         // Only what was accepted comes from the leader of this term.
         let freshness = &self.parts.freshness;
         if matches!(answer, Appended::Success | Appended::PartialSuccess(_)) {
-            freshness.heard(echo, quorum_age_ms, committed);
+            freshness.heard(echo, lead);
         }
         let disk = self.parts.space.own().map(Into::into);
         let (envelope, pulse) = (wire::appended(&answer), Some(freshness.pulse()));
@@ -407,8 +406,10 @@ impl<C: Consensus> Peer for PeerService<C> {
     }
 
     async fn state_hash(&self, request: Request<StateHashRequest>) -> Result<Response<StateHashResponse>, Status> {
-        let hash = self.parts.standing.state_hash(request.into_inner().index);
-        Ok(Response::new(StateHashResponse { hash: hash.map(hex).unwrap_or_default() }))
+        let StateHashRequest { index } = request.into_inner();
+        let hash = self.parts.standing.state_hash(index).map(hex).unwrap_or_default();
+        let crc32c = wire::state_hash_sum(index, &hash);
+        Ok(Response::new(StateHashResponse { hash, crc32c }))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {

@@ -219,7 +219,8 @@ fn pulse(at_ms: u64) -> v1::Pulse {
 fn an_append_is_taken_as_it_was_sent_or_not_at_all() {
     use prost::Message as _;
     let mut request = after_two((3..6).map(plain).collect());
-    (request.quorum_age_ms, request.echo, request.call) = (40, Some(pulse(9_000)), 5);
+    (request.echo, request.call) = (Some(pulse(9_000)), 5);
+    set_lead(&mut request, Some(Lead { quorum_age_ms: 40, applied_index: 2 }));
     request.sum = append_sum(&request);
     assert!(open_append(request.clone()).is_ok());
     let sent = request.encode_to_vec();
@@ -247,6 +248,18 @@ fn an_append_is_taken_as_it_was_sent_or_not_at_all() {
             assert!(open_append_answer(&answer).is_err() || answers(5, answer.call).is_err(), "bit {bit}: {answer:?}");
         }
     }
+}
+
+#[test]
+fn a_hash_is_that_of_the_index_that_was_asked_for() {
+    let hash = format!("{:032x}", 77);
+    let answer = v1::StateHashResponse { crc32c: state_hash_sum(4_096, &hash), hash };
+    assert_eq!(open_state_hash(4_096, &answer), Some(77));
+    assert_eq!(open_state_hash(8_192, &answer), None);
+    let damaged = v1::StateHashResponse { hash: format!("{:032x}", 76), ..answer.clone() };
+    assert_eq!(open_state_hash(4_096, &damaged), None);
+    let older = v1::StateHashResponse { crc32c: 0, ..answer };
+    assert_eq!(open_state_hash(4_096, &older), Some(77));
 }
 
 /// Also of an older program, which sends no sum.

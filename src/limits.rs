@@ -30,6 +30,32 @@ pub const ATTRIBUTES_BYTES: usize = 64 << 10;
 pub const KEYS: usize = 1_000;
 /// Most namespaces and other things that have a scope of their own: each takes memory on every node.
 pub const SCOPES: u32 = 100_000;
+/// Longest name of a field in a filter, a sort or an index, in bytes.
+pub const FIELD_BYTES: usize = 512;
+/// Longest JSON text of a filter, in bytes.
+pub const FILTER_BYTES: usize = 256 << 10;
+/// Deepest nesting of a filter.
+pub const FILTER_DEPTH: usize = 16;
+/// Most conditions of a filter, the lists that hold them counted in.
+pub const FILTER_CONDITIONS: usize = 256;
+/// Most items of a list that a field is compared with.
+pub const FILTER_LIST: usize = 1_000;
+/// Queries that a node answers at once; more wait for their turn.
+pub const QUERIES: usize = 16;
+/// Most fields by which a query sorts.
+pub const SORT_FIELDS: usize = 8;
+/// Most bytes of keys that a query puts in order in memory.
+pub const SORT_BYTES: usize = 16 << 20;
+/// Most indexes of a namespace.
+pub const INDEXES: usize = 16;
+/// Most fields of an index.
+pub const INDEX_FIELDS: usize = 4;
+/// Bytes of a text, and digits of a number, that an index orders by; what follows is looked up in the value.
+pub const INDEX_COMPONENT_BYTES: usize = 256;
+/// Most ranges of an index that a query goes through.
+pub const INDEX_RANGES: usize = 256;
+/// Most entries of an index that a query picks values from; where more fit, it goes through the values.
+pub const INDEX_PICKED: usize = 16_384;
 /// Largest encoded transaction, in bytes.
 pub const TRANSACTION_BYTES: usize = 4 << 20;
 /// Most changes in one transaction of a client.

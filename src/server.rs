@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     environment::{Environment, net},
     error::Fault,
-    layers::{mesh, topology},
+    layers::{kv, mesh, topology},
     limits,
     node::{self, Faults, Node, Running},
     proto::status::status_from_error,
@@ -104,6 +104,7 @@ pub async fn serve(
     running.node.keep_doing("rollback of unconfirmed changes", Arc::new(overdue));
     running.node.keep_sweeping("reclaim of large messages", mesh::large::Reclaim::default());
     running.node.keep_sweeping("retention of messages", mesh::retention::Trim::default());
+    running.node.keep_sweeping("building of indexes", kv::index::build::Build::default());
     let (drain, drained) = watch::channel(false);
     let calls = Arc::new(Calls::new(config.log.slow_call, Pressure::new(config.cluster.limits.calls_per_principal)));
     let clients = serve_clients(&doors, &config, (&running.node, &calls), drained).await?;

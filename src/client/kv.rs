@@ -67,6 +67,14 @@ impl Kv {
         Self { client, namespace }
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.namespace
+    }
+
     /// The same with another read mode.
     #[must_use]
     pub fn with_read(self, mode: ReadMode) -> Self {
@@ -198,7 +206,7 @@ impl Kv {
     ///
     /// Errors: `NotFound` if there is no such namespace.
     pub async fn count(&self) -> Result<u64> {
-        let request = v1::StorageCountRequest { read: None, namespace: self.namespace.clone() };
+        let request = v1::StorageCountRequest { read: None, namespace: self.namespace.clone(), filter: None };
         Ok(self.client.read(request).await?.count)
     }
 

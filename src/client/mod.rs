@@ -48,6 +48,7 @@ mod large;
 mod messages;
 mod node_state;
 mod pages;
+mod query;
 mod retention;
 mod routes;
 mod rpc;
@@ -83,6 +84,7 @@ pub use self::{
     large::{LargeMessage, Progress},
     messages::Messages,
     node_state::NodeStates,
+    query::KvQuery,
     retention::Retentions,
     routes::Routes,
     state::State,
@@ -95,6 +97,7 @@ pub use crate::{
     model::{
         ReadMode,
         consensus_log::{EntryId, LogEntry},
+        filter::{Comparison, Filter, Operator},
         kv::{
             Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, Set, SetResult,
             StorageStatus, Value, Version,
@@ -103,6 +106,7 @@ pub use crate::{
             Change, Condition, Extent, LargeContent, Listed, Message, MessageFilter, Page, PageRequest, RecordId,
             Retention, Stored, Transaction,
         },
+        query::{Access, Explanation, Found, Index, SortField},
     },
     proto::v1::{
         DiskSpace, KeyspaceStatus, ListMembersResponse as Members, Member, MemberStatus, RemovedMember,

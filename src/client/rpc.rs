@@ -199,6 +199,8 @@ writes! {
     set_metadata(SetMetadataRequest) -> WriteResponse;
     restore(StorageRestoreRequest) -> StorageSetResponse;
     clear(StorageClearRequest) -> WriteResponse;
+    create_index(CreateIndexRequest) -> WriteResponse;
+    drop_index(DropIndexRequest) -> WriteResponse;
 }
 
 reads! {
@@ -208,6 +210,8 @@ reads! {
     get_many(StorageGetManyRequest) -> StorageGetManyResponse;
     list(StorageListRequest) -> StorageListResponse;
     count(StorageCountRequest) -> StorageCountResponse;
+    query(StorageQueryRequest) -> StorageQueryResponse;
+    list_indexes(ListIndexesRequest) -> ListIndexesResponse;
     show_namespace(ShowNamespaceRequest) -> ShowNamespaceResponse;
     list_namespaces(ListNamespacesRequest) -> ListNamespacesResponse;
     get_metadata(GetMetadataRequest) -> GetMetadataResponse;

@@ -51,24 +51,29 @@ pub(super) struct Walk {
     after: Option<Cursor>,
 }
 
-/// Frozen (kind `Cursor`, version 1).
+/// Where a page ended. Frozen (kind `Cursor`, version 1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Cursor {
+pub(super) struct Cursor {
     /// The revision that all pages show.
-    revision: u64,
+    pub(super) revision: u64,
     /// Of keyspace and query.
-    fingerprint: u64,
+    pub(super) fingerprint: u64,
     /// The position of the last item that was given out.
-    position: Bytes,
+    pub(super) position: Bytes,
+}
+
+/// What tells a query from all others.
+pub(super) fn fingerprint(keyspace: Keyspace, query: &impl Serialize) -> u64 {
+    xxh3_64(&codec::encode_payload(&(keyspace, query)))
 }
 
 impl Walk {
     /// A page of `range`, which `query` selects in `keyspace`. Errors: `InvalidArgument` for the limit, and
     /// for a cursor that is malformed or of another query.
     pub(super) fn open(keyspace: Keyspace, query: &impl Serialize, range: Range, page: &PageRequest) -> Result<Self> {
-        let fingerprint = xxh3_64(&codec::encode_payload(&(keyspace, query)));
+        let fingerprint = fingerprint(keyspace, query);
         let limit = page_limit(page.limit)?;
-        let after = if page.cursor.is_empty() { None } else { Some(Cursor::parse(&page.cursor, fingerprint)?) };
+        let after = Cursor::parse(&page.cursor, fingerprint)?;
         Ok(Self { range, fingerprint, limit, after })
     }
 
@@ -95,7 +100,9 @@ impl Walk {
         fetch: impl Fn(&[u8], Option<&[u8]>, usize) -> Result<Vec<(Bytes, S)>>,
         mut item: impl FnMut(&Bytes, S) -> Result<Option<(T, usize)>>,
     ) -> Result<Page<T>> {
-        self.check_revision(view)?;
+        if let Some(cursor) = &self.after {
+            cursor.check_revision(view)?;
+        }
         let (mut items, mut bytes, mut last) = (Vec::new(), 0usize, Bytes::new());
         let (mut start, mut sparse) = (self.start(), false);
         loop {
@@ -125,16 +132,6 @@ impl Walk {
         }
     }
 
-    fn check_revision(&self, view: &View) -> Result<()> {
-        match &self.after {
-            Some(cursor) if cursor.revision != view.revision() => {
-                let rule = format!("names revision {}, but this store is at {}", cursor.revision, view.revision());
-                Err(Error::invalid("cursor", "", rule))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn start(&self) -> Vec<u8> {
         let start = self.range.start.clone();
         match &self.after {
@@ -160,11 +157,25 @@ pub(super) fn successor(position: &[u8]) -> Vec<u8> {
 }
 
 impl Cursor {
-    fn text(&self) -> String {
+    /// As callers get it.
+    pub(super) fn text(&self) -> String {
         URL_SAFE_NO_PAD.encode(codec::encode(Kind::Cursor, self))
     }
 
-    fn parse(text: &str, fingerprint: u64) -> Result<Self> {
+    /// That it is of the revision that a view shows. Errors: `InvalidArgument`.
+    pub(super) fn check_revision(&self, view: &View) -> Result<()> {
+        if self.revision == view.revision() {
+            return Ok(());
+        }
+        let rule = format!("names revision {}, but this store is at {}", self.revision, view.revision());
+        Err(Error::invalid("cursor", "", rule))
+    }
+
+    /// What a caller sends back; `None` if it is empty. Errors: `InvalidArgument` for one that is malformed or of another query.
+    pub(super) fn parse(text: &str, fingerprint: u64) -> Result<Option<Self>> {
+        if text.is_empty() {
+            return Ok(None);
+        }
         let malformed = || Error::invalid("cursor", text, "must be the next_cursor of the page before, unchanged");
         if text.len() > limits::CURSOR_BYTES {
             return Err(malformed());
@@ -174,7 +185,7 @@ impl Cursor {
         if cursor.fingerprint != fingerprint {
             return Err(Error::invalid("cursor", text, "belongs to another list, or to another filter of this one"));
         }
-        Ok(cursor)
+        Ok(Some(cursor))
     }
 }
 
@@ -271,7 +282,7 @@ mod tests {
     fn a_cursor_has_exactly_these_bytes() {
         let cursor = Cursor { revision: 7, fingerprint: 1, position: Bytes::from_static(b"k") };
         assert_eq!(cursor.text(), "TVMxAQAEAAAA0PX2ZgcBAWs");
-        assert_eq!(Cursor::parse(&cursor.text(), 1), Ok(cursor));
+        assert_eq!(Cursor::parse(&cursor.text(), 1), Ok(Some(cursor)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod json;
 pub mod kv;
 mod list;
 pub mod mesh;
+pub mod query;
 mod scopes;
 pub mod topology;
 

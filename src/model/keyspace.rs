@@ -56,6 +56,8 @@ pub const NAMESPACES: Keyspace = 0x40;
 pub const VALUES: Keyspace = 0x41;
 /// The attributes that callers have given to values, by their keys; a scope for each namespace.
 pub const ATTRIBUTES: Keyspace = 0x42;
+/// How far the indexes of namespaces are built, by the number of their scope (u32 BE).
+pub const NAMESPACE_INDEXES: Keyspace = 0x44;
 
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
@@ -135,6 +137,7 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         NAMESPACES => Some("storage_namespaces"),
         VALUES => Some("storage_values"),
         ATTRIBUTES => Some("storage_attributes"),
+        NAMESPACE_INDEXES => Some("storage_indexes"),
         _ => None,
     }
 }

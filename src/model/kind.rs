@@ -30,6 +30,8 @@ pub const LOG_ENTRY: &str = "log entry";
 pub const NAMESPACE: &str = "namespace";
 /// A value of the storage contract.
 pub const VALUE: &str = "value";
+/// An index on the values of a namespace.
+pub const INDEX: &str = "index";
 /// Whatever this program has no name for.
 pub const ITEM: &str = "item";
 
@@ -43,6 +45,7 @@ pub fn known(name: &str) -> &'static str {
         CONFIG,
         NAMESPACE,
         VALUE,
+        INDEX,
         MESH,
         NODE,
         MESH_ROUTE,

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::mesh::{Condition, Stored};
+use super::{
+    mesh::{Condition, Stored},
+    query::Index,
+};
 
 /// The namespace that always exists, and that is meant where none is named.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -163,6 +166,8 @@ pub struct Namespace {
     pub entries: u64,
     /// Bytes of keys and values, 64 more for each.
     pub bytes: u64,
+    /// Its indexes, in the order in which they were created.
+    pub indexes: Vec<Index>,
 }
 
 /// How much is stored.

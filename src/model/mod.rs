@@ -2,6 +2,7 @@
 
 pub mod consensus_log;
 pub mod features;
+pub mod filter;
 pub mod key;
 pub mod keyspace;
 pub mod kind;
@@ -11,6 +12,7 @@ pub mod outcome;
 pub mod position;
 pub mod principal;
 pub mod proposal;
+pub mod query;
 pub mod read;
 pub mod record;
 pub mod session;

@@ -2,6 +2,7 @@
 
 use super::{
     convert::{expected, required, stored, version_of},
+    query::fields,
     v1::{self, storage_value, storage_version, write_condition},
 };
 use crate::{
@@ -223,9 +224,9 @@ impl v1::ModifyNamespaceRequest {
 
 impl From<Namespace> for v1::NamespaceInfo {
     fn from(namespace: Namespace) -> Self {
-        let Namespace { name, settings, metadata, entries, bytes } = namespace;
-        let version = Some(version_of(&metadata));
-        Self { name, settings: Some(settings.into()), metadata_json: metadata.value, version, entries, bytes }
+        let Namespace { name, settings, metadata, entries, bytes, indexes } = namespace;
+        let (version, settings, indexes) = (Some(version_of(&metadata)), Some(settings.into()), fields(indexes));
+        Self { name, settings, metadata_json: metadata.value, version, entries, bytes, indexes }
     }
 }
 
@@ -233,9 +234,9 @@ impl TryFrom<v1::NamespaceInfo> for Namespace {
     type Error = Error;
 
     fn try_from(sent: v1::NamespaceInfo) -> Result<Self> {
-        let v1::NamespaceInfo { name, settings, metadata_json, version, entries, bytes } = sent;
-        let settings = expected("settings", settings)?.into();
-        Ok(Self { name, settings, metadata: stored(metadata_json, version)?, entries, bytes })
+        let v1::NamespaceInfo { name, settings, metadata_json, version, entries, bytes, indexes } = sent;
+        let (settings, metadata) = (expected("settings", settings)?.into(), stored(metadata_json, version)?);
+        Ok(Self { name, settings, metadata, entries, bytes, indexes: fields(indexes) })
     }
 }
 

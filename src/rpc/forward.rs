@@ -65,7 +65,7 @@ const LARGE: &str = "/meshstore.v1.Mesh/StoreLargeMessage";
 const LARGE_BYTES: usize = limits::LARGE_MESSAGE_BYTES + limits::MESSAGE_CHUNKS * 64 + limits::CLIENT_DECODE_BYTES;
 
 /// The methods that only a leader can serve.
-const WRITES: [&str; 54] = [
+const WRITES: [&str; 56] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     LARGE,
@@ -102,6 +102,8 @@ const WRITES: [&str; 54] = [
     "/meshstore.v1.Storage/Delete",
     "/meshstore.v1.Storage/SetMany",
     "/meshstore.v1.Storage/DeleteMany",
+    "/meshstore.v1.Storage/CreateIndex",
+    "/meshstore.v1.Storage/DropIndex",
     "/meshstore.v1.Storage/CreateNamespace",
     "/meshstore.v1.Storage/ModifyNamespace",
     "/meshstore.v1.Storage/DeleteNamespace",

@@ -28,7 +28,7 @@ pub mod trace;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Request, Response, Status, service::Routes};
 
 use self::{
@@ -40,7 +40,7 @@ use crate::{
     Error, Result,
     layers::{Decided, Meaning, Write},
     limits,
-    model::{Principal, ReadMode, mesh::Page, proposal::Guards, session::Attempt},
+    model::{Principal, ReadMode, ReadStamp, mesh::Page, proposal::Guards, session::Attempt},
     node::{self, Node},
     proto::{
         convert::read_header,
@@ -201,6 +201,18 @@ impl Call {
         revision: Option<u64>,
         read: impl FnOnce(&View) -> Result<T>,
     ) -> Result<Response<A>, Status> {
+        let (view, stamp) = self.view(node, options, revision).await?;
+        let answer = read(&view)?;
+        Ok(Response::new(A::from((read_header(stamp, node.id()), answer))))
+    }
+
+    /// What it reads. `revision`: the one of the pages before.
+    async fn view(
+        &self,
+        node: &Node,
+        options: Option<v1::ReadOptions>,
+        revision: Option<u64>,
+    ) -> Result<(View, ReadStamp)> {
         let options = options.unwrap_or_default();
         let exactly = exact_revision(options.revision, revision)?;
         let mode = match (ReadMode::from(Some(options)), exactly) {
@@ -213,8 +225,29 @@ impl Call {
         if options.keep {
             node.keep_for_pages(&view);
         }
-        let answer = read(&view)?;
-        Ok(Response::new(A::from((read_header(stamp, node.id()), answer))))
+        Ok((view, stamp))
+    }
+
+    /// Searches on a thread of its own, since that may go through many values; so many at once, the others wait for their turn.
+    async fn search<T: Send + 'static>(
+        &self,
+        node: &Node,
+        (view, turns): (View, &Semaphore),
+        search: impl FnOnce(&View) -> Result<T> + Send + 'static,
+    ) -> Result<(View, T)> {
+        let began = Instant::now();
+        let turn = tokio::time::timeout_at(self.deadline, turns.acquire()).await;
+        let _turn = turn.map_err(|_| Error::DeadlineExceeded {
+            deadline_ms: u64::try_from((self.deadline - began).as_millis()).unwrap_or(u64::MAX),
+            waiting_for: "other queries on this node to end".into(),
+            may_have_applied: false,
+        })?;
+        let searching = move || {
+            let found = search(&view);
+            (view, found)
+        };
+        let (view, found) = node.run_blocking("query", searching).await?;
+        Ok((view, found?))
     }
 
     /// Reads one page, and keeps its revision readable if there is a next one.

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::Call;
 use crate::{
     Result,
-    layers::kv::{namespace, read},
+    layers::kv::{index, namespace, query, read},
+    limits,
     model::{ReadMode, kv::KeyFilter, mesh::Page, session::Attempt},
     node::Node,
     proto::{
         convert::{read_header, required},
+        query::{fields, filter},
         storage::condition,
         v1::{self, storage_server},
     },
@@ -19,16 +22,19 @@ use crate::{
         Caller,
         storage::{self as service, Freshness},
     },
+    state::View,
 };
 
 /// The `Storage` service.
 pub(super) struct Storage {
     node: Arc<Node>,
+    /// Who may search.
+    turns: Semaphore,
 }
 
 impl Storage {
     pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+        Self { node, turns: Semaphore::new(limits::QUERIES) }
     }
 
     fn written(&self, revision: u64) -> Response<v1::WriteResponse> {
@@ -116,9 +122,45 @@ impl storage_server::Storage for Storage {
     }
 
     async fn count(&self, request: Request<v1::StorageCountRequest>) -> Answer<v1::StorageCountResponse> {
-        let (call, v1::StorageCountRequest { read, namespace }) = Call::open(request)?;
-        let (count, stamp) = service::count(self.node.as_ref(), &namespace, freshness(&call, read)).await?;
+        let (call, v1::StorageCountRequest { read, namespace, filter: sent }) = Call::open(request)?;
+        let filter = filter(sent)?;
+        let (count, stamp) = if filter.is_empty() {
+            service::count(self.node.as_ref(), &namespace, freshness(&call, read)).await?
+        } else {
+            let (view, stamp) = call.view(&self.node, read, None).await?;
+            let count = move |view: &View| query::count(view, &namespace, &filter);
+            (call.search(&self.node, (view, &self.turns), count).await?.1, stamp)
+        };
         Ok(Response::new(v1::StorageCountResponse { header: Some(read_header(stamp, self.node.id())), count }))
+    }
+
+    async fn query(&self, request: Request<v1::StorageQueryRequest>) -> Answer<v1::StorageQueryResponse> {
+        let (call, request) = Call::open(request)?;
+        let (read, namespace, explain) = (request.read, request.namespace.clone(), request.explain);
+        let search = query::search(&namespace, &request.open()?)?;
+        let (view, stamp) = call.view(&self.node, read, search.revision()).await?;
+        let (view, found) = call.search(&self.node, (view, &self.turns), move |view| search.read(view)).await?;
+        if !found.next_cursor.is_empty() {
+            self.node.keep_for_pages(&view);
+        }
+        Ok(Response::new((read_header(stamp, self.node.id()), found, explain).into()))
+    }
+
+    async fn create_index(&self, request: Request<v1::CreateIndexRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::CreateIndexRequest { attempt, namespace, name, fields: of }) = Call::open(request)?;
+        let (caller, place) = (caller(call, attempt)?, (namespace.as_str(), name.as_str()));
+        Ok(self.written(service::create_index(self.node.as_ref(), caller, place, fields(of)).await?))
+    }
+
+    async fn drop_index(&self, request: Request<v1::DropIndexRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::DropIndexRequest { attempt, namespace, name }) = Call::open(request)?;
+        let (caller, place) = (caller(call, attempt)?, (namespace.as_str(), name.as_str()));
+        Ok(self.written(service::drop_index(self.node.as_ref(), caller, place).await?))
+    }
+
+    async fn list_indexes(&self, request: Request<v1::ListIndexesRequest>) -> Answer<v1::ListIndexesResponse> {
+        let (call, v1::ListIndexesRequest { read, namespace }) = Call::open(request)?;
+        call.read(&self.node, read, None, |view| index::list(view, &namespace)).await
     }
 
     async fn create_namespace(&self, request: Request<v1::CreateNamespaceRequest>) -> Answer<v1::WriteResponse> {
@@ -153,7 +195,7 @@ impl storage_server::Storage for Storage {
     async fn list_namespaces(&self, request: Request<v1::ListNamespacesRequest>) -> Answer<v1::ListNamespacesResponse> {
         let (call, v1::ListNamespacesRequest { read, page }) = Call::open(request)?;
         let list = namespace::list(&page.into())?;
-        let measure = |view: &crate::state::View| {
+        let measure = |view: &View| {
             let Page { items, next_cursor, revision } = list.read(view)?;
             Ok(Page { items: service::measured(self.node.as_ref(), items), next_cursor, revision })
         };

@@ -9,7 +9,7 @@ use super::decide::{
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 105] = [
+const MATRIX: [Entry; 109] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -76,6 +76,10 @@ const MATRIX: [Entry; 105] = [
     ("/meshstore.v1.Storage/DeleteMany", Write, Storage),
     ("/meshstore.v1.Storage/List", Read, Storage),
     ("/meshstore.v1.Storage/Count", Read, Storage),
+    ("/meshstore.v1.Storage/Query", Read, Storage),
+    ("/meshstore.v1.Storage/CreateIndex", Write, Storage),
+    ("/meshstore.v1.Storage/DropIndex", Write, Storage),
+    ("/meshstore.v1.Storage/ListIndexes", Read, Storage),
     ("/meshstore.v1.Storage/CreateNamespace", Write, Storage),
     ("/meshstore.v1.Storage/ModifyNamespace", Write, Storage),
     ("/meshstore.v1.Storage/DeleteNamespace", Write, Storage),

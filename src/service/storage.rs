@@ -8,7 +8,7 @@ use crate::{
     layers::{
         Write,
         kv::{
-            namespace, read,
+            index, namespace, read,
             write::{self, Deletes, Sets},
         },
     },
@@ -17,6 +17,7 @@ use crate::{
         OperationResult, Outcome, ReadMode, ReadStamp, ScopeId, features,
         kv::{Namespace, NamespaceChange, NamespaceSettings, Set, SetResult, StorageStatus},
         mesh::{Condition, Page, PageRequest},
+        query::SortField,
     },
     state::{View, scope::Account},
 };
@@ -120,6 +121,24 @@ pub async fn modify_namespace<C: Core>(core: &C, caller: Caller, name: &str, fie
 /// Deletes a namespace. The revision. Errors: as of [`namespace::delete`], and those of a write.
 pub async fn delete_namespace<C: Core>(core: &C, caller: Caller, name: &str, recursive: bool) -> Result<u64> {
     let decide = |view: &View| namespace::delete(view, name, recursive).map(only);
+    Ok(change(core, caller, decide).await?.revision)
+}
+
+/// Creates an index. The revision. Errors: as of [`index::create`], and those of a write.
+pub async fn create_index<C: Core>(
+    core: &C,
+    caller: Caller,
+    (namespace, name): (&str, &str),
+    fields: Vec<SortField>,
+) -> Result<u64> {
+    core.require(features::VALUE_INDEXES, caller.deadline).await?;
+    let decide = |view: &View| index::create(view, namespace, name, fields.clone()).map(only);
+    Ok(change(core, caller, decide).await?.revision)
+}
+
+/// Drops an index. The revision. Errors: as of [`index::drop`], and those of a write.
+pub async fn drop_index<C: Core>(core: &C, caller: Caller, (namespace, name): (&str, &str)) -> Result<u64> {
+    let decide = |view: &View| index::drop(view, namespace, name).map(only);
     Ok(change(core, caller, decide).await?.revision)
 }
 

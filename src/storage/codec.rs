@@ -89,6 +89,8 @@ pub enum Kind {
     StoredValue = 58,
     /// The greatest number that a scope was given.
     ScopeNumbers = 59,
+    /// How far an index of a namespace is built.
+    NamespaceIndex = 60,
 }
 
 /// Why bytes are not what they should be.

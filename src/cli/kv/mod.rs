@@ -1,7 +1,9 @@
 //! `meshstore kv`: the storage contract.
 
+mod index;
 mod many;
 mod namespace;
+mod query;
 mod show;
 
 use clap::{Args, Subcommand};
@@ -155,12 +157,21 @@ pub(super) enum Command {
         #[arg(long, conflicts_with_all = ["limit", "offset", "cursor"])]
         all: bool,
     },
-    /// Count the values of a namespace
-    #[command(after_help = "Example:\n  meshstore kv count -n users")]
+    /// Count the values of a namespace, or those that a filter lets through
+    #[command(
+        after_help = "Filters and conditions are those of meshstore kv query.\n\nExamples:\n  meshstore kv count -n users\n  meshstore kv count -n users --where 'age>=18'"
+    )]
     Count {
+        #[command(flatten)]
+        wanted: query::Wanted,
         #[command(flatten)]
         place: In,
     },
+    /// Find values by what is in them
+    Query(query::Query),
+    /// Create, drop and list indexes of a namespace
+    #[command(subcommand)]
+    Index(index::Command),
     /// Show what is known of a value: times, versions, who wrote it, its attributes
     #[command(after_help = "Example:\n  meshstore kv metadata user:1 -n users")]
     Metadata {
@@ -258,8 +269,9 @@ impl Command {
                 let filter = KeyFilter { pattern, limit: Some(limit), offset, cursor: cursor.unwrap_or_default() };
                 list(session, &place, filter, all).await
             }
-            Self::Count { place } => {
-                let count = place.read(session)?.count().await?;
+            Self::Count { wanted, place } => {
+                let (kv, filter) = (place.read(session)?, wanted.filter()?);
+                let count = if filter.is_empty() { kv.count().await? } else { kv.count_where(filter).await? };
                 out.answer(&json!({ "count": count }), || count.to_string())
             }
             Self::Metadata { key, place } => {
@@ -287,6 +299,8 @@ impl Command {
                 })
             }
             Self::Status => show::status(session, &session.reader()?.namespaces().status().await?),
+            Self::Query(query) => query.run(session).await,
+            Self::Index(command) => command.run(session).await,
             Self::Namespace(command) => command.run(session).await,
         }
     }

@@ -3,10 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
-use super::super::{
-    failure::Failure,
-    options::{Part, Session},
-    output::{self, List, time},
+use super::{
+    super::{
+        failure::Failure,
+        options::{Part, Session},
+        output::{self, List, time},
+    },
+    index, query,
 };
 use crate::client::{Namespace, NamespaceChange, NamespaceSettings};
 
@@ -114,11 +117,12 @@ impl Command {
 }
 
 fn object(namespace: &Namespace) -> Json {
-    let Namespace { name, settings, metadata, entries, bytes } = namespace;
+    let Namespace { name, settings, metadata, entries, bytes, indexes } = namespace;
+    let indexes: Vec<_> = indexes.iter().map(index::object).collect();
     let NamespaceSettings { history, max_entries, max_bytes } = settings;
     let parsed = serde_json::from_str(&metadata.value).unwrap_or_else(|_| Json::from(metadata.value.as_str()));
     json!({
-        "name": name, "metadata": parsed, "entries": entries, "bytes": bytes, "history": history,
+        "name": name, "metadata": parsed, "entries": entries, "bytes": bytes, "history": history, "indexes": indexes,
         "max_entries": max_entries, "max_bytes": max_bytes, "version": metadata.version,
         "create_revision": metadata.create_revision, "mod_revision": metadata.mod_revision,
         "created_at_ms": metadata.created_at_ms, "updated_at_ms": metadata.updated_at_ms,
@@ -134,7 +138,7 @@ fn bounds(settings: &NamespaceSettings) -> String {
 }
 
 fn lines(namespace: &Namespace) -> String {
-    let Namespace { name, settings, metadata, entries, bytes } = namespace;
+    let Namespace { name, settings, metadata, entries, bytes, indexes } = namespace;
     let mut lines = vec![
         ("name", output::visible(name).into_owned()),
         ("values", format!("{entries} ({bytes} bytes)")),
@@ -142,6 +146,10 @@ fn lines(namespace: &Namespace) -> String {
         ("history", format!("{} older versions", settings.history)),
         ("metadata", output::visible(&metadata.value).into_owned()),
     ];
+    for index in indexes {
+        let fields = output::visible(&query::written(&index.fields)).into_owned();
+        lines.push(("index", format!("{} on {fields} ({})", output::visible(&index.name), index::state(index))));
+    }
     if metadata.version > 0 {
         lines.push(("created", format!("{} (revision {})", time(metadata.created_at_ms), metadata.create_revision)));
         lines.push(("changed", format!("{} (revision {})", time(metadata.updated_at_ms), metadata.mod_revision)));

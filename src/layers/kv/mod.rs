@@ -6,13 +6,15 @@
 //!
 //! Every write is decided on a view, and guarded by what it saw there: the namespace, and what it was told to look at
 //! ([`mod@write`]). So a write that is refused is refused by name, and one that another overtook is decided anew. Reads are in
-//! [`read`].
+//! [`read`]; [`query`] finds values by what is in them, with the help of [`index`].
 //!
 //! Where the original left open what happens: a write creates the namespace that it names; overwriting replaces the value and
 //! merges the attributes; deleting what is not there is no error, reading it is; keys are ordered by their bytes.
 
 mod glob;
+pub mod index;
 pub mod namespace;
+pub mod query;
 pub mod read;
 pub mod write;
 
@@ -79,6 +81,13 @@ fn open(view: &View, key: String, record: &Record) -> Result<Entry> {
         attributes_revision: 0,
     };
     Ok(Entry { key, value, metadata })
+}
+
+/// What queries see of a stored value: its JSON text; `None`: it is bytes.
+fn text(view: &View, record: &Record) -> Result<Option<Bytes>> {
+    let broken = |error| view.fault(Fault::bug(format!("a stored value is broken: {error}")));
+    let Stored { format, data, .. } = codec::decode(Kind::StoredValue, &record.value).map_err(broken)?;
+    Ok(matches!(format, Format::Json).then_some(data))
 }
 
 /// The same with the attributes of a record of them.

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{
-    Write, json,
-    list::{Range, Walk, successor},
-    scopes::Scopes,
+use super::{
+    super::{
+        Write, json,
+        list::{Range, Walk, successor},
+        scopes::Scopes,
+    },
+    index::{self, Definition},
 };
 use crate::{
     Error, Result,
@@ -46,11 +49,24 @@ struct StoredNamespace {
     settings: NamespaceSettings,
 }
 
+/// Frozen (kind `Namespace`, version 2): one that has indexes, or had some. Whoever writes a value has read this, so that there
+/// are none costs nothing, and a write that was decided without one fails by its guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct IndexedNamespace {
+    namespace: StoredNamespace,
+    /// Since when it is what it is, if only its indexes have changed since; 0: since it was last written.
+    since: u64,
+    indexes: Vec<Definition>,
+}
+
 /// A namespace as a view has it.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     name: String,
     stored: StoredNamespace,
+    /// Its indexes, in the order in which they were created.
+    pub(super) indexes: Vec<Definition>,
+    since: u64,
     /// `None`: the transaction that it was made for creates it.
     record: Option<Record>,
 }
@@ -87,11 +103,30 @@ fn missing(name: &str) -> Error {
 
 fn open(view: &View, name: &str, record: Record) -> Result<Namespace> {
     let broken = |error| view.fault(Fault::bug(format!("the namespace {name:?} cannot be read: {error}")));
-    let stored = codec::decode(Kind::Namespace, &record.value).map_err(broken)?;
-    Ok(Namespace { name: name.into(), stored, record: Some(record) })
+    let envelope = codec::open(&record.value, Kind::Namespace, 2).map_err(broken)?;
+    let IndexedNamespace { namespace: stored, since, indexes } = match envelope.version {
+        1 => {
+            let namespace = codec::decode_payload(envelope.payload).map_err(broken)?;
+            IndexedNamespace { namespace, since: 0, indexes: vec![] }
+        }
+        _ => codec::decode_payload(envelope.payload).map_err(broken)?,
+    };
+    Ok(Namespace { name: name.into(), stored, indexes, since, record: Some(record) })
 }
 
 impl Namespace {
+    /// One that is to be created. Errors: `InvalidArgument`; `Refused` if there are too many.
+    pub(super) fn new(
+        name: &str,
+        metadata: String,
+        settings: NamespaceSettings,
+        scopes: &mut Scopes,
+    ) -> Result<Self> {
+        let (values, attributes) = (scopes.create()?, scopes.create()?);
+        let stored = StoredNamespace { values, attributes, metadata, settings };
+        Ok(Self { name: check_name(name)?.into(), stored, indexes: vec![], since: 0, record: None })
+    }
+
     /// The namespace of this name, if it was ever written. Errors: `InvalidArgument`.
     pub(super) fn find(view: &View, name: &str) -> Result<Option<Self>> {
         let name = check_name(name)?;
@@ -130,7 +165,17 @@ impl Namespace {
 
     /// The revision since which it is what it is: before it may have kept less, held other values, or been another.
     pub(super) fn since(&self) -> u64 {
-        self.record.as_ref().map_or(0, |record| record.mod_revision)
+        if self.since > 0 { self.since } else { self.record.as_ref().map_or(0, |record| record.mod_revision) }
+    }
+
+    /// The same, of which only the indexes change.
+    pub(super) fn reindexed(self, indexes: Vec<Definition>) -> Self {
+        Self { since: self.since(), indexes, ..self }
+    }
+
+    /// Whether it was ever written.
+    pub(super) fn is_written(&self) -> bool {
+        self.record.is_some()
     }
 
     /// Where the value stands that attributes under this key are of.
@@ -161,13 +206,19 @@ impl Namespace {
         ))
     }
 
-    fn put(&self) -> Operation {
-        let value = codec::encode(Kind::Namespace, &self.stored);
+    pub(super) fn put(&self) -> Operation {
+        let value = if self.indexes.is_empty() && self.since == 0 {
+            codec::encode(Kind::Namespace, &self.stored)
+        } else {
+            let (namespace, indexes) = (self.stored.clone(), self.indexes.clone());
+            let payload = codec::encode_payload(&IndexedNamespace { namespace, since: self.since, indexes });
+            codec::seal(Kind::Namespace, 2, 0, &payload)
+        };
         Operation::Put { key: record_key(&self.name), put: Put::value(value) }
     }
 
     /// What its scopes are to be.
-    fn set_scopes(&self) -> [Operation; 2] {
+    pub(super) fn set_scopes(&self) -> [Operation; 2] {
         let NamespaceSettings { history, max_entries, max_bytes } = self.stored.settings;
         let settings = ScopeSettings { history, max_keys: max_entries, max_bytes };
         [
@@ -176,9 +227,14 @@ impl Namespace {
         ]
     }
 
-    /// What drops all that it holds. Attributes reference values, so they go first.
-    fn drop_scopes(&self) -> [Operation; 2] {
-        [Operation::DropScope { scope: self.attributes() }, Operation::DropScope { scope: self.values() }]
+    /// What drops all that it holds, its indexes too. Attributes reference values, so they go first.
+    fn drop_scopes(&self, scopes: &mut Scopes) -> Vec<Operation> {
+        scopes.drop();
+        scopes.drop();
+        let mut operations =
+            vec![Operation::DropScope { scope: self.attributes() }, Operation::DropScope { scope: self.values() }];
+        operations.extend(self.indexes.iter().flat_map(|index| index.drop(scopes)));
+        operations
     }
 
     /// As callers see it, without how much it holds.
@@ -190,7 +246,12 @@ impl Namespace {
                 Stored { value, created_at_ms: 0, updated_at_ms: 0, create_revision: 0, mod_revision: 0, version: 0 }
             }
         };
-        kv::Namespace { name: self.name.clone(), settings, metadata, entries: 0, bytes: 0 }
+        kv::Namespace { name: self.name.clone(), settings, metadata, entries: 0, bytes: 0, indexes: vec![] }
+    }
+
+    /// The same with its indexes.
+    fn shown_of(&self, view: &View) -> Result<kv::Namespace> {
+        Ok(kv::Namespace { indexes: index::all(view, self)?, ..self.shown() })
     }
 }
 
@@ -210,9 +271,7 @@ impl Creation {
 /// Errors: `InvalidArgument`; `Refused` if there are too many.
 pub(super) fn creation(view: &View, name: &str, metadata: String, settings: NamespaceSettings) -> Result<Creation> {
     let mut scopes = Scopes::read(view)?;
-    let (values, attributes) = (scopes.create()?, scopes.create()?);
-    let stored = StoredNamespace { values, attributes, metadata, settings };
-    let namespace = Namespace { name: check_name(name)?.into(), stored, record: None };
+    let namespace = Namespace::new(name, metadata, settings, &mut scopes)?;
     let mut operations = namespace.set_scopes().to_vec();
     operations.extend([namespace.put(), scopes.operation()]);
     Ok(Creation { guards: vec![namespace.guard(), scopes.guard()], namespace, operations })
@@ -261,6 +320,7 @@ pub fn modify(view: &View, name: &str, change: NamespaceChange) -> Result<Write>
     };
     let metadata = metadata.unwrap_or_else(|| namespace.stored.metadata.clone());
     namespace.stored = StoredNamespace { metadata, settings, ..namespace.stored };
+    namespace.since = 0;
     let mut operations = namespace.set_scopes().to_vec();
     operations.push(namespace.put());
     Ok(Write::guarded(vec![namespace.guard()], operations))
@@ -283,9 +343,7 @@ pub fn delete(view: &View, name: &str, recursive: bool) -> Result<Write> {
         let (scope, field) = (namespace.values(), ScopeField::Count);
         guards.push(Compare::Scope { scope, field, relation: Relation::Equal, to: 0 });
     }
-    let mut operations = namespace.drop_scopes().to_vec();
-    scopes.drop();
-    scopes.drop();
+    let mut operations = namespace.drop_scopes(&mut scopes);
     operations.extend([Operation::Delete { key: record_key(name) }, scopes.operation()]);
     Ok(Write::guarded(guards, operations))
 }
@@ -297,12 +355,14 @@ pub fn clear(view: &View, name: Option<&str>) -> Result<Option<Write>> {
     let (mut guards, mut operations) = (vec![scopes.guard()], Vec::new());
     let mut clear = |mut namespace: Namespace| {
         guards.push(namespace.guard());
-        operations.extend(namespace.drop_scopes());
-        scopes.drop();
-        scopes.drop();
+        operations.extend(namespace.drop_scopes(&mut scopes));
         let (values, attributes) = (scopes.create()?, scopes.create()?);
         namespace.stored = StoredNamespace { values, attributes, ..namespace.stored };
+        namespace.since = 0;
         operations.extend(namespace.set_scopes());
+        for index in &mut namespace.indexes {
+            operations.extend(index.create(&namespace.name, &mut scopes, true)?);
+        }
         operations.push(namespace.put());
         Ok::<_, Error>(operations.len())
     };
@@ -344,14 +404,18 @@ fn text_of(key: &Key) -> String {
 /// One namespace, without how much it holds, and the scope of its values, if it has one yet. Errors: `InvalidArgument`,
 /// `NotFound`.
 pub fn show(view: &View, name: &str) -> Result<(kv::Namespace, Option<ScopeId>)> {
-    Ok(Namespace::existing(view, name)?.map_or_else(unwritten, |found| (found.shown(), Some(found.values()))))
+    match Namespace::existing(view, name)? {
+        None => Ok(unwritten()),
+        Some(found) => Ok((found.shown_of(view)?, Some(found.values()))),
+    }
 }
 
 /// The default namespace before it is first written.
 fn unwritten() -> (kv::Namespace, Option<ScopeId>) {
     let settings = NamespaceSettings::default();
     let stored = StoredNamespace { values: 0, attributes: 0, metadata: "{}".into(), settings };
-    (Namespace { name: DEFAULT_NAMESPACE.into(), stored, record: None }.shown(), None)
+    let name = DEFAULT_NAMESPACE.into();
+    (Namespace { name, stored, indexes: vec![], since: 0, record: None }.shown(), None)
 }
 
 /// A page of the namespaces in order of their names.
@@ -393,11 +457,12 @@ impl List {
             let shown = match record {
                 Some(record) => {
                     let found = open(view, &text_of(&key), record)?;
-                    (found.shown(), Some(found.values()))
+                    (found.shown_of(view)?, Some(found.values()))
                 }
                 None => unwritten(),
             };
-            let size = shown.0.metadata.value.len() + limits::ID_BYTES;
+            let indexes = shown.0.indexes.len() * (limits::INDEX_FIELDS * limits::FIELD_BYTES + limits::ID_BYTES);
+            let size = shown.0.metadata.value.len() + limits::ID_BYTES + indexes;
             Ok((shown, size))
         })
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::{Write, json},
-    attributes_of, check_key, check_value, holds, missing, named,
+    attributes_of, check_key, check_value, holds, index, missing, named,
     namespace::{Creation, Namespace, creation, name_of},
     read, seal, unchanged,
 };
@@ -54,7 +54,7 @@ pub fn set(view: &View, principal: &str, namespace: &str, sets: Vec<Set>, per_ke
         match set_one(view, principal, &namespace, set) {
             Ok(one) => {
                 any = true;
-                bytes += one.attributes_bytes;
+                bytes += one.bytes;
                 guards.extend(one.guards);
                 operations.extend(one.operations);
                 keys.push((name, None));
@@ -69,7 +69,7 @@ pub fn set(view: &View, principal: &str, namespace: &str, sets: Vec<Set>, per_ke
             Err(error) => return Err(error),
         }
         if bytes > limits::TRANSACTION_BYTES {
-            let rule = format!("must be at most {} bytes together, with their metadata", limits::TRANSACTION_BYTES);
+            let rule = format!("must be at most {} bytes together, with their metadata and index entries", limits::TRANSACTION_BYTES);
             return Err(Error::invalid("sets", "", rule));
         }
     }
@@ -90,7 +90,8 @@ fn last_of_each<T>(items: Vec<T>, key: impl Fn(&T) -> &str) -> Vec<T> {
 struct One {
     guards: Vec<Compare>,
     operations: Vec<Operation>,
-    attributes_bytes: usize,
+    /// Of attributes and index entries.
+    bytes: usize,
 }
 
 fn set_one(view: &View, principal: &str, namespace: &Namespace, set: Set) -> Result<One> {
@@ -98,7 +99,7 @@ fn set_one(view: &View, principal: &str, namespace: &Namespace, set: Set) -> Res
     check_key(&name)?;
     check_value(&value)?;
     let key = namespace.value_key(&name);
-    let mut one = One { guards: vec![], operations: vec![], attributes_bytes: 0 };
+    let mut one = One { guards: vec![], operations: vec![], bytes: 0 };
     if !overwrite || condition.is_some() {
         let record = view.record(&key)?;
         if !overwrite && record.is_some() {
@@ -107,11 +108,13 @@ fn set_one(view: &View, principal: &str, namespace: &Namespace, set: Set) -> Res
         check_condition((Some(namespace), &name), condition, record.as_ref())?;
         one.guards.push(unchanged(&key, record.as_ref()));
     }
-    one.operations.push(Operation::Put { key: key.clone(), put: Put::value(seal(value, principal)) });
+    let entries = index::entries(namespace, &value);
+    one.bytes += entries.iter().map(|entry| entry.key.len()).sum::<usize>();
+    one.operations.push(Operation::Put { key: key.clone(), put: Put { entries, ..Put::value(seal(value, principal)) } });
     if let Some(attributes) = attributes {
         let Attributes { bytes, guard, operation, .. } =
             write_attributes(view, namespace, (&name, key), &attributes, true)?;
-        one.attributes_bytes = bytes;
+        one.bytes += bytes;
         one.guards.push(guard);
         one.operations.push(operation);
     }
@@ -296,7 +299,9 @@ pub fn restore(view: &View, principal: &str, namespace: &str, name: &str, revisi
     let entry = read::get(view, namespace, name, (true, Some(revision)))?;
     let namespace = Namespace::existing(view, namespace)?.ok_or_else(|| missing(namespace, name))?;
     let key = namespace.value_key(name);
-    let put = Operation::Put { key: key.clone(), put: Put::value(seal(entry.value, principal)) };
+    let entries = index::entries(&namespace, &entry.value);
+    let put =
+        Operation::Put { key: key.clone(), put: Put { entries, ..Put::value(seal(entry.value, principal)) } };
     let attributes = entry.metadata.attributes.unwrap_or_else(|| "{}".into());
     let Attributes { replaced, guard, operation, .. } =
         write_attributes(view, &namespace, (name, key), &attributes, false)?;

@@ -49,7 +49,9 @@ impl Scopes {
         let Stored { last, live } = self.stored;
         if live >= limits::SCOPES || last == u32::MAX {
             let most = limits::SCOPES / 2;
-            return Err(Error::Refused(format!("there are too many namespaces and indexes: there is room for {most} namespaces without any; delete some first")));
+            return Err(Error::Refused(format!(
+                "there are too many namespaces and indexes: there is room for {most} namespaces without any; delete some first"
+            )));
         }
         self.stored = Stored { last: last + 1, live: live + 1 };
         Ok(last + 1)

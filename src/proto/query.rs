@@ -67,7 +67,11 @@ fn read(sent: v1::Filter, place: &str) -> Result<Filter> {
         filter::Filter::Field(v1::FieldCondition { field, operator: sent, value_json: operand }) => {
             let known = OPERATORS.iter().find(|(_, wire)| i32::from(*wire) == sent);
             let unknown = || {
-                Error::invalid(format!("{place}.operator"), sent.to_string(), "must be an operator that this node knows")
+                Error::invalid(
+                    format!("{place}.operator"),
+                    sent.to_string(),
+                    "must be an operator that this node knows",
+                )
             };
             Filter::Field(Comparison { field, operator: known.ok_or_else(unknown)?.0, operand })
         }
@@ -102,7 +106,8 @@ impl v1::StorageQueryRequest {
 
     /// What is asked. Errors: `InvalidArgument`.
     pub fn open(self) -> Result<Query> {
-        let Self { read: _, namespace: _, filter: sent, sort, limit, offset, cursor, include_metadata, explain: _ } = self;
+        let Self { read: _, namespace: _, filter: sent, sort, limit, offset, cursor, include_metadata, explain: _ } =
+            self;
         let attributes = include_metadata;
         Ok(Query { filter: filter(sent)?, sort: fields(sort), limit, offset, cursor, attributes })
     }
@@ -187,7 +192,10 @@ mod tests {
         for (inner, place) in [(v1::Filter { filter: None }, "filter.or[0]"), (unknown, "filter.or[0].operator")] {
             let list = v1::FilterList { filters: vec![inner] };
             let sent = v1::Filter { filter: Some(filter::Filter::Any(list)) };
-            assert!(matches!(filter(Some(sent)), Err(Error::InvalidArgument { field, .. }) if field == place), "{place}");
+            assert!(
+                matches!(filter(Some(sent)), Err(Error::InvalidArgument { field, .. }) if field == place),
+                "{place}"
+            );
         }
     }
 }

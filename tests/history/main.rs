@@ -25,6 +25,7 @@ mod history;
 mod journal;
 mod messages;
 mod numbers;
+mod queries;
 mod recording;
 mod registers;
 mod sessions;

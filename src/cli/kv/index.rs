@@ -63,8 +63,7 @@ impl Command {
 /// An index, for programs.
 pub(super) fn object(index: &Index) -> Json {
     let Index { name, fields, ready, built } = index;
-    let fields: Vec<_> =
-        fields.iter().map(|by| json!({ "field": by.field, "descending": by.descending })).collect();
+    let fields: Vec<_> = fields.iter().map(|by| json!({ "field": by.field, "descending": by.descending })).collect();
     json!({ "name": name, "fields": fields, "ready": ready, "built": built })
 }
 

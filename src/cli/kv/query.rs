@@ -68,7 +68,8 @@ fn condition(text: &str) -> Result<Filter, Failure> {
     let found = SIGNS.iter().filter_map(|(sign, operator)| text.find(sign).map(|at| (at, *sign, *operator)));
     let found = found.min_by_key(|(at, sign, _)| (*at, std::cmp::Reverse(sign.len())));
     let Some((at, sign, operator)) = found else {
-        let rule = format!("{text:?} is no condition: it must be FIELD OPERATOR VALUE, like 'age>=18' or 'name startsWith A'");
+        let rule =
+            format!("{text:?} is no condition: it must be FIELD OPERATOR VALUE, like 'age>=18' or 'name startsWith A'");
         return Err(Failure::usage(rule));
     };
     let (field, value) = (text.get(..at).unwrap_or_default(), text.get(at + sign.len()..).unwrap_or_default());

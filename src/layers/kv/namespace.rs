@@ -116,12 +116,7 @@ fn open(view: &View, name: &str, record: Record) -> Result<Namespace> {
 
 impl Namespace {
     /// One that is to be created. Errors: `InvalidArgument`; `Refused` if there are too many.
-    pub(super) fn new(
-        name: &str,
-        metadata: String,
-        settings: NamespaceSettings,
-        scopes: &mut Scopes,
-    ) -> Result<Self> {
+    pub(super) fn new(name: &str, metadata: String, settings: NamespaceSettings, scopes: &mut Scopes) -> Result<Self> {
         let (values, attributes) = (scopes.create()?, scopes.create()?);
         let stored = StoredNamespace { values, attributes, metadata, settings };
         Ok(Self { name: check_name(name)?.into(), stored, indexes: vec![], since: 0, record: None })

@@ -69,7 +69,10 @@ pub fn set(view: &View, principal: &str, namespace: &str, sets: Vec<Set>, per_ke
             Err(error) => return Err(error),
         }
         if bytes > limits::TRANSACTION_BYTES {
-            let rule = format!("must be at most {} bytes together, with their metadata and index entries", limits::TRANSACTION_BYTES);
+            let rule = format!(
+                "must be at most {} bytes together, with their metadata and index entries",
+                limits::TRANSACTION_BYTES
+            );
             return Err(Error::invalid("sets", "", rule));
         }
     }
@@ -110,7 +113,8 @@ fn set_one(view: &View, principal: &str, namespace: &Namespace, set: Set) -> Res
     }
     let entries = index::entries(namespace, &value);
     one.bytes += entries.iter().map(|entry| entry.key.len()).sum::<usize>();
-    one.operations.push(Operation::Put { key: key.clone(), put: Put { entries, ..Put::value(seal(value, principal)) } });
+    one.operations
+        .push(Operation::Put { key: key.clone(), put: Put { entries, ..Put::value(seal(value, principal)) } });
     if let Some(attributes) = attributes {
         let Attributes { bytes, guard, operation, .. } =
             write_attributes(view, namespace, (&name, key), &attributes, true)?;
@@ -300,8 +304,7 @@ pub fn restore(view: &View, principal: &str, namespace: &str, name: &str, revisi
     let namespace = Namespace::existing(view, namespace)?.ok_or_else(|| missing(namespace, name))?;
     let key = namespace.value_key(name);
     let entries = index::entries(&namespace, &entry.value);
-    let put =
-        Operation::Put { key: key.clone(), put: Put { entries, ..Put::value(seal(entry.value, principal)) } };
+    let put = Operation::Put { key: key.clone(), put: Put { entries, ..Put::value(seal(entry.value, principal)) } };
     let attributes = entry.metadata.attributes.unwrap_or_else(|| "{}".into());
     let Attributes { replaced, guard, operation, .. } =
         write_attributes(view, &namespace, (name, key), &attributes, false)?;

@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     error::Fault,
     layers::Write,
-    model::{Record, ScopeId, key, keyspace, transaction::Operation},
+    model::{Entry, Key, Record, ScopeId, key, keyspace, transaction::Operation},
     state::{View, stored, view::Source},
 };
 
@@ -18,29 +18,61 @@ use crate::{
 pub(in crate::layers) struct Pairs(BTreeMap<Bytes, Bytes>);
 
 impl Pairs {
-    /// Lays out what the write puts.
+    /// Lays out what the write puts, and removes what it deletes. Scopes are nothing here until they are dropped.
     pub(in crate::layers) fn put(&mut self, write: Write) {
-        for operation in write.transaction.then {
-            let Operation::Put { key, put } = operation else { panic!("not a put") };
-            for entry in &put.entries {
-                let mut position = Vec::new();
-                key::escape(&mut position, &entry.key);
-                position.extend_from_slice(key.as_bytes());
-                let place = ScopeId::new(keyspace::ENTRIES, entry.scope).key(&position);
-                self.0.insert(place.as_bytes().clone(), entry.payload.clone());
+        self.apply(write.transaction.then);
+    }
+
+    /// The same of operations.
+    pub(in crate::layers) fn apply(&mut self, operations: Vec<Operation>) {
+        for operation in operations {
+            match operation {
+                Operation::Put { key, put } => {
+                    let record = Record {
+                        value: put.value,
+                        create_revision: 3,
+                        mod_revision: 4,
+                        version: 2,
+                        created_at_ms: 10,
+                        updated_at_ms: 20,
+                        expires_at_ms: None,
+                        entries: put.entries,
+                        references: put.references,
+                    };
+                    self.replace(&key, Some(record));
+                }
+                Operation::Reindex { key, entries } => {
+                    let Some(record) = self.record(&key) else { continue };
+                    self.replace(&key, Some(Record { entries, ..record }));
+                }
+                Operation::Delete { key } => self.replace(&key, None),
+                Operation::DropScope { scope } => self.0.retain(|key, _| !key.starts_with(&scope.prefix())),
+                Operation::SetScope { .. } => {}
+                other => panic!("{other:?} is not laid out here"),
             }
-            let record = Record {
-                value: put.value,
-                create_revision: 3,
-                mod_revision: 4,
-                version: 2,
-                created_at_ms: 10,
-                updated_at_ms: 20,
-                expires_at_ms: None,
-                entries: put.entries,
-                references: put.references,
-            };
-            self.0.insert(key.as_bytes().clone(), stored::encode(&record));
+        }
+    }
+
+    fn record(&self, key: &Key) -> Option<Record> {
+        self.0.get(key.as_bytes()).map(|bytes| stored::decode(key.as_bytes(), bytes).unwrap())
+    }
+
+    fn replace(&mut self, key: &Key, record: Option<Record>) {
+        let place = |entry: &Entry| {
+            let mut position = Vec::new();
+            key::escape(&mut position, &entry.key);
+            position.extend_from_slice(key.as_bytes());
+            ScopeId::new(keyspace::ENTRIES, entry.scope).key(&position).as_bytes().clone()
+        };
+        for entry in self.record(key).iter().flat_map(|record| &record.entries) {
+            self.0.remove(&place(entry));
+        }
+        match record {
+            None => drop(self.0.remove(key.as_bytes())),
+            Some(record) => {
+                self.0.extend(record.entries.iter().map(|entry| (place(entry), entry.payload.clone())));
+                self.0.insert(key.as_bytes().clone(), stored::encode(&record));
+            }
         }
     }
 

@@ -122,8 +122,9 @@ impl Check {
             },
             Self::Contains(wanted) => match (found, wanted) {
                 (Value::Text(found), Value::Text(wanted)) => contains(found, wanted),
-                (Value::List(found), wanted) => Value::elements(found)
-                    .is_some_and(|all| all.iter().flatten().any(|element| element.equals(wanted))),
+                (Value::List(found), wanted) => {
+                    Value::elements(found).is_some_and(|all| all.iter().flatten().any(|element| element.equals(wanted)))
+                }
                 _ => false,
             },
             Self::StartsWith(wanted) => matches!(found, Value::Text(found) if found.starts_with(wanted)),
@@ -212,7 +213,8 @@ mod tests {
 
     #[test]
     fn every_operator_means_what_it_says() {
-        let value = r#"{"n":5,"big":9007199254740993,"t":"abc","e":"é","b":true,"z":null,"l":[1,"x",null,[2]],"o":{"a":1}}"#;
+        let value =
+            r#"{"n":5,"big":9007199254740993,"t":"abc","e":"é","b":true,"z":null,"l":[1,"x",null,[2]],"o":{"a":1}}"#;
         for (field, operator, operand) in [
             ("n", "eq", "5.0"),
             ("n", "ne", "6"),
@@ -316,7 +318,9 @@ mod tests {
         ] {
             let filter = Filter::default().and(Filter::field("a", operator.parse().unwrap(), operand));
             match Matcher::of(&filter) {
-                Err(Error::InvalidArgument { field, .. }) => assert_eq!(field, "filter.and[0].value", "{operator} {operand}"),
+                Err(Error::InvalidArgument { field, .. }) => {
+                    assert_eq!(field, "filter.and[0].value", "{operator} {operand}")
+                }
                 other => panic!("{operator} {operand}: {other:?}"),
             }
         }

@@ -55,12 +55,17 @@ impl Field {
             return Err(wrong(format!("must be at most {} bytes long, is {}", limits::FIELD_BYTES, name.len())));
         }
         let path = |path: &str| value::path(path).map_err(|rule| wrong(rule.into()));
-        match name.strip_prefix('$').map(|rest| rest.split_once('.').map_or((rest, None), |(of, path)| (of, Some(path)))) {
+        match name
+            .strip_prefix('$')
+            .map(|rest| rest.split_once('.').map_or((rest, None), |(of, path)| (of, Some(path))))
+        {
             None => Ok(Self::Value(path(name)?)),
             Some(("key", None)) => Ok(Self::Key),
             Some(("value", rest)) => Ok(Self::Value(rest.map_or(Ok(vec![]), path)?)),
             Some(("metadata", rest)) => Ok(Self::Attributes(rest.map_or(Ok(vec![]), path)?)),
-            Some(_) => Err(wrong("must be $key, $value, $metadata, or a path; a member that begins with $ is $value.$name".into())),
+            Some(_) => Err(wrong(
+                "must be $key, $value, $metadata, or a path; a member that begins with $ is $value.$name".into(),
+            )),
         }
     }
 
@@ -112,7 +117,7 @@ mod tests {
             ("$metadata.by", "me"),
             ("$value.a2", "null"),
             ("$value.$x", "4"),
-            ("a.b", "Array"),
+            ("a.b", "List"),
             ("a.b.0", "1"),
             ("a.b.1.c", "x"),
             ("a.b.2", "-"),
@@ -133,8 +138,12 @@ mod tests {
     #[test]
     fn what_names_no_field_is_refused() {
         let long = "a".repeat(limits::FIELD_BYTES + 1);
-        for name in ["", ".", "a.", ".a", "a..b", "a\\", "a\\b", "$", "$keys", "$key.a", "$value.", "$metadata.", &long] {
-            assert!(matches!(Field::parse("filter.field", name), Err(Error::InvalidArgument { field, .. }) if field == "filter.field"), "{name}");
+        for name in ["", ".", "a.", ".a", "a..b", "a\\", "a\\b", "$", "$keys", "$key.a", "$value.", "$metadata.", &long]
+        {
+            assert!(
+                matches!(Field::parse("filter.field", name), Err(Error::InvalidArgument { field, .. }) if field == "filter.field"),
+                "{name}"
+            );
         }
     }
 }

@@ -197,8 +197,14 @@ mod tests {
 
     #[test]
     fn what_is_cut_keeps_its_place() {
-        assert_eq!(component(Some(&Value::read("\"abcd\"").unwrap()), false, Some(3)), (encoded("\"abc\"", false, None), true));
-        assert_eq!(component(Some(&Value::read("1234").unwrap()), false, Some(3)), (encoded("1230", false, None), true));
+        assert_eq!(
+            component(Some(&Value::read("\"abcd\"").unwrap()), false, Some(3)),
+            (encoded("\"abc\"", false, None), true)
+        );
+        assert_eq!(
+            component(Some(&Value::read("1234").unwrap()), false, Some(3)),
+            (encoded("1230", false, None), true)
+        );
         assert!(!component(Some(&Value::read("123").unwrap()), false, Some(3)).1);
     }
 

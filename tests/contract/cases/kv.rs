@@ -696,7 +696,10 @@ pub async fn a_count_is_of_the_revision_that_is_asked_for(client: &Client) {
     let mut storage = StorageClient::new(leader(client).await);
     let mut count = async |revision| {
         let read = Some(ReadOptions { revision, ..ReadOptions::default() });
-        storage.count(StorageCountRequest { read, namespace: name.clone() }).await.map(|answer| answer.into_inner())
+        storage
+            .count(StorageCountRequest { read, namespace: name.clone(), filter: None })
+            .await
+            .map(|answer| answer.into_inner())
     };
     let list = KeyFilter { limit: Some(1), ..KeyFilter::default() };
     kv.set_many((0..200).map(|n| Set::new(n.to_string(), json("1"))).collect()).await.unwrap();

@@ -10,6 +10,7 @@ mod members;
 mod message_lists;
 mod messages;
 mod open_transactions;
+mod query;
 mod reads;
 mod retention;
 mod sessions;
@@ -105,6 +106,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
     all.extend(consensus_log());
     all.extend(transactions());
     all.extend(kv());
+    all.extend(query());
     of_tables!(all: [State, NodeState, Route, Config] [
         tables::what_is_stored_is_read_back,
         tables::an_upsert_keeps_the_creation,
@@ -209,6 +211,23 @@ fn kv() -> Vec<(&'static str, Case)> {
         kv::a_history_of_large_values_comes_in_parts,
         kv::a_repeated_write_of_many_keys_says_what_it_knows,
         kv::a_count_is_of_the_revision_that_is_asked_for,
+    ]
+}
+
+/// Those of queries, and of indexes.
+fn query() -> Vec<(&'static str, Case)> {
+    cases![
+        query::values_are_found_by_what_is_in_them,
+        query::numbers_are_compared_exactly,
+        query::what_is_found_is_sorted,
+        query::pages_of_a_query_show_one_revision_while_others_write,
+        query::an_index_is_used_and_shown,
+        query::every_write_keeps_the_indexes,
+        query::an_index_that_is_created_while_others_write_misses_nothing,
+        query::indexes_go_with_their_namespace,
+        query::a_query_reads_in_every_mode_on_every_node,
+        query::bad_queries_are_refused,
+        query::filters_that_only_the_wire_can_carry_are_refused,
     ]
 }
 

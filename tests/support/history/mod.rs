@@ -8,7 +8,7 @@
 //! A file for each kind of history: `linearizable` (registers, one key at a time), `set`, `append` (transactions over
 //! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry`
 //! (sessions that end), `freshness` (reads of all modes), `journal` (transactions over several kinds of
-//! records), `topology` (changes with their reasons). Each holds the calls, the replies, and `check`. A checker that
+//! records), `topology` (changes with their reasons), `query` (queries beside reads of everything). Each holds the calls, the replies, and `check`. A checker that
 //! gives up says [`Verdict::Unknown`], which counts as failed.
 
 #![allow(
@@ -27,6 +27,7 @@ pub mod freshness;
 pub mod journal;
 pub mod linearizable;
 pub mod messages;
+pub mod query;
 pub mod session;
 pub mod set;
 pub mod topology;

@@ -13,6 +13,7 @@ mod expiry;
 mod freshness;
 mod journal;
 mod messages;
+mod query;
 mod register;
 mod session;
 mod set;
@@ -146,6 +147,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<topology::Topology>::default(),
         Arc::<journal::Journal>::default(),
         Arc::<values::Values>::default(),
+        Arc::<query::Queries>::default(),
     ]
 }
 

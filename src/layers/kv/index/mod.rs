@@ -101,10 +101,7 @@ impl Definition {
 
     fn set_progress(&self, namespace: &str, built: u64, behind: Option<Bytes>) -> Operation {
         let progress = Progress { namespace: namespace.into(), built, behind };
-        Operation::Put {
-            key: self.progress_key(),
-            put: Put::value(codec::encode(Kind::NamespaceIndex, &progress)),
-        }
+        Operation::Put { key: self.progress_key(), put: Put::value(codec::encode(Kind::NamespaceIndex, &progress)) }
     }
 
     /// What gives it a new scope, which has `all` entries that it needs. Errors: `Refused` if there are too many.

@@ -41,8 +41,7 @@ use crate::{
     model::{
         Key, Record,
         filter::Filter,
-        key,
-        keyspace,
+        key, keyspace,
         kv::Entry,
         query::{Access, Explanation, Found, Query, SortField},
     },
@@ -137,8 +136,8 @@ impl Search {
         let (indexes, building) = index::usable(view, &namespace)?;
         let (plan, keys_examined) = plan(view, &indexes, &self.matcher.conjuncts(), &self.sort)?;
         let explanation = Explanation { access: access(&plan), keys_examined, building, ..Explanation::default() };
-        let attributes = self.matcher.asks_for_attributes()
-            || self.sort.iter().any(|by| matches!(by.field, Field::Attributes(_)));
+        let attributes =
+            self.matcher.asks_for_attributes() || self.sort.iter().any(|by| matches!(by.field, Field::Attributes(_)));
         let page = Page { entries: vec![], bytes: 0, left_out: self.offset, more: false };
         let mut run = Run { search: self, view, namespace: &namespace, attributes, page, explanation };
         let after = run.after()?;

@@ -67,12 +67,7 @@ pub(super) struct Reach<'a> {
 }
 
 /// The plan; and how many keys of an index were gone through for it.
-pub(super) fn plan<'a>(
-    view: &View,
-    indexes: &'a [Usable],
-    tests: &[&Test],
-    sort: &[By],
-) -> Result<(Plan<'a>, u64)> {
+pub(super) fn plan<'a>(view: &View, indexes: &'a [Usable], tests: &[&Test], sort: &[By]) -> Result<(Plan<'a>, u64)> {
     let mut reaches = Vec::new();
     for index in indexes {
         let mut reach = Reach::of(index, tests, sort);
@@ -116,7 +111,8 @@ impl<'a> Reach<'a> {
                     fixed += 1;
                 }
                 narrows += 1;
-                prefixes = prefixes.iter().flat_map(|prefix| points.iter().map(move |point| joined(prefix, point))).collect();
+                prefixes =
+                    prefixes.iter().flat_map(|prefix| points.iter().map(move |point| joined(prefix, point))).collect();
                 continue;
             }
             if let Some((low, high)) = bounds(of_field(), by.descending) {

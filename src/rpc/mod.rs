@@ -232,17 +232,19 @@ impl Call {
     async fn search<T: Send + 'static>(
         &self,
         node: &Node,
-        (view, turns): (View, &Semaphore),
+        (view, turns): (View, &Arc<Semaphore>),
         search: impl FnOnce(&View) -> Result<T> + Send + 'static,
     ) -> Result<(View, T)> {
         let began = Instant::now();
-        let turn = tokio::time::timeout_at(self.deadline, turns.acquire()).await;
-        let _turn = turn.map_err(|_| Error::DeadlineExceeded {
+        let turn = tokio::time::timeout_at(self.deadline, Arc::clone(turns).acquire_owned()).await;
+        let turn = turn.map_err(|_| Error::DeadlineExceeded {
             deadline_ms: u64::try_from((self.deadline - began).as_millis()).unwrap_or(u64::MAX),
             waiting_for: "other queries on this node to end".into(),
             may_have_applied: false,
         })?;
         let searching = move || {
+            // Also if nobody waits for it any more: the thread is what there may be so many of.
+            let _turn = turn;
             let found = search(&view);
             (view, found)
         };

@@ -29,12 +29,12 @@ use crate::{
 pub(super) struct Storage {
     node: Arc<Node>,
     /// Who may search.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl Storage {
     pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node, turns: Semaphore::new(limits::QUERIES) }
+        Self { node, turns: Arc::new(Semaphore::new(limits::QUERIES)) }
     }
 
     fn written(&self, revision: u64) -> Response<v1::WriteResponse> {

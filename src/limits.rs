@@ -50,8 +50,6 @@ pub const SORT_BYTES: usize = 16 << 20;
 pub const INDEXES: usize = 16;
 /// Most fields of an index.
 pub const INDEX_FIELDS: usize = 4;
-/// Bytes of a text, and digits of a number, that an index orders by; what follows is looked up in the value.
-pub const INDEX_COMPONENT_BYTES: usize = 256;
 /// Most ranges of an index that a query goes through.
 pub const INDEX_RANGES: usize = 256;
 /// Most entries of an index that a query picks values from; where more fit, it goes through the values.

@@ -84,7 +84,7 @@ pub use self::{
     large::{LargeMessage, Progress},
     messages::Messages,
     node_state::NodeStates,
-    query::KvQuery,
+    query::{KvQuery, QueryPages},
     retention::Retentions,
     routes::Routes,
     state::State,

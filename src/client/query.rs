@@ -37,6 +37,25 @@ impl Filter {
     }
 }
 
+/// The pages of a query; see [`KvQuery::pages`].
+#[derive(Clone, Debug)]
+pub struct QueryPages {
+    next: Option<KvQuery>,
+}
+
+impl QueryPages {
+    /// The next page; `None` behind the last. After an error the same page can be asked for again.
+    ///
+    /// Errors: as of [`page`](KvQuery::page); `ViewTooOld` if too long was spent between two pages.
+    pub async fn next(&mut self) -> Result<Option<Page<Entry>>> {
+        let Some(query) = self.next.clone() else { return Ok(None) };
+        let page = query.clone().page().await?;
+        let more = !page.next_cursor.is_empty();
+        self.next = more.then(|| query.offset(0).cursor(page.next_cursor.clone()));
+        Ok(Some(page))
+    }
+}
+
 /// A query that is being put together; see [`Kv::query`].
 #[derive(Clone, Debug)]
 #[must_use = "a query does nothing until it is run"]
@@ -144,6 +163,23 @@ impl KvQuery {
         query.filter.check()?;
         let answer = kv.client().read(v1::StorageQueryRequest::of(kv.name(), query, false)).await?;
         answer.try_into()
+    }
+
+    /// Page after page, all of one revision, for what does not fit into memory.
+    ///
+    /// ```no_run
+    /// use meshstore::client::{Client, Filter};
+    ///
+    /// # async fn example(client: Client) -> meshstore::Result<()> {
+    /// let mut pages = client.kv("users").query(Filter::default()).limit(1_000).pages();
+    /// while let Some(page) = pages.next().await? {
+    ///     println!("{} more", page.items.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pages(self) -> QueryPages {
+        QueryPages { next: Some(self) }
     }
 
     /// All values from here on, as of one revision. They must fit into memory.

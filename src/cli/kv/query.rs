@@ -23,7 +23,7 @@ pub(in crate::cli) struct Wanted {
     #[arg(value_name = "FILTER")]
     filter: Option<String>,
     /// A condition, like 'age>=18'; several must all hold
-    #[arg(long = "where", short, value_name = "CONDITION", allow_hyphen_values = true)]
+    #[arg(long = "where", short = 'w', value_name = "CONDITION", allow_hyphen_values = true)]
     conditions: Vec<String>,
 }
 

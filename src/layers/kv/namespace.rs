@@ -111,6 +111,9 @@ fn open(view: &View, name: &str, record: Record) -> Result<Namespace> {
         }
         _ => codec::decode_payload(envelope.payload).map_err(broken)?,
     };
+    if let Some(unknown) = indexes.iter().find(|index| !index.is_known()) {
+        return Err(view.fault(Fault::bug(format!("{:?} has an index of unknown fields: {unknown:?}", name))));
+    }
     Ok(Namespace { name: name.into(), stored, indexes, since, record: Some(record) })
 }
 

@@ -170,13 +170,13 @@ pub async fn pages_of_a_query_show_one_revision_while_others_write(client: &Clie
         let query = kv.query(filter.clone()).sort(sort);
         let all = query.clone().all().await.unwrap();
         assert_eq!(all.len(), 18);
-        let mut page = query.clone().limit(4).offset(1).page().await.unwrap();
-        let (revision, mut seen) = (page.revision, page.items);
+        let mut pages = query.clone().limit(5).offset(1).pages();
+        let first = pages.next().await.unwrap().unwrap();
+        let (revision, mut seen) = (first.revision, first.items);
         write(3, 7).await;
         write(50, 1).await;
         kv.delete("k11").await.unwrap();
-        while !page.next_cursor.is_empty() {
-            page = query.clone().limit(5).cursor(page.next_cursor).page().await.unwrap();
+        while let Some(mut page) = pages.next().await.unwrap() {
             assert_eq!(page.revision, revision);
             seen.append(&mut page.items);
         }

@@ -8,13 +8,13 @@
 //!
 //! **Invariants.** Each value, also one without any of the fields, has exactly one entry besides the one in the next line, made of its
 //! value alone: so an index gives every order, and entries can be made anew at any time. A value of which a field was cut
-//! ([`limits::INDEX_COMPONENT_BYTES`]) has a second entry, [`CUT`]: an index that holds one is not asked for an order.
+//! ([`order::KEPT`]) has a second entry, [`CUT`]: an index that holds one is not asked for an order.
 //!
 //! *Why the definitions are in the namespace and how far they are built is not*: those change while values are being written,
 //! and would make the guard of every write fail.
 //!
 //! Dropping an index drops its scope, and is done at once; values keep the names of dropped entries until they are written
-//! again, which the core passes over. Clearing a namespace gives its indexes new, empty scopes. Left out: indexes on `$key`,
+//! again, which the core passes over. Entries do not count against the bounds of a namespace. Clearing a namespace gives its indexes new, empty scopes. Left out: indexes on `$key`,
 //! whose order values have already, on attributes, which are written without their value, and on the elements of lists.
 
 pub mod build;
@@ -117,7 +117,12 @@ impl Definition {
         [Operation::DropScope { scope: self.home() }, Operation::Delete { key: self.progress_key() }]
     }
 
-    /// Its fields; the names were checked when it was created.
+    /// Whether this program knows all its fields.
+    pub(super) fn is_known(&self) -> bool {
+        !self.by().is_empty()
+    }
+
+    /// Its fields; the names were checked when it was created, and again when it was read.
     fn by(&self) -> Vec<By> {
         let by = |IndexedField { field, descending }: &IndexedField| {
             Field::parse("fields", field).map(|field| By { field, descending: *descending })
@@ -127,7 +132,7 @@ impl Definition {
 
     /// What a value enters.
     fn entries(&self, document: &Document<'_>) -> impl Iterator<Item = Entry> {
-        let (key, cut) = order::key(document, &self.by(), Some(limits::INDEX_COMPONENT_BYTES));
+        let (key, cut) = order::key(document, &self.by(), Some(order::KEPT));
         let scope = self.scope;
         let keys = [Some(Bytes::from(key)), cut.then_some(Bytes::from_static(CUT))];
         keys.into_iter().flatten().map(move |key| Entry { scope, key, payload: Bytes::new(), unique: false })

@@ -2,7 +2,7 @@
 //!
 //! What a filter means is said in [`layers::query`](crate::layers::query); [`plan`] chooses what to go through; here pages are made.
 //!
-//! * **Order**: by the sort fields (types as in [`order`]; values without a field come last in both directions), and
+//! * **Order**: by the sort fields (types as in [`order`](crate::layers::query::order); values without a field come last in both directions), and
 //!   what is equal in these by key. Without sort fields: by key. The plan does not show in what is answered.
 //! * **Pages** show the revision of the first. A cursor names the last value that was given out and nothing of the plan: where it stands in
 //!   an index, or among what is sorted, is looked up in that revision. So it stays good across nodes and releases.

@@ -181,7 +181,7 @@ fn position(entry: &[u8]) -> Vec<u8> {
 }
 
 fn encoded(value: &Value<'_>) -> Vec<u8> {
-    order::component(Some(value), false, Some(limits::INDEX_COMPONENT_BYTES)).0
+    order::component(Some(value), false, Some(order::KEPT)).0
 }
 
 /// The values that a field must be one of, in the order of the index.
@@ -213,7 +213,7 @@ fn bounds<'t>(checks: impl Iterator<Item = &'t Check>, descending: bool) -> Opti
                 }
             }
             Check::StartsWith(text) => {
-                let prefix = order::text_prefix(text, false, limits::INDEX_COMPONENT_BYTES);
+                let prefix = order::text_prefix(text, false, order::KEPT);
                 (prefix.clone(), prefix)
             }
             _ => continue,

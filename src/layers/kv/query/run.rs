@@ -249,7 +249,7 @@ impl<'r> Run<'r> {
         let from = match after {
             None => None,
             Some((key, record)) => {
-                let most = Some(limits::INDEX_COMPONENT_BYTES);
+                let most = Some(order::KEPT);
                 let entry = self.look(key, record, |document| order::key(document, &reach.index.by, most).0)?;
                 let mut position = Vec::new();
                 key::escape(&mut position, &entry);

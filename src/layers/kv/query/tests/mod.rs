@@ -10,6 +10,7 @@ use crate::{
     layers::{
         kv::{index::build::Build, write},
         mesh::testing::Pairs,
+        query::order,
     },
     model::{
         ScopeId,
@@ -26,7 +27,7 @@ const NAMESPACE: &str = "n";
 const FIELDS: [&str; 4] = ["a", "b", "a.c", "b.0"];
 
 fn scalar() -> impl Strategy<Value = Json> {
-    let long = |end: &str| Json::Text(format!("{}{end}", "x".repeat(limits::INDEX_COMPONENT_BYTES)));
+    let long = |end: &str| Json::Text(format!("{}{end}", "x".repeat(order::KEPT)));
     prop_oneof![
         1 => Just(Json::Null),
         1 => any::<bool>().prop_map(Json::Bool),
@@ -283,7 +284,7 @@ fn what_is_cut_in_an_index_gives_no_order() {
     kv.create_index("s", vec![SortField::ascending("s")]);
     kv.build();
     assert_eq!(explained(&kv, "[]", &["s"], 2).access, by("s", 0, 1, true));
-    let long = |end: &str| Value::Json(format!("{{\"s\":\"{}{end}\"}}", "u".repeat(limits::INDEX_COMPONENT_BYTES)));
+    let long = |end: &str| Value::Json(format!("{{\"s\":\"{}{end}\"}}", "u".repeat(order::KEPT)));
     kv.set("long b", long("b"));
     kv.set("long c", long("a"));
     let (keys, explanation) = kv.pages(&Query { sort: vec![SortField::ascending("s")], ..Query::default() });
@@ -399,6 +400,11 @@ fn what_is_stored_has_exactly_these_bytes() {
     kv.build();
     assert_eq!(
         [namespace, indexed, begun, progress(&kv)],
-        ["4d533901000c000000e44610a8fb0004fb0104027b7d000000", "V2", "P1", "P2",]
+        [
+            "4d533901000c000000e44610a8fb0004fb0104027b7d000000",
+            "4d533902001c000000577e1369fb0004fb0104027b7d00000004010169fb020402016e0003612e6201",
+            "4d533c01000500000040740e93016e000100",
+            "4d533c010004000000715e2c5d016e0100",
+        ]
     );
 }

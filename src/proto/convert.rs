@@ -15,7 +15,7 @@ use crate::{
     Error, Result,
     model::{
         ReadMode, ReadStamp,
-        kv::{Entry, Namespace},
+        kv::Namespace,
         mesh::{LargeContent, Message, MessageFilter, Page, PageRequest, Retention, Stored},
         session::Attempt,
     },
@@ -193,7 +193,7 @@ macro_rules! page {
         impl From<(v1::ReadHeader, Page<$item>)> for v1::$response {
             fn from((header, page): (v1::ReadHeader, Page<$item>)) -> Self {
                 let $items = page.items.into_iter().map(Into::into).collect();
-                Self { header: Some(header), $items, next_cursor: page.next_cursor, ..Default::default() }
+                Self { header: Some(header), $items, next_cursor: page.next_cursor }
             }
         }
 
@@ -253,7 +253,6 @@ page!(ListConfigKeysResponse, keys, String);
 page!(ListRetentionResponse, rules, (String, Stored<Retention>));
 page!(StorageListResponse, keys, String);
 page!(ListNamespacesResponse, namespaces, Namespace);
-page!(StorageQueryResponse, entries, Entry);
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,8 @@ use crate::{
     Error, Result,
     model::{
         filter::{Comparison, Filter, Operator},
+        kv::Entry,
+        mesh::Page,
         query::{Access, Explanation, Found, Index, Query, SortField},
     },
 };
@@ -122,6 +124,16 @@ impl From<(v1::ReadHeader, Found, bool)> for v1::StorageQueryResponse {
             next_cursor,
             explanation: explain.then(|| explanation.into()),
         }
+    }
+}
+
+impl TryFrom<v1::StorageQueryResponse> for Page<Entry> {
+    type Error = Error;
+
+    fn try_from(answer: v1::StorageQueryResponse) -> Result<Self> {
+        let v1::StorageQueryResponse { header, entries, next_cursor, explanation: _ } = answer;
+        let items = entries.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
+        Ok(Self { items, next_cursor, revision: expected("header", header)?.revision })
     }
 }
 

@@ -1,5 +1,5 @@
-//! Queries over 100,000 values of a namespace, with and without an index, and what evaluating a filter costs. The store is a plain
-//! map behind the real core: what a disk adds is not measured here.
+//! Queries over 100,000 values of a namespace, with and without an index, and what evaluating a filter costs. The store is
+//! a plain map behind the real core: what a disk adds is not measured here.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark")]
 
 use std::{

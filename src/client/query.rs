@@ -65,8 +65,8 @@ pub struct KvQuery {
 }
 
 impl Kv {
-    /// A query for the values that a filter lets through; [`Filter::default`] lets all through. In the order of the keys unless
-    /// it is sorted.
+    /// A query for the values that a filter lets through; [`Filter::default`] lets all through. In the order of the keys
+    /// unless it is sorted.
     ///
     /// ```no_run
     /// use meshstore::client::{Client, Filter, Operator};
@@ -95,8 +95,8 @@ impl Kv {
 
     /// Creates an index on fields of the values. Queries use it when it is built, which [`indexes`](Self::indexes) tells.
     ///
-    /// Errors: `InvalidArgument` for a field that is none of a value, or more than 4; `AlreadyExists`; `NotFound` if there is no
-    /// such namespace; `Refused` if it has 16 already, or if a node of the cluster is too old for it.
+    /// Errors: `InvalidArgument` for a field that is none of a value, or more than 4; `AlreadyExists`; `NotFound` if there
+    /// is no such namespace; `Refused` if it has 16 already, or if a node of the cluster is too old for it.
     pub async fn create_index(&self, name: &str, of: Vec<SortField>) -> Result<Written> {
         let (namespace, name) = (self.name().to_owned(), name.to_owned());
         self.client().write(v1::CreateIndexRequest { attempt: None, namespace, name, fields: fields(of) }).await
@@ -156,8 +156,9 @@ impl KvQuery {
 
     /// A page, with the callers' own attributes. All pages show the revision of the first.
     ///
-    /// Errors: `NotFound` if there is no such namespace; `InvalidArgument` for a filter, a field, a limit or a cursor that is none;
-    /// `Refused` if more would have to be sorted than there is room for; `ViewTooOld` for a page of a revision that is given up.
+    /// Errors: `NotFound` if there is no such namespace; `InvalidArgument` for a filter, a field, a limit or a cursor that
+    /// is none; `Refused` if more would have to be sorted than there is room for; `ViewTooOld` for a page of a revision
+    /// that is given up.
     pub async fn page(self) -> Result<Page<Entry>> {
         let Self { kv, query } = self;
         query.filter.check()?;

@@ -171,7 +171,8 @@ impl Cursor {
         Err(Error::invalid("cursor", "", rule))
     }
 
-    /// What a caller sends back; `None` if it is empty. Errors: `InvalidArgument` for one that is malformed or of another query.
+    /// What a caller sends back; `None` if it is empty. Errors: `InvalidArgument` for one that is malformed or of another
+    /// query.
     pub(super) fn parse(text: &str, fingerprint: u64) -> Result<Option<Self>> {
         if text.is_empty() {
             return Ok(None);

@@ -228,7 +228,8 @@ impl Call {
         Ok((view, stamp))
     }
 
-    /// Searches on a thread of its own, since that may go through many values; so many at once, the others wait for their turn.
+    /// Searches on a thread of its own, since that may go through many values; so many at once, the others wait for their
+    /// turn.
     async fn search<T: Send + 'static>(
         &self,
         node: &Node,

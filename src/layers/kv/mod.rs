@@ -5,8 +5,8 @@
 //! versions are kept by the core, and a value that is set without attributes is written without being read.
 //!
 //! Every write is decided on a view, and guarded by what it saw there: the namespace, and what it was told to look at
-//! ([`mod@write`]). So a write that is refused is refused by name, and one that another overtook is decided anew. Reads are in
-//! [`read`]; [`query`] finds values by what is in them, with the help of [`index`].
+//! ([`mod@write`]). So a write that is refused is refused by name, and one that another overtook is decided anew. Reads are
+//! in [`read`]; [`query`] finds values by what is in them, with the help of [`index`].
 //!
 //! Where the original left open what happens: a write creates the namespace that it names; overwriting replaces the value and
 //! merges the attributes; deleting what is not there is no error, reading it is; keys are ordered by their bytes.

@@ -49,8 +49,8 @@ struct StoredNamespace {
     settings: NamespaceSettings,
 }
 
-/// Frozen (kind `Namespace`, version 2): one that has indexes, or had some. Whoever writes a value has read this, so that there
-/// are none costs nothing, and a write that was decided without one fails by its guard.
+/// Frozen (kind `Namespace`, version 2): one that has indexes, or had some. Whoever writes a value has read this, so that
+/// there are none costs nothing, and a write that was decided without one fails by its guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct IndexedNamespace {
     namespace: StoredNamespace,

@@ -1,15 +1,15 @@
 //! What a query means: a pure function of a key, the JSON text under it and the attributes beside it. It knows no view, no
 //! namespace and no index, so whatever stores such things can ask it, and an index can be held against it.
 //!
-//! * **A field** is `$key`, `$value` (the whole value), `$metadata` (the attributes), or a path of member names with dots between,
-//!   into the value or behind `$value.` or `$metadata.`. A number steps into a list. Dots and backslashes of a name are written
-//!   `\.` and `\\`. Nothing is looked up elsewhere if it is not there: a name that means one thing today and another tomorrow
-//!   helps nobody, and no index could follow it.
-//! * **A field that is not there meets no condition**, also none of `ne` and `nin`; of a value that is bytes there is only `$key`
-//!   and `$metadata`. `not` turns round whatever it holds, so `not (a eq 1)` is also true where there is no `a`.
-//! * **Nothing is rounded.** Numbers are compared as decimals ([`decimal`]), texts by their bytes, which is the order of their code
-//!   points, false before true; null is equal to null. Lists are equal element by element, objects member by member in any order;
-//!   of a member that stands there twice the last counts.
+//! * **A field** is `$key`, `$value` (the whole value), `$metadata` (the attributes), or a path of member names with dots
+//!   between, into the value or behind `$value.` or `$metadata.`. A number steps into a list. Dots and backslashes of a
+//!   name are written `\.` and `\\`. Nothing is looked up elsewhere if it is not there: a name that means one thing today
+//!   and another tomorrow helps nobody, and no index could follow it.
+//! * **A field that is not there meets no condition**, also none of `ne` and `nin`; of a value that is bytes there is only
+//!   `$key` and `$metadata`. `not` turns round whatever it holds, so `not (a eq 1)` is also true where there is no `a`.
+//! * **Nothing is rounded.** Numbers are compared as decimals ([`decimal`]), texts by their bytes, which is the order of
+//!   their code points, false before true; null is equal to null. Lists are equal element by element, objects member by
+//!   member in any order; of a member that stands there twice the last counts.
 //! * **What is of another type is not equal**, and neither less nor greater. An operand that no value could meet (a list for
 //!   `gt`, none for `in`) is refused.
 //!

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Lists and objects are not ordered among themselves. No encoding is the beginning of another, so several can follow each
-//! other. What is too long for an index is cut, which keeps the order, but makes different fields equal. Frozen: these bytes stand in
-//! index entries.
+//! other. What is too long for an index is cut, which keeps the order, but makes different fields equal. Frozen: these
+//! bytes stand in index entries.
 
 use super::{Document, Field, decimal::Decimal, value::Value};
 use crate::model::key;
@@ -21,8 +21,8 @@ const OBJECT: u8 = 0x60;
 /// Behind all others in both directions.
 const MISSING: u8 = 0xFF;
 
-/// Bytes of a text, and digits of a number, that an index orders by. With the encoding a part of what is stored: an index that
-/// was built with another would have to be built anew.
+/// Bytes of a text, and digits of a number, that an index orders by. With the encoding a part of what is stored: an index
+/// that was built with another would have to be built anew.
 pub const KEPT: usize = 256;
 
 const NEGATIVE: u8 = 1;

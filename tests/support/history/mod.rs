@@ -6,10 +6,10 @@
 //! [`Outcome::Unknown`], and may take effect at any time after its start, or never.
 //!
 //! A file for each kind of history: `linearizable` (registers, one key at a time), `set`, `append` (transactions over
-//! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry`
-//! (sessions that end), `freshness` (reads of all modes), `journal` (transactions over several kinds of
-//! records), `topology` (changes with their reasons), `query` (queries beside reads of everything). Each holds the calls, the replies, and `check`. A checker that
-//! gives up says [`Verdict::Unknown`], which counts as failed.
+//! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry` (sessions that end), `freshness`
+//! (reads of all modes), `journal` (transactions over several kinds of records), `topology` (changes with their reasons),
+//! `query` (queries beside reads of everything). Each holds the calls, the replies, and `check`. A checker that gives up
+//! says [`Verdict::Unknown`], which counts as failed.
 
 #![allow(
     dead_code,

@@ -1,11 +1,12 @@
 //! Builds indexes: enters the values that were there before them.
 //!
-//! A step goes through a bounded part of the values, in the order of their keys, and makes one transaction: entries of those that
-//! lack some, and how far it has come. It holds only if the namespace, the progress and each of these values are as they were
-//! seen, so it does not matter who makes it, or how often: another leader goes on where the last one was.
+//! A step goes through a bounded part of the values, in the order of their keys, and makes one transaction: entries of
+//! those that lack some, and how far it has come. It holds only if the namespace, the progress and each of these values are
+//! as they were seen, so it does not matter who makes it, or how often: another leader goes on where the last one was.
 //!
 //! *Why this ends while others write*: whatever is written after the index was created has its entries, so a value that
-//! made a step fail is not in the next one. Steps that fail get smaller all the same, so that few values are gone through in vain.
+//! made a step fail is not in the next one. Steps that fail get smaller all the same, so that few values are gone through
+//! in vain.
 
 use bytes::Bytes;
 

@@ -1,21 +1,22 @@
 //! Indexes on fields of the values of a namespace.
 //!
 //! **What an index is**: its definition, in the record of its namespace; a scope of the core in which each value of the
-//! namespace has one entry, made of its fields by [`order::key`]; and a record of how far it is built. A value owns its entries, so the core
-//! removes them with it. Every write of a value puts the entries of all indexes, also of those that are not built yet: it
-//! has read the namespace anyway, and creating an index writes that, so none can be missed. [`build::Build`] enters what was
-//! there before. Until it is done no query uses the index.
+//! namespace has one entry, made of its fields by [`order::key`]; and a record of how far it is built. A value owns its
+//! entries, so the core removes them with it. Every write of a value puts the entries of all indexes, also of those that
+//! are not built yet: it has read the namespace anyway, and creating an index writes that, so none can be missed.
+//! [`build::Build`] enters what was there before. Until it is done no query uses the index.
 //!
-//! **Invariants.** Each value, also one without any of the fields, has exactly one entry besides the one in the next line, made of its
-//! value alone: so an index gives every order, and entries can be made anew at any time. A value of which a field was cut
-//! ([`order::KEPT`]) has a second entry, [`CUT`]: an index that holds one is not asked for an order.
+//! **Invariants.** Each value, also one without any of the fields, has exactly one entry besides the one in the next line,
+//! made of its value alone: so an index gives every order, and entries can be made anew at any time. A value of which a
+//! field was cut ([`order::KEPT`]) has a second entry, [`CUT`]: an index that holds one is not asked for an order.
 //!
 //! *Why the definitions are in the namespace and how far they are built is not*: those change while values are being written,
 //! and would make the guard of every write fail.
 //!
 //! Dropping an index drops its scope, and is done at once; values keep the names of dropped entries until they are written
-//! again, which the core passes over. Entries do not count against the bounds of a namespace. Clearing a namespace gives its indexes new, empty scopes. Left out: indexes on `$key`,
-//! whose order values have already, on attributes, which are written without their value, and on the elements of lists.
+//! again, which the core passes over. Entries do not count against the bounds of a namespace. Clearing a namespace gives
+//! its indexes new, empty scopes. Left out: indexes on `$key`, whose order values have already, on attributes, which are
+//! written without their value, and on the elements of lists.
 
 pub mod build;
 

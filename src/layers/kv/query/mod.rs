@@ -1,13 +1,16 @@
 //! Queries over the values of a namespace.
 //!
-//! What a filter means is said in [`layers::query`](crate::layers::query); [`plan`] chooses what to go through; here pages are made.
+//! What a filter means is said in [`layers::query`](crate::layers::query); [`plan`] chooses what to go through; here pages
+//! are made.
 //!
-//! * **Order**: by the sort fields (types as in [`order`](crate::layers::query::order); values without a field come last in both directions), and
-//!   what is equal in these by key. Without sort fields: by key. The plan does not show in what is answered.
-//! * **Pages** show the revision of the first. A cursor names the last value that was given out and nothing of the plan: where it stands in
-//!   an index, or among what is sorted, is looked up in that revision. So it stays good across nodes and releases.
-//! * **Memory**: a page holds what it answers. If it has to be sorted, of all that is wanted only the keys (and fields) of those
-//!   that may come on this page are kept, so the hundred first of a million take room for a hundred; what is left out
+//! * **Order**: by the sort fields (types as in [`order`](crate::layers::query::order); values without a field come last in
+//!   both directions), and what is equal in these by key. Without sort fields: by key. The plan does not show in what is
+//!   answered.
+//! * **Pages** show the revision of the first. A cursor names the last value that was given out and nothing of the plan:
+//!   where it stands in an index, or among what is sorted, is looked up in that revision. So it stays good across nodes and
+//!   releases.
+//! * **Memory**: a page holds what it answers. If it has to be sorted, of all that is wanted only the keys (and fields) of
+//!   those that may come on this page are kept, so the hundred first of a million take room for a hundred; what is left out
 //!   before the first page takes room, too. Over [`limits::SORT_BYTES`] the query is refused, and told what helps.
 //! * **Time**: views answer no reads behind the deadline of the call, so nothing is searched that nobody waits for.
 

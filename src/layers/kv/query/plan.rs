@@ -7,8 +7,8 @@
 //! bounds. In this order is taken:
 //! 1. an index that narrows and gives the order that is wanted: it is left as soon as the page is full;
 //! 2. the one key, if the filter names it;
-//! 3. the index that narrows most, unless more than [`limits::INDEX_PICKED`] entries are in its ranges (bounds alone do not count
-//!    against a range of the keys);
+//! 3. the index that narrows most, unless more than [`limits::INDEX_PICKED`] entries are in its ranges (bounds alone do not
+//!    count against a range of the keys);
 //! 4. an index that gives the order, if one is wanted, and the keys are not narrowed;
 //! 5. the keys.
 

@@ -170,8 +170,8 @@ impl<'r> Run<'r> {
         Ok(true)
     }
 
-    /// Shows what the plan finds, until `visit` answers false; unless an index gives it, in the order of the keys. `from`: not before
-    /// this key, in that order.
+    /// Shows what the plan finds, until `visit` answers false; unless an index gives it, in the order of the keys. `from`:
+    /// not before this key, in that order.
     fn each(
         &mut self,
         plan: &Plan<'_>,

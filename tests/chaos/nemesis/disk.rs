@@ -86,6 +86,11 @@ fn trace(world: &mut World, id: u64, what: &str, may_end: bool) {
     node.inject("fsync,fdatasync", what);
 }
 
+/// Whether a stopped node has a directory: one that took another's place a moment ago may have none yet.
+fn has_files(world: &mut World, id: u64) -> bool {
+    world.cluster.node(id).data.exists()
+}
+
 /// Puts the directory of a stopped node aside; `heal` puts it back.
 fn put_aside(world: &mut World, id: u64, keep_copy: bool) {
     let data = world.cluster.node(id).data.clone();
@@ -110,6 +115,9 @@ async fn damaged(world: &mut World, id: u64, kind: Kind) -> String {
     // lack its end: the others must have everything first.
     if !others_are_whole(world, id).await {
         return format!("kill node {id}; its files are spared, since others lack something");
+    }
+    if !has_files(world, id) {
+        return format!("kill node {id} before it has files");
     }
     put_aside(world, id, true);
     let data = world.cluster.node(id).data.clone();
@@ -166,9 +174,14 @@ async fn start_damaged(world: &mut World, id: u64) -> Option<String> {
 
 async fn wiped(world: &mut World, id: u64) -> String {
     world.cluster.kill(&[id]);
+    if !has_files(world, id) {
+        return format!("kill node {id} before it has files");
+    }
     put_aside(world, id, false);
+    // A founder looks for those that its configuration names: where one was replaced meanwhile, another answers.
+    let is_clear = |said: &str| said.contains("was wiped or replaced") || said.contains("correct the addresses in");
     match start_damaged(world, id).await {
-        Some(said) if said.contains("was wiped or replaced") => {}
+        Some(said) if is_clear(&said) => {}
         Some(said) => world.violations.push(format!("wiped node {id} stopped, but said: {said}")),
         None => {
             // Without a quorum of others nobody can tell it; else it must not join under its old name.

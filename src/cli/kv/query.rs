@@ -112,9 +112,10 @@ pub(in crate::cli) struct Query {
     sort: String,
     /// Most values, up to 1000; 0: none
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    #[arg(allow_negative_numbers = true)]
     limit: u32,
     /// Leave out so many at the beginning
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     offset: u64,
     /// Go on where another page ended
     #[arg(long, value_name = "CURSOR", conflicts_with = "offset")]

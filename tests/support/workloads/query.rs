@@ -82,7 +82,7 @@ impl Queries {
                 // Each value is another, so that none is mistaken for one before.
                 let unique = self.written.fetch_add(1, Ordering::SeqCst);
                 let (group, number) = (seat.rng.random_range(0..GROUPS), seat.rng.random_range(0..NUMBERS));
-                let form = if unique % 2 == 0 { "" } else { "e0" };
+                let form = if unique.is_multiple_of(2) { "" } else { "e0" };
                 let text = format!(r#"{{"group":{group},"number":{number}{form},"unique":{unique}}}"#);
                 self.change(seat, "set", async { changed(kv.set(Set::new(key, Value::Json(text))).await) }).await;
             }

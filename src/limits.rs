@@ -124,7 +124,6 @@ const _: () = assert!(APPEND_BYTES + TRANSACTION_BYTES <= PEER_DECODE_BYTES);
 const _: () = assert!(ENTRY_BYTES <= APPEND_BYTES);
 const _: () = assert!(WATCHES_PER_CONNECTION < STREAMS_PER_CONNECTION as usize);
 // A message of a watch is closed at this size; the change that crosses it has a value and the one before, each with attributes.
-const _: () =
-    assert!(PAGE_BYTES + 2 * (VALUE_BYTES + ATTRIBUTES_BYTES + 4 * KEY_BYTES) <= CLIENT_DECODE_BYTES);
+const _: () = assert!(PAGE_BYTES + 2 * (VALUE_BYTES + ATTRIBUTES_BYTES + 4 * KEY_BYTES) <= CLIENT_DECODE_BYTES);
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
 const _: () = assert!(KEY_BYTES * 2 < CURSOR_BYTES);

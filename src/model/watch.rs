@@ -143,9 +143,13 @@ impl Change {
         let entry = |entry: &Entry| entry.value.len() + text(&entry.metadata.attributes) + AROUND;
         AROUND
             + match self {
-                Self::Value { key, now, before } => key.len() + [now, before].into_iter().flatten().map(entry).sum::<usize>(),
+                Self::Value { key, now, before } => {
+                    key.len() + [now, before].into_iter().flatten().map(entry).sum::<usize>()
+                }
                 Self::Attributes { key, now, before, .. } => key.len() + text(now) + text(before),
-                Self::Message(changed) => of(changed, |message| message.content.len() + message.from.len() + message.to.len()),
+                Self::Message(changed) => {
+                    of(changed, |message| message.content.len() + message.from.len() + message.to.len())
+                }
                 Self::State(changed) => of(changed, Bytes::len),
                 Self::NodeState(changed) | Self::Route(changed) | Self::Config(changed) => of(changed, String::len),
                 Self::Namespace(_) => 0,

@@ -376,9 +376,11 @@ impl Watch {
         if self.started {
             return self.reset();
         }
-        self.ended = self.search.last.take().or_else(|| {
-            Some(Error::Unavailable { reason: "no endpoint is known".into(), leader: None })
-        });
+        self.ended = self
+            .search
+            .last
+            .take()
+            .or_else(|| Some(Error::Unavailable { reason: "no endpoint is known".into(), leader: None }));
     }
 
     /// Goes on with what there is.

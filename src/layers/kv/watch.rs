@@ -142,12 +142,7 @@ impl Values {
 
 /// Adds what became of attributes to what became of their value, if that is told, too. Values come before attributes, both in
 /// the order of their keys.
-fn attributes(
-    view: &View,
-    key: &Key,
-    (old, new): Pair<'_>,
-    (revision, told): (u64, &mut Vec<Change>),
-) -> Result<()> {
+fn attributes(view: &View, key: &Key, (old, new): Pair<'_>, (revision, told): (u64, &mut Vec<Change>)) -> Result<()> {
     let name = super::key_text(view, key)?;
     let of_value = told.iter_mut().find_map(|change| match change {
         Change::Value { key, now, before } if *key == name => Some((now, before)),

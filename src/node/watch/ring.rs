@@ -22,17 +22,8 @@ use crate::{
 };
 
 /// Of whose records changes are kept.
-const KEPT: [Keyspace; 9] = [
-    MESSAGES,
-    STATE,
-    NODE_STATE,
-    ROUTING_TABLE,
-    RUNTIME_CONFIG,
-    TOPOLOGY_CHANGES,
-    NAMESPACES,
-    VALUES,
-    ATTRIBUTES,
-];
+const KEPT: [Keyspace; 9] =
+    [MESSAGES, STATE, NODE_STATE, ROUTING_TABLE, RUNTIME_CONFIG, TOPOLOGY_CHANGES, NAMESPACES, VALUES, ATTRIBUTES];
 /// What a change takes in memory beside the bytes of its key and values.
 const CHANGE_BYTES: usize = 512;
 /// What a group takes.

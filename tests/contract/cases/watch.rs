@@ -223,7 +223,7 @@ pub async fn a_transaction_stays_together(client: &Client) {
     let config = meshstore::client::Change::SaveConfig { key: format!("{key}c"), value_json: "1".into() };
     let transaction =
         Transaction::default().put_state(format!("{key}a"), "1").put_state(format!("{key}b"), "2").change(config);
-    client.commit(transaction).await.unwrap();
+    assert!(client.commit(transaction).await.unwrap().succeeded);
     let ((at, told), (config_at, config)) = (changes(&mut states).await, changes(&mut configs).await);
     assert_eq!((told.len(), config.len(), at), (2, 1, config_at));
 }

@@ -128,6 +128,7 @@ impl Watch {
 
     fn step(&mut self) -> Result<Step> {
         self.node.check_state()?;
+        self.watcher.check_open()?;
         if !self.started {
             self.started = true;
             return Ok(Step::Told(Told::Started { node_id: self.node.id(), revision: self.position }));

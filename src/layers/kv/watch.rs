@@ -26,6 +26,8 @@ const NAMESPACES: ScopeId = ScopeId::new(keyspace::NAMESPACES, NO_SCOPE);
 #[derive(Debug)]
 pub(in crate::layers) struct Values {
     name: String,
+    /// Of the namespace.
+    record: Key,
     attributes: bool,
     now: Option<Namespace>,
 }
@@ -39,7 +41,8 @@ impl Values {
         if let Keys::One(key) = keys {
             check_key(key)?;
         }
-        Ok(Self { name: check_name(name)?.into(), attributes, now: None })
+        let name = check_name(name)?;
+        Ok(Self { name: name.into(), record: record_key(name), attributes, now: None })
     }
 
     /// What says where the values stand.
@@ -62,10 +65,9 @@ impl Values {
 
     /// Stands before a transaction, if that changes where the values stand: whether it does.
     pub(in crate::layers) fn stand_before(&mut self, view: &View, commit: &Commit) -> Result<bool> {
-        let own = record_key(&self.name);
         for change in &commit.changes {
             if let state::Change::Record { key, old, .. } = change
-                && *key == own
+                && *key == self.record
             {
                 self.now = self.opened(view, old)?;
                 return Ok(true);
@@ -85,20 +87,28 @@ impl Values {
         commit: &Commit,
         (filter, previous): (&Filter, bool),
     ) -> Result<Vec<Change>> {
-        let (own, mut told) = (record_key(&self.name), Vec::new());
+        let (mut told, mut values) = (Vec::new(), 0);
         for change in &commit.changes {
             // Dropped scopes need no look: they go with a change of the record.
             let state::Change::Record { key, old, new } = change else { continue };
-            if *key == own {
+            if *key == self.record {
                 told.extend(self.moves(view, (old, new))?);
+                values = told.len();
                 continue;
             }
             let Some(now) = &self.now else { continue };
             let before = if previous { old } else { &None };
             if key.scope() == now.values() && filter.selects(&key.user_bytes()) {
                 told.push(self.value(view, key, (before, new))?);
+                values = told.len();
             } else if self.attributes && key.scope() == now.attributes() && filter.selects(&key.user_bytes()) {
-                attributes(view, key, (before, new), (commit.revision, &mut told))?;
+                let alone = attributes(view, key, (before, new), told.get_mut(..values).unwrap_or_default())?;
+                told.extend(alone.map(|(key, now, before)| Change::Attributes {
+                    key,
+                    now,
+                    before,
+                    revision: commit.revision,
+                }));
             }
         }
         Ok(told)
@@ -140,23 +150,24 @@ impl Values {
     }
 }
 
-/// Adds what became of attributes to what became of their value, if that is told, too. Values come before attributes, both in
-/// the order of their keys.
-fn attributes(view: &View, key: &Key, (old, new): Pair<'_>, (revision, told): (u64, &mut Vec<Change>)) -> Result<()> {
+/// Attributes under their key, now and before.
+type Alone = (String, Option<String>, Option<String>);
+
+/// Adds what became of attributes to what became of their value, if that is told, too; else answers it. `values` are in the order
+/// of their keys, what is of none before them.
+fn attributes(view: &View, key: &Key, (old, new): Pair<'_>, values: &mut [Change]) -> Result<Option<Alone>> {
     let name = super::key_text(view, key)?;
-    let of_value = told.iter_mut().find_map(|change| match change {
-        Change::Value { key, now, before } if *key == name => Some((now, before)),
-        _ => None,
-    });
-    if let Some((now, before)) = of_value {
+    let at = values.binary_search_by(|change| change.key().cmp(&Some(name.as_str())));
+    if let Ok(at) = at
+        && let Some(Change::Value { now, before, .. }) = values.get_mut(at)
+    {
         for (entry, record) in [(now, new), (before, old)] {
             if let Some(found) = entry.take() {
                 *entry = Some(if record.is_some() { with_attributes(view, found, record.as_ref())? } else { found });
             }
         }
-        return Ok(());
+        return Ok(None);
     }
     let text = |record: &Option<Record>| record.as_ref().map(|record| super::attributes_of(view, record)).transpose();
-    told.push(Change::Attributes { key: name, now: text(new)?, before: text(old)?, revision });
-    Ok(())
+    Ok(Some((name, text(new)?, text(old)?)))
 }

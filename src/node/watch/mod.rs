@@ -152,13 +152,14 @@ impl Observer for Hub {
     }
 
     fn applied(&self, revision: u64, commits: Vec<Commit>) {
+        let group = Group::of(commits);
         let mut kept = lock(&self.kept);
-        let touched = kept.ring.push(revision, commits);
         // A watcher counts before it looks: who does not see this group by itself is counted here.
-        if !touched.is_empty() && self.watchers.load(SeqCst) > 0 {
-            kept.touched.extend(touched);
+        if let Some(group) = group.as_ref().filter(|_| self.watchers.load(SeqCst) > 0) {
+            kept.touched.extend(group.scopes());
             self.touched.notify_one();
         }
+        kept.ring.push(revision, group);
     }
 
     fn skipped(&self, revision: u64) {
@@ -226,7 +227,8 @@ impl Watcher {
         self.hub.told.fetch_add(changes as u64, Relaxed);
     }
 
-    fn check_open(&self) -> Result<()> {
+    /// That watches are served. Errors: `Unavailable`.
+    pub fn check_open(&self) -> Result<()> {
         match self.hub.closed.load(SeqCst) {
             true => Err(Error::Unavailable { reason: "the node is stopping".into(), leader: None }),
             false => Ok(()),

@@ -44,7 +44,7 @@ pub struct Group {
 
 impl Group {
     /// What is kept of these commits; `None`: nothing.
-    fn of(mut commits: Vec<Commit>) -> Option<Self> {
+    pub(super) fn of(mut commits: Vec<Commit>) -> Option<Self> {
         let (mut scopes, mut bytes) = (BTreeSet::new(), GROUP_BYTES);
         commits.retain_mut(|commit| {
             commit.changes.retain_mut(|change| {
@@ -64,6 +64,11 @@ impl Group {
             !commit.changes.is_empty()
         });
         (!commits.is_empty()).then(|| Self { commits, scopes: scopes.into_iter().collect(), bytes })
+    }
+
+    /// The scopes that it touches.
+    pub(super) fn scopes(&self) -> &[ScopeId] {
+        &self.scopes
     }
 
     /// Its commits, in order of revision.
@@ -119,11 +124,10 @@ impl Ring {
         Self { most, ..Self::default() }
     }
 
-    /// Takes in what led to `revision`: the scopes that it touched.
-    pub(super) fn push(&mut self, revision: u64, commits: Vec<Commit>) -> Vec<ScopeId> {
+    /// Takes in what led to `revision`, if something of it is kept.
+    pub(super) fn push(&mut self, revision: u64, group: Option<Group>) {
         self.newest = revision;
-        let Some(group) = Group::of(commits) else { return Vec::new() };
-        let touched = group.scopes.clone();
+        let Some(group) = group else { return };
         self.bytes += group.bytes;
         self.groups.push_back(Arc::new(group));
         while self.bytes > self.most && self.groups.len() > 1 {
@@ -136,7 +140,6 @@ impl Ring {
             self.began = self.gone;
             self.gone_of.clear();
         }
-        touched
     }
 
     /// Forgets all: the state is at `revision`, and what led there was not told.
@@ -183,6 +186,14 @@ mod tests {
 
     use super::*;
 
+    /// Takes in commits: the scopes that are touched.
+    fn push(ring: &mut Ring, revision: u64, commits: Vec<Commit>) -> Vec<ScopeId> {
+        let group = Group::of(commits);
+        let touched = group.as_ref().map(|group| group.scopes.clone()).unwrap_or_default();
+        ring.push(revision, group);
+        touched
+    }
+
     const STATES: ScopeId = ScopeId::new(STATE, 0);
     const ROUTES: ScopeId = ScopeId::new(ROUTING_TABLE, 0);
 
@@ -224,9 +235,9 @@ mod tests {
     fn what_touches_a_scope_is_found_behind_a_revision() {
         let mut ring = Ring::new(1 << 20);
         ring.forget(10);
-        assert_eq!(ring.push(12, vec![commit(11, STATES, 1), commit(12, ROUTES, 1)]), [STATES, ROUTES]);
-        assert_eq!(ring.push(13, vec![]), []);
-        ring.push(15, vec![commit(15, ROUTES, 1)]);
+        assert_eq!(push(&mut ring, 12, vec![commit(11, STATES, 1), commit(12, ROUTES, 1)]), [STATES, ROUTES]);
+        assert_eq!(push(&mut ring, 13, vec![]), []);
+        push(&mut ring, 15, vec![commit(15, ROUTES, 1)]);
         assert_eq!(revisions(&ring, 10, &[STATES]), [11, 12]);
         assert_eq!(revisions(&ring, 11, &[STATES]), [12]);
         assert_eq!(revisions(&ring, 12, &[ROUTES, STATES]), [15]);
@@ -239,9 +250,9 @@ mod tests {
     #[test]
     fn the_oldest_go_and_only_who_needs_them_is_not_covered() {
         let mut ring = Ring::new(4_000);
-        ring.push(1, vec![commit(1, ROUTES, 1)]);
+        push(&mut ring, 1, vec![commit(1, ROUTES, 1)]);
         for revision in 2..=40 {
-            ring.push(revision, vec![commit(revision, STATES, 1_000)]);
+            push(&mut ring, revision, vec![commit(revision, STATES, 1_000)]);
             assert!(ring.bytes() <= 4_000, "{}", ring.bytes());
         }
         let kept = revisions(&ring, ring.oldest(&[STATES]), &[STATES]);
@@ -261,11 +272,11 @@ mod tests {
     #[test]
     fn a_change_that_is_larger_than_the_ring_is_kept_until_the_next() {
         let mut ring = Ring::new(1_000);
-        ring.push(1, vec![commit(1, STATES, 100)]);
-        ring.push(2, vec![commit(2, STATES, 5_000)]);
+        push(&mut ring, 1, vec![commit(1, STATES, 100)]);
+        push(&mut ring, 2, vec![commit(2, STATES, 5_000)]);
         assert_eq!(revisions(&ring, 1, &[STATES]), [2]);
         assert!(ring.bytes() > 5_000);
-        ring.push(3, vec![commit(3, STATES, 1)]);
+        push(&mut ring, 3, vec![commit(3, STATES, 1)]);
         assert!(ring.bytes() < 1_000);
         assert!(ring.look(1, &[STATES]).is_none());
         assert_eq!(revisions(&ring, 2, &[STATES]), [3]);
@@ -275,14 +286,14 @@ mod tests {
     fn what_nobody_can_watch_is_not_kept() {
         let mut ring = Ring::new(1 << 20);
         let chunks = ScopeId::new(crate::model::keyspace::MESSAGE_CHUNKS, 0);
-        assert_eq!(ring.push(1, vec![commit(1, chunks, 1 << 20)]), []);
+        assert_eq!(push(&mut ring, 1, vec![commit(1, chunks, 1 << 20)]), []);
         assert_eq!(ring.bytes(), 0);
         let dropped = Change::ScopeDropped { scope: ScopeId::new(VALUES, 1_024) };
         let both = Commit { revision: 2, changes: vec![commit(2, chunks, 9).changes.remove(0), dropped.clone()] };
-        ring.push(2, vec![both]);
+        push(&mut ring, 2, vec![both]);
         let group = ring.look(0, &[ScopeId::new(VALUES, 1_024)]).unwrap().group.unwrap();
         assert_eq!(group.commits(), [Commit { revision: 2, changes: vec![dropped] }]);
-        ring.push(3, vec![commit(3, STATES, 9)]);
+        push(&mut ring, 3, vec![commit(3, STATES, 9)]);
         let group = ring.look(2, &[STATES]).unwrap().group.unwrap();
         let Change::Record { new: Some(record), .. } = &group.commits()[0].changes[0] else { panic!("{group:?}") };
         assert!(record.entries.is_empty());
@@ -292,13 +303,13 @@ mod tests {
     fn a_look_goes_through_so_many_groups_and_says_how_far_it_came() {
         let mut ring = Ring::new(64 << 20);
         for revision in 1..=3_000 {
-            ring.push(revision, vec![commit(revision, STATES, 1)]);
+            push(&mut ring, revision, vec![commit(revision, STATES, 1)]);
         }
         let look = ring.look(0, &[ROUTES]).unwrap();
         assert!(look.group.is_none() && !look.newest);
         assert_eq!(look.until, LOOK as u64);
         assert_eq!(revisions(&ring, 0, &[ROUTES]), [0; 0]);
-        ring.push(3_001, vec![commit(3_001, ROUTES, 1)]);
+        push(&mut ring, 3_001, vec![commit(3_001, ROUTES, 1)]);
         assert_eq!(revisions(&ring, 0, &[ROUTES]), [3_001]);
     }
 }

@@ -87,7 +87,7 @@ pub struct Part {
 
 #[derive(Debug)]
 enum Source {
-    Values(Values),
+    Values(Box<Values>),
     Table(Watched),
     History,
 }
@@ -110,7 +110,7 @@ impl Lens {
         let (source, keys) = match target {
             Target::Values { namespace, keys, attributes } => {
                 check_prefix(&keys)?;
-                (Source::Values(Values::open(&namespace, &keys, attributes)?), keys)
+                (Source::Values(Box::new(Values::open(&namespace, &keys, attributes)?)), keys)
             }
             Target::Messages(keys) => table(mesh::MESSAGES, keys)?,
             Target::State(keys) => table(mesh::STATE, keys)?,

@@ -248,6 +248,7 @@ fn watch() -> Vec<(&'static str, Case)> {
         watch::progress_tells_up_to_where_all_is_known,
         watch::what_cannot_be_watched_is_refused,
         watch::a_connection_has_so_many_watches_and_room_for_calls,
+        watch::a_wait_that_is_given_up_loses_nothing,
         watch::many_watch_one_namespace,
     ]
 }

@@ -435,6 +435,31 @@ pub async fn a_connection_has_so_many_watches_and_room_for_calls(client: &Client
     }
 }
 
+pub async fn a_wait_that_is_given_up_loses_nothing(client: &Client) {
+    let name = unique("watched");
+    let kv = client.kv(&name);
+    set(&kv, "a", "0").await;
+    let mut watch = watch(client, values(&name, Keys::All)).await;
+    let writer = tokio::spawn(async move {
+        let mut last = 0;
+        for value in 1..=40 {
+            last = set(&kv, "a", &value.to_string()).await;
+        }
+        last
+    });
+    let mut told = Vec::new();
+    while told.len() < 40 {
+        let waited = tokio::time::timeout(Duration::from_millis(1), watch.next()).await;
+        if let Ok(Ok(Event::Changes { revision, changes, .. })) = waited {
+            told.push((revision, text(&changes[0])));
+        }
+    }
+    assert_eq!(told.last().unwrap().0, writer.await.unwrap());
+    for (number, (_, text)) in told.iter().enumerate() {
+        assert_eq!(*text, format!("a: {number} -> {}", number + 1));
+    }
+}
+
 pub async fn many_watch_one_namespace(client: &Client) {
     let name = unique("watched");
     let kv = client.kv(&name);

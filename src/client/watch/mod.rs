@@ -22,6 +22,7 @@ use crate::{
 
 /// Bytes of keys that a watch remembers, unless told otherwise.
 const REMEMBERED: usize = 64 << 20;
+
 /// What is to be watched, and how; see [`Client::watch`].
 ///
 /// ```no_run

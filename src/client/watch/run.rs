@@ -97,7 +97,7 @@ struct Search {
     failed: Vec<String>,
     /// Who no longer covers the revision, and since when that is known of somebody.
     uncovered: Vec<String>,
-    since: Option<Instant>,
+    since: Option<(Instant, Error)>,
     last: Option<Error>,
 }
 
@@ -236,7 +236,7 @@ impl Watch {
     /// Where to go on; `None`: nobody covers the revision.
     fn candidate(&self) -> Option<Arc<Endpoint>> {
         let Search { failed, uncovered, since, .. } = &self.search;
-        if since.is_some_and(|since| since.elapsed() >= self.client.deadline) {
+        if since.as_ref().is_some_and(|(since, _)| since.elapsed() >= self.client.deadline) {
             return None;
         }
         let all = self.client.pin.clone().map_or_else(|| self.client.shared.endpoints.all(), |only| vec![only]);
@@ -258,7 +258,7 @@ impl Watch {
         match &error {
             Error::NoLongerCovered { .. } => {
                 search.uncovered.push(endpoint.address.clone());
-                search.since.get_or_insert_with(Instant::now);
+                search.since.get_or_insert_with(|| (Instant::now(), error.clone()));
             }
             // Nobody has come to a revision that was shown: this is another history.
             Error::InvalidArgument { field, .. } if field == "after_revision" && self.started => {
@@ -289,11 +289,8 @@ impl Watch {
         if self.started {
             return self.reset();
         }
-        self.ended = self
-            .search
-            .last
-            .take()
-            .or_else(|| Some(Error::Unavailable { reason: "no endpoint is known".into(), leader: None }));
+        let unknown = || Error::Unavailable { reason: "no endpoint is known".into(), leader: None };
+        self.ended = Some(self.search.since.take().map_or_else(unknown, |(_, error)| error));
     }
 
     /// Goes on with what there is.
@@ -305,14 +302,17 @@ impl Watch {
     }
 
     fn take(&mut self, told: Told) {
+        if !matches!(told, Told::Started { .. }) {
+            // A node that tells something is one to stay with.
+            self.search = Search { starts: self.search.starts, ..Search::default() };
+        }
         match told {
             Told::Started { revision, .. } => {
                 if !self.started && matches!(self.phase, Phase::Changes) {
                     self.last = revision;
                 }
                 self.started = true;
-                let starts = self.search.starts;
-                self.search = Search { starts, ..Search::default() };
+                (self.search.uncovered, self.search.since) = (Vec::new(), None);
             }
             Told::Content { revision, records, last } => self.content(revision, records, last),
             Told::Changes { revision, changes, more } => self.changes(revision, changes, more),

@@ -110,7 +110,8 @@ impl<'a> Call<'a> {
     {
         let endpoint = self.client.shared.endpoints.choose(&self.preference, &self.failed)?;
         self.attempts = self.attempts.saturating_add(1);
-        let request = self.client.request(message, time, &self.trace);
+        let mut request = self.client.request(message, &self.trace);
+        request.set_timeout(time);
         let (call, trace) = (self.name, self.trace.trace_id());
         let span = tracing::debug_span!("attempt", call, %trace, endpoint = endpoint.address, attempt = self.attempts);
         let answer = tokio::time::timeout(time, send(request, endpoint.channel()?).instrument(span)).await;
@@ -239,10 +240,9 @@ fn timed_out(status: &tonic::Status) -> bool {
 }
 
 impl Client {
-    /// A request that says who calls, for how long it waits, and what the call is called.
-    pub(super) fn request<T>(&self, message: T, time: Duration, trace: &TraceParent) -> Request<T> {
+    /// A request that says who calls, and what the call is called.
+    pub(super) fn request<T>(&self, message: T, trace: &TraceParent) -> Request<T> {
         let mut request = Request::new(message);
-        request.set_timeout(time);
         if let Some(authorization) = &self.shared.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
         }

@@ -64,7 +64,8 @@ async fn open(
 ) -> Result<Stream, (Arc<Endpoint>, Error)> {
     tokio::time::sleep(wait).await;
     let (time, trace) = (client.deadline, client.shared.names.trace());
-    let request = client.request(v1::WatchRequest::from(request), time, &trace);
+    // Without a deadline that travels: it would be one of the whole stream.
+    let request = client.request(v1::WatchRequest::from(request), &trace);
     let (channel, place) = endpoint.watching();
     let mut watches = WatchClient::new(channel).max_decoding_message_size(limits::PEER_DECODE_BYTES);
     let error = match timeout(time, watches.watch(request)).await {

@@ -65,6 +65,15 @@ pub enum Error {
         /// The oldest that can still be read.
         oldest: u64,
     },
+    /// The changes after this revision are no longer kept where they were asked for. Another node may have them; else what is
+    /// there now is to be read.
+    #[error("what changed after revision {revision} is no longer kept here, only what changed after {oldest}")]
+    NoLongerCovered {
+        /// The revision asked for.
+        revision: u64,
+        /// The oldest behind which all changes are kept.
+        oldest: u64,
+    },
     /// A read asked for data fresher than this node can now vouch for.
     #[error(
         "this node's data is {age_ms} ms old, more than the {max_age_ms} ms allowed; ask another node or the leader"

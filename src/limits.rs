@@ -76,6 +76,16 @@ pub const CLIENT_DECODE_BYTES: usize = TRANSACTION_BYTES + (64 << 10);
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Most concurrent streams (calls) on one client connection.
 pub const STREAMS_PER_CONNECTION: u32 = 100;
+/// Most watches that a node serves at once.
+pub const WATCHES: usize = 10_000;
+/// Most watches on one client connection: other calls need streams of it, too.
+pub const WATCHES_PER_CONNECTION: usize = 64;
+/// The shortest and the longest time between two marks of progress of a watch, in milliseconds.
+pub const WATCH_PROGRESS_MIN_MS: u64 = 50;
+/// See [`WATCH_PROGRESS_MIN_MS`].
+pub const WATCH_PROGRESS_MAX_MS: u64 = 60_000;
+/// Time between two marks of progress if none is asked for, in milliseconds.
+pub const WATCH_PROGRESS_DEFAULT_MS: u64 = 5_000;
 /// Most calls of one principal that a node has under way at once, unless its configuration says otherwise.
 pub const CALLS_PER_PRINCIPAL: usize = 10_000;
 /// Answers are handed to a connection in pieces of so many bytes.
@@ -112,5 +122,8 @@ const _: () = assert!(CHANGES <= LAYER_OPERATIONS);
 const _: () = assert!(TRANSACTION_BYTES * 2 <= PEER_DECODE_BYTES);
 const _: () = assert!(APPEND_BYTES + TRANSACTION_BYTES <= PEER_DECODE_BYTES);
 const _: () = assert!(ENTRY_BYTES <= APPEND_BYTES);
+const _: () = assert!(WATCHES_PER_CONNECTION < STREAMS_PER_CONNECTION as usize);
+// A message of a watch is closed at this size; the change that crosses it has a value and the one before, each with attributes.
+const _: () = assert!(PAGE_BYTES + 2 * (VALUE_BYTES + ATTRIBUTES_BYTES + 4 * KEY_BYTES) <= CLIENT_DECODE_BYTES);
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
 const _: () = assert!(KEY_BYTES * 2 < CURSOR_BYTES);

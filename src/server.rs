@@ -129,6 +129,8 @@ async fn shut_down(
 ) -> Result<(), Fault> {
     // First the lead: calls that arrive meanwhile are passed on to the next leader.
     running.hand_over().await;
+    // Who watches does so elsewhere: these calls have no end of their own.
+    running.node.watches().close();
     drain.send_replace(true);
     if tokio::time::timeout(DRAIN, clients).await.is_err() {
         tracing::warn!("some calls were still open when the node stopped");

@@ -114,6 +114,7 @@ fn valid(config: &Config, flags: &Flags) {
     assert!(raft.keep_entries <= 10_000_000 && (1..=1_000_000).contains(&raft.check_entries), "{raft:?}");
     assert!((1 << 20..=1 << 30).contains(&raft.segment_bytes), "{raft:?}");
     assert!((1..=1_000_000).contains(&cluster.limits.calls_per_principal), "{:?}", cluster.limits);
+    assert!((1 << 20..=16 << 30).contains(&cluster.limits.watch_bytes), "{:?}", cluster.limits);
 
     assert!(cluster.nodes.contains(node) && !data_dir.as_os_str().is_empty());
     assert!(cluster.nodes.is_sorted_by(|one, next| 1 <= one.id && one.id < next.id), "{:?}", cluster.nodes);

@@ -61,6 +61,7 @@ impl Failure {
                 Error::PermissionDenied(_) => (CONFLICT, "permission_denied"),
                 Error::Unauthenticated(_) => (CONFLICT, "unauthenticated"),
                 Error::ViewTooOld { .. } => (CONFLICT, "view_too_old"),
+                Error::NoLongerCovered { .. } => (CONFLICT, "no_longer_covered"),
                 Error::TooStale { .. } => (UNAVAILABLE, "too_stale"),
                 Error::Unavailable { .. } => (UNAVAILABLE, "unavailable"),
                 Error::ResourceExhausted { .. } => (UNAVAILABLE, "too_busy"),
@@ -86,6 +87,9 @@ impl Failure {
                 Some("say who you are with --token-file, or with --cert and --key; --ca says which cluster to trust")
             }
             Self::Answer(Error::TooStale { .. }) => Some("allow more age, or use --read linearizable"),
+            Self::Answer(Error::NoLongerCovered { .. }) => {
+                Some("what is there now comes first with --current; --after names a later revision")
+            }
             Self::Answer(Error::ViewTooOld { .. }) => Some("begin the list again, without --cursor"),
             _ => None,
         }

@@ -153,7 +153,7 @@ impl ListArguments {
     }
 }
 
-fn object(stored: &Stored<Message>) -> Value {
+pub(super) fn object(stored: &Stored<Message>) -> Value {
     let Message { id, from, to, content, timestamp, large } = &stored.value;
     let mut object = Map::new();
     object.insert("id".into(), id.as_str().into());

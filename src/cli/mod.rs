@@ -30,6 +30,7 @@ mod state;
 mod status;
 mod txn;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -106,6 +107,9 @@ enum Command {
     Log(log::Command),
     /// Several changes together, from a file: all of them, if what they require is so, or none
     Txn(txn::Txn),
+    /// See changes as they come, from now on, from a revision on, or with what is there first
+    #[command(subcommand)]
+    Watch(watch::Command),
     /// Measure the cluster
     Bench(bench::Bench),
     /// All that the cluster holds, in one file: made, and looked into
@@ -188,6 +192,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Config(command) => command.run(&session).await,
             Command::Log(command) => command.run(&session).await,
             Command::Txn(txn) => txn.run(&session).await,
+            Command::Watch(command) => command.run(&session).await,
             Command::Bench(bench) => bench.run(&session).await,
         };
         session.end().await;

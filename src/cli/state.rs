@@ -88,7 +88,7 @@ impl Command {
     }
 }
 
-fn object(key: &str, stored: &Stored<bytes::Bytes>) -> Value {
+pub(super) fn object(key: &str, stored: &Stored<bytes::Bytes>) -> Value {
     let mut object = Map::new();
     object.insert("key".into(), key.into());
     output::put_bytes(&mut object, "value", &stored.value);

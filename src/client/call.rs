@@ -110,14 +110,8 @@ impl<'a> Call<'a> {
     {
         let endpoint = self.client.shared.endpoints.choose(&self.preference, &self.failed)?;
         self.attempts = self.attempts.saturating_add(1);
-        let mut request = Request::new(message);
+        let mut request = self.client.request(message, &self.trace);
         request.set_timeout(time);
-        if let Some(authorization) = &self.client.shared.authorization {
-            request.metadata_mut().insert("authorization", authorization.clone());
-        }
-        if let Ok(trace) = self.trace.to_string().parse() {
-            request.metadata_mut().insert(TRACEPARENT, trace);
-        }
         let (call, trace) = (self.name, self.trace.trace_id());
         let span = tracing::debug_span!("attempt", call, %trace, endpoint = endpoint.address, attempt = self.attempts);
         let answer = tokio::time::timeout(time, send(request, endpoint.channel()?).instrument(span)).await;
@@ -246,6 +240,18 @@ fn timed_out(status: &tonic::Status) -> bool {
 }
 
 impl Client {
+    /// A request that says who calls, and what the call is called.
+    pub(super) fn request<T>(&self, message: T, trace: &TraceParent) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(authorization) = &self.shared.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        if let Ok(trace) = trace.to_string().parse() {
+            request.metadata_mut().insert(TRACEPARENT, trace);
+        }
+        request
+    }
+
     /// A call that may be made as often as one likes.
     pub(super) async fn ask<R: Rpc>(&self, preference: Preference, request: R) -> Result<R::Reply> {
         self.ask_until(Instant::now() + self.deadline, preference, request).await

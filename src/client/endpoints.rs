@@ -26,6 +26,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(3);
+/// Watches that share a connection.
+const WATCHES: usize = 32;
+const _: () = assert!(WATCHES <= crate::limits::WATCHES_PER_CONNECTION);
 
 /// Makes a lazily connected channel of an endpoint; another one than tonic's in simulations.
 pub(super) type Connect = Arc<dyn Fn(transport::Endpoint) -> Channel + Send + Sync>;
@@ -37,6 +40,10 @@ pub(super) struct Endpoint {
     channels: Vec<Channel>,
     turn: AtomicUsize,
     rest: Mutex<Rest>,
+    /// Makes one more connection.
+    connect: Box<dyn Fn() -> Channel + Send + Sync>,
+    /// Connections for watches, which take no room from calls.
+    watching: Mutex<Vec<(Channel, Arc<()>)>>,
 }
 
 #[derive(Default)]
@@ -111,7 +118,15 @@ impl Endpoints {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
         let channels = (0..self.connections).map(|_| (self.connect)(endpoint.clone())).collect();
-        Ok(Arc::new(Endpoint { address, channels, turn: AtomicUsize::new(0), rest: Mutex::default() }))
+        let connect = Arc::clone(&self.connect);
+        Ok(Arc::new(Endpoint {
+            address,
+            channels,
+            turn: AtomicUsize::new(0),
+            rest: Mutex::default(),
+            connect: Box::new(move || connect(endpoint.clone())),
+            watching: Mutex::default(),
+        }))
     }
 
     /// The endpoint with this address, known or new.
@@ -243,8 +258,22 @@ impl Endpoint {
         self.channels.get(turn).cloned().ok_or_else(missing)
     }
 
+    /// A connection for a watch, and its place there, to be kept for as long as it is used.
+    pub(super) fn watching(&self) -> (Channel, Arc<()>) {
+        let mut watching = lock(&self.watching);
+        // What nobody uses any more is closed.
+        watching.retain(|(_, places)| Arc::strong_count(places) > 1);
+        let has_room = |(_, places): &&(Channel, Arc<()>)| Arc::strong_count(places) <= WATCHES;
+        if let Some((channel, places)) = watching.iter().find(has_room) {
+            return (channel.clone(), Arc::clone(places));
+        }
+        let (channel, places) = ((self.connect)(), Arc::new(()));
+        watching.push((channel.clone(), Arc::clone(&places)));
+        (channel, places)
+    }
+
     /// Until when others are to be tried first.
-    fn rests_until(&self) -> Option<Instant> {
+    pub(super) fn rests_until(&self) -> Option<Instant> {
         lock(&self.rest).until.filter(|until| *until > Instant::now())
     }
 

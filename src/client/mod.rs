@@ -60,6 +60,7 @@ mod tests;
 mod tls;
 pub mod topology;
 pub mod transaction;
+mod watch;
 
 use std::{
     fmt,
@@ -91,6 +92,7 @@ pub use self::{
     tls::Tls,
     topology::Topology,
     transaction::OpenTransaction,
+    watch::{Event, Watch, Watching},
 };
 use crate::{Result, limits, proto::v1};
 pub use crate::{
@@ -107,6 +109,7 @@ pub use crate::{
             Retention, Stored, Transaction,
         },
         query::{Access, Explanation, Found, Index, SortField},
+        watch::{Change as Watched, Changed, Keys, NamespaceEvent, Target},
     },
     proto::v1::{
         DiskSpace, KeyspaceStatus, ListMembersResponse as Members, Member, MemberStatus, RemovedMember,
@@ -260,6 +263,11 @@ impl Client {
     /// Shared state: bytes by key.
     pub fn state(&self) -> State {
         State::of(self.clone())
+    }
+
+    /// Changes, as they come: a watch that is to be set up.
+    pub fn watch(&self, target: Target) -> Watching {
+        Watching::of(self.clone(), target)
     }
 
     /// Values by key in a namespace: the storage contract. An empty name stands for `default`.

@@ -68,6 +68,7 @@ struct RaftTable {
 #[serde(deny_unknown_fields)]
 struct LimitsTable {
     calls_per_principal: Option<Spanned<u64>>,
+    watch_mib: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -155,7 +156,9 @@ fn storage(source: &Source<'_>, table: &StorageTable) -> Result<Storage, Invalid
 fn limits(source: &Source<'_>, table: &LimitsTable) -> Result<Limits, Invalid> {
     let default = limits::CALLS_PER_PRINCIPAL as u64;
     let calls = source.number("calls_per_principal", table.calls_per_principal.as_ref(), default, 1..1_000_001)?;
-    Ok(Limits { calls_per_principal: usize::try_from(calls).unwrap_or(usize::MAX) })
+    let watch_mib = source.number("watch_mib", table.watch_mib.as_ref(), 64, 1..16_385)?;
+    let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    Ok(Limits { calls_per_principal: size(calls), watch_bytes: size(watch_mib << 20) })
 }
 
 fn raft(source: &Source<'_>, table: &RaftTable) -> Result<Raft, Invalid> {

@@ -113,6 +113,8 @@ pub struct Raft {
 pub struct Limits {
     /// Calls of one principal that a node has under way.
     pub calls_per_principal: usize,
+    /// Changes that a node keeps in memory for watchers, in bytes.
+    pub watch_bytes: usize,
 }
 
 /// A node of the cluster.

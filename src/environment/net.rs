@@ -9,7 +9,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll},
     time::Duration,
 };
@@ -73,6 +73,8 @@ pub struct Connection {
     pub proof: Proof,
     /// What its other end has not taken.
     pub unread: Arc<Unread>,
+    /// How many watches it has.
+    pub watches: Arc<AtomicUsize>,
 }
 
 /// An open connection.

@@ -18,6 +18,7 @@ pub mod mesh;
 pub mod query;
 mod scopes;
 pub mod topology;
+pub mod watch;
 
 pub use list::page_limit;
 

@@ -19,6 +19,7 @@ pub mod session;
 pub mod topology;
 pub mod trace;
 pub mod transaction;
+pub mod watch;
 
 pub use key::{Key, ScopeId};
 pub use outcome::{OperationResult, Outcome, Refusal};

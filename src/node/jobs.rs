@@ -117,7 +117,7 @@ pub(super) async fn recognise(shared: Arc<Shared>, nodes: BTreeMap<NodeId, Addre
 }
 
 /// Says who leads, when that changes.
-pub(super) async fn watch_lead(shared: Arc<Shared>, observer: Option<Arc<dyn Observer>>) {
+pub(super) async fn watch_lead(shared: Arc<Shared>) {
     let mut watch = shared.consensus.watch();
     let mut before = Leadership::Unknown;
     loop {
@@ -126,9 +126,7 @@ pub(super) async fn watch_lead(shared: Arc<Shared>, observer: Option<Arc<dyn Obs
             match &leadership {
                 Leadership::Me { term } => {
                     tracing::info!(term, "this node leads");
-                    if let Some(observer) = &observer {
-                        observer.leads(*term);
-                    }
+                    shared.watches.leads(*term);
                 }
                 Leadership::Other { id, .. } => tracing::info!(leader = id, "another node leads"),
                 Leadership::Unknown => tracing::info!("no leader is known"),

@@ -24,6 +24,7 @@ mod standing;
 mod start;
 mod status;
 mod vitals;
+mod watch;
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
@@ -40,6 +41,7 @@ pub use standing::Decide;
 pub use start::{Parts, Running, start};
 pub use status::{MemberStatus, Status};
 pub use vitals::{Leader, Vitals};
+pub use watch::{Group, Hub, Look, WatchCounts, Watcher};
 
 use self::{
     clock::LogClock,
@@ -99,6 +101,7 @@ struct Shared {
     proposer: Mutex<Option<Proposer>>,
     read_index: ReadIndex,
     pages: PagedViews,
+    watches: Arc<Hub>,
     network: Arc<Peers>,
     log_clock: Arc<LogClock>,
     measures: Arc<Measures>,

@@ -143,6 +143,24 @@ impl Source for NodeView {
     }
 }
 
+/// Shows nothing: for layers that have what they look at from elsewhere, and may find it broken.
+pub(super) struct Blind(pub(super) Faults);
+
+impl Source for Blind {
+    fn get(&self, _: &[u8]) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+
+    fn range(&self, _: &[u8], _: Option<&[u8]>, _: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        Ok(Vec::new())
+    }
+
+    fn fault(&self, fault: Fault) -> Error {
+        self.0.report(fault);
+        unavailable("the node is stopping")
+    }
+}
+
 /// What a reader is told.
 pub(super) fn answer(error: ViewError, faults: &Faults) -> Error {
     match error {

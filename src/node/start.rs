@@ -29,6 +29,7 @@ use super::{
     read::ReadIndex,
     repair::{self, Repair},
     space,
+    watch::Hub,
 };
 use crate::{
     config::{self, Config},
@@ -90,7 +91,10 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     }
     let (report, checks) = (faults.clone(), Checks::new(config.cluster.raft.check_entries));
     let report = Arc::new(move |fault| report.report(fault));
-    let machine = Machine::open(environment.clone(), store, checks, observer.clone(), report)?;
+    let watches = Hub::new(config.cluster.limits.watch_bytes, observer);
+    let observer: Arc<dyn Observer> = Arc::<Hub>::clone(&watches);
+    let machine = Machine::open(environment.clone(), store, checks, Some(observer), report)?;
+    watches.skipped(machine.progress().borrow().revision);
     let room = Arc::new(Space::new(Arc::clone(&environment.clock), &config.data_dir));
     let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness), room);
     let consensus = Consensus::build(
@@ -117,6 +121,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         proposer: Mutex::new(Some(proposer)),
         read_index: ReadIndex::default(),
         pages: PagedViews::default(),
+        watches,
         network,
         log_clock,
         measures,
@@ -141,7 +146,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
         shared.consensus.initialise(members).await?;
     }
     let packer = tokio::spawn(packer.run());
-    start_jobs(&node, &config, observer);
+    start_jobs(&node, &config);
     Ok(Running { node, packer, listener })
 }
 
@@ -320,13 +325,14 @@ pub(super) fn engine(engine: config::Engine) -> EngineKind {
     }
 }
 
-fn start_jobs(node: &Node, config: &Config, observer: Option<Arc<dyn Observer>>) {
+fn start_jobs(node: &Node, config: &Config) {
     let shared = &node.shared;
     let limit = config.cluster.raft.election_max * 2;
     let ask = Arc::new(AskOverPeers { peers: Arc::clone(&shared.network), limit });
     let round = shared.read_index.clone().run(shared.consensus.clone(), ask, limit, Arc::clone(&shared.measures));
     let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
     tasks.push(tokio::spawn(round));
+    tasks.push(tokio::spawn(Arc::clone(&shared.watches).run()));
     tasks.push(tokio::spawn(jobs::remember_start(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::freeze(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::advance_snapshot(Arc::clone(shared))));
@@ -336,7 +342,7 @@ fn start_jobs(node: &Node, config: &Config, observer: Option<Arc<dyn Observer>>)
     let storage = config.data_dir.join(STORAGE);
     tasks.push(tokio::spawn(divergence::compare(Arc::clone(shared))));
     tasks.push(tokio::spawn(divergence::leave(Arc::clone(shared), storage)));
-    tasks.push(tokio::spawn(jobs::watch_lead(Arc::clone(shared), observer)));
+    tasks.push(tokio::spawn(jobs::watch_lead(Arc::clone(shared))));
     tasks.push(tokio::spawn(jobs::watch_raft(Arc::clone(shared))));
     tasks.push(tokio::spawn(space::keep_room(Arc::clone(shared))));
     let nodes = addresses(config).into_iter().filter(|(id, _)| *id != shared.node_id).map(|(_, address)| address.peer);

@@ -18,6 +18,7 @@ pub mod status;
 pub mod storage;
 pub mod topology;
 mod transaction;
+pub mod watch;
 
 pub use status::{error_from_status, status_from_error};
 

@@ -34,6 +34,7 @@ mod reason {
     pub(super) const CONDITION_FAILED: &str = "CONDITION_FAILED";
     pub(super) const SESSION_EXPIRED: &str = "SESSION_EXPIRED";
     pub(super) const VIEW_TOO_OLD: &str = "VIEW_TOO_OLD";
+    pub(super) const NO_LONGER_COVERED: &str = "NO_LONGER_COVERED";
     pub(super) const TOO_STALE: &str = "TOO_STALE";
     pub(super) const NOT_APPLIED: &str = "NOT_APPLIED";
     pub(super) const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
@@ -94,6 +95,10 @@ fn parts(error: &Error) -> (Code, &'static str, Vec<(&'static str, String)>) {
         Error::ViewTooOld { revision, oldest } => {
             let fields = vec![("revision", revision.to_string()), ("oldest", oldest.to_string())];
             (Code::OutOfRange, reason::VIEW_TOO_OLD, fields)
+        }
+        Error::NoLongerCovered { revision, oldest } => {
+            let fields = vec![("revision", revision.to_string()), ("oldest", oldest.to_string())];
+            (Code::OutOfRange, reason::NO_LONGER_COVERED, fields)
         }
         Error::TooStale { age_ms, max_age_ms } => {
             let fields = vec![("age_ms", age_ms.to_string()), ("max_age_ms", max_age_ms.to_string())];
@@ -156,6 +161,9 @@ fn from_details(info: &ErrorInfo, details: &ErrorDetails) -> Option<Error> {
         reason::CONDITION_FAILED => Error::ConditionFailed(text("text")?),
         reason::SESSION_EXPIRED => Error::SessionExpired { session: number("session")? },
         reason::VIEW_TOO_OLD => Error::ViewTooOld { revision: number("revision")?, oldest: number("oldest")? },
+        reason::NO_LONGER_COVERED => {
+            Error::NoLongerCovered { revision: number("revision")?, oldest: number("oldest")? }
+        }
         reason::TOO_STALE => Error::TooStale { age_ms: number("age_ms")?, max_age_ms: number("max_age_ms")? },
         reason::NOT_APPLIED => Error::Unavailable { reason: text("text")?, leader: text("leader") },
         reason::OUTCOME_UNKNOWN => Error::Unknown(text("text")?),
@@ -281,6 +289,7 @@ mod tests {
             Error::ConditionFailed("key a has version 2".into()),
             Error::SessionExpired { session: u64::MAX },
             Error::ViewTooOld { revision: 3, oldest: 9 },
+            Error::NoLongerCovered { revision: 3, oldest: 9 },
             Error::TooStale { age_ms: u64::MAX, max_age_ms: 5 },
             Error::Unavailable { reason: "no leader".into(), leader: None },
             Error::Unavailable { reason: "not the leader".into(), leader: Some("127.0.0.1:7001".into()) },
@@ -317,6 +326,7 @@ mod tests {
             Aborted,
             Aborted,
             FailedPrecondition,
+            OutOfRange,
             OutOfRange,
             FailedPrecondition,
             Unavailable,

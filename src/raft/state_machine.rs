@@ -76,6 +76,12 @@ pub trait Observer: Send + Sync + 'static {
     /// The commits of one entry, in order. Called under the apply lock.
     fn committed(&self, position: Position, commits: &[Commit]);
 
+    /// The same, to keep. The state is at `revision` by now, and readers can see it.
+    fn applied(&self, _revision: u64, _commits: Vec<Commit>) {}
+
+    /// The state is at `revision`, and nobody tells what led there: it comes from files.
+    fn skipped(&self, _revision: u64) {}
+
     /// This node leads in this term, or did a moment ago.
     fn leads(&self, _term: u64) {}
 
@@ -250,7 +256,7 @@ impl Machine {
         }
         let log_id = entry.log_id();
         let mut base = Latest(&self.inner.store);
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut commits) = (Vec::new(), Vec::new());
         match entry.payload() {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
@@ -268,7 +274,7 @@ impl Machine {
                         self.lose_a_record(&applied.commits);
                     }
                 }
-                outcomes = applied.outcomes;
+                (outcomes, commits) = (applied.outcomes, applied.commits);
             }
         }
         core.applied = Some(log_id);
@@ -277,6 +283,9 @@ impl Machine {
         }
         let next_expiry_ms = core.state.next_expiry_ms(&base)?;
         self.inner.progress.send_replace(core.progress(next_expiry_ms));
+        if let Some(observer) = &self.inner.observer {
+            observer.applied(core.state.meta().revision, commits);
+        }
         if self.inner.store.freeze_due() {
             self.freeze(&mut core);
         }
@@ -361,6 +370,9 @@ impl Machine {
         *core = Core::at(&checkpoint)?;
         let next_expiry_ms = core.state.next_expiry_ms(&Latest(&self.inner.store))?;
         self.inner.progress.send_replace(core.progress(next_expiry_ms));
+        if let Some(observer) = &self.inner.observer {
+            observer.skipped(core.state.meta().revision);
+        }
         Ok(())
     }
 

@@ -66,6 +66,8 @@ impl Authorise {
 
 impl Gate for Authorise {
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+        // Who answers for long asks again.
+        request.extensions_mut().insert(self.0);
         if self.0 == Policy::Open {
             return Ok(());
         }

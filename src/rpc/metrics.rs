@@ -4,7 +4,7 @@
 use super::calls::Calls;
 use crate::{
     metrics::Text,
-    node::{Counts, Node, Status},
+    node::{Counts, Node, Status, WatchCounts},
 };
 
 /// The text.
@@ -15,6 +15,7 @@ pub(super) fn text(node: &Node, calls: &Calls) -> String {
     of_log(node, &status, &counts, &mut text);
     of_members(&status, &mut text);
     of_reads(node, &counts, &mut text);
+    of_watches(node, &mut text);
     calls.write(&mut text);
     text.into_text()
 }
@@ -119,6 +120,21 @@ fn of_log(node: &Node, status: &Status, counts: &Counts, text: &mut Text) {
         text.head(name, "histogram", help);
         text.histogram(name, "", histogram);
     }
+}
+
+fn of_watches(node: &Node, text: &mut Text) {
+    let WatchCounts { watchers, ring_bytes, oldest_revision, told, overtaken } = node.watch_counts();
+    let gauged = [
+        ("watchers", "Watches that are served.", watchers),
+        ("watch_ring_bytes", "Bytes of recent changes that are kept for watchers.", ring_bytes),
+        ("watch_oldest_revision", "The oldest revision behind which all changes are kept.", oldest_revision),
+    ];
+    gauges(text, gauged);
+    let counted = [
+        ("watch_changes_total", "Changes that were sent to watchers.", told),
+        ("watch_overtaken_total", "Watches whose revision was not or no longer covered here.", overtaken),
+    ];
+    counters(text, counted);
 }
 
 fn of_members(status: &Status, text: &mut Text) {

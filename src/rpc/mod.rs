@@ -25,6 +25,7 @@ mod session;
 mod storage;
 mod topology;
 pub mod trace;
+mod watch;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -47,6 +48,7 @@ use crate::{
         v1::{
             self, cluster_server::ClusterServer, consensus_log_server::ConsensusLogServer, mesh_server::MeshServer,
             session_server::SessionServer, storage_server::StorageServer, topology_server::TopologyServer,
+            watch_server::WatchServer,
         },
     },
     security::Policy,
@@ -67,10 +69,11 @@ const _: () = assert!(
 );
 
 /// The services of the client listener, as gRPC names them.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "meshstore.v1.Mesh",
     "meshstore.v1.Topology",
     "meshstore.v1.Storage",
+    "meshstore.v1.Watch",
     "meshstore.v1.ConsensusLog",
     "meshstore.v1.Session",
     "meshstore.v1.Cluster",
@@ -87,6 +90,9 @@ pub fn routes(node: Arc<Node>) -> Routes {
     let storage = StorageServer::new(storage::Storage::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    let watch = WatchServer::new(watch::Watch(Arc::clone(&node)))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let log = ConsensusLogServer::new(consensus_log::ConsensusLog::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
@@ -96,7 +102,7 @@ pub fn routes(node: Arc<Node>) -> Routes {
     let cluster = ClusterServer::new(cluster::Cluster::new(node))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let routes = Routes::new(mesh).add_service(topology).add_service(storage).add_service(log);
+    let routes = Routes::new(mesh).add_service(topology).add_service(storage).add_service(watch).add_service(log);
     routes.add_service(session).add_service(cluster).prepare()
 }
 

@@ -30,6 +30,8 @@ pub enum Surface {
     Topology,
     /// Values by key in namespaces.
     Storage,
+    /// Changes of all these, as they come.
+    Watch,
     /// The consensus log.
     ConsensusLog,
     /// Sessions of clients.

@@ -5,6 +5,7 @@
 //! what would be refused, or would change nothing, is looked at again in the newest state, before it is said.
 
 pub mod storage;
+pub mod watch;
 
 use tokio::time::Instant;
 

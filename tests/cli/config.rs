@@ -52,7 +52,8 @@ fn the_shipped_file_is_valid_for_each_node_and_shows_the_defaults() {
     let raft = parse(FILE, &flags()).unwrap().cluster.raft;
     assert_eq!(raft.heartbeat, Duration::from_millis(100));
     assert_eq!(raft.keep_entries, 50_000);
-    assert_eq!(parse(FILE, &flags()).unwrap().cluster.limits.calls_per_principal, 10_000);
+    let limits = parse(FILE, &flags()).unwrap().cluster.limits;
+    assert_eq!((limits.calls_per_principal, limits.watch_bytes), (10_000, 64 << 20));
 }
 
 #[test]
@@ -129,6 +130,7 @@ fn values_must_be_in_range() {
     refused(18, "segment_mib = 0", "18: segment_mib must be from 1 to 1024 (given: 0)");
     refused(19, "check_entries = 0", "19: check_entries must be from 1 to 1000000 (given: 0)");
     refused(40, "calls_per_principal = 0", "40: calls_per_principal must be from 1 to 1000000 (given: 0)");
+    refused(41, "watch_mib = 0", "41: watch_mib must be from 1 to 16384 (given: 0)");
     refused(4, "name = \"\"", "4: the cluster's name must have 1 to 64 printable characters");
 }
 

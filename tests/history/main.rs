@@ -31,6 +31,7 @@ mod registers;
 mod sessions;
 mod sets;
 mod topology;
+mod watches;
 
 use history::{Operation, Verdict};
 use rand::{SeedableRng, rngs::StdRng};

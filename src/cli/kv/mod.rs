@@ -4,7 +4,7 @@ mod index;
 mod many;
 mod namespace;
 mod query;
-mod show;
+pub(super) mod show;
 
 use clap::{Args, Subcommand};
 use serde_json::json;

@@ -10,7 +10,7 @@ use super::super::{
 use crate::client::{Entry, Metadata, StorageStatus, Value, Version};
 
 /// The bytes of a value.
-pub(super) fn bytes(value: &Value) -> &[u8] {
+pub(in crate::cli) fn bytes(value: &Value) -> &[u8] {
     match value {
         Value::Json(text) => text.as_bytes(),
         Value::Bytes(bytes) => bytes,
@@ -18,7 +18,7 @@ pub(super) fn bytes(value: &Value) -> &[u8] {
 }
 
 /// A value with what is known of it, as one object.
-pub(super) fn object(entry: &Entry) -> Json {
+pub(in crate::cli) fn object(entry: &Entry) -> Json {
     let mut object = Map::from_iter([("key".to_owned(), Json::from(entry.key.as_str()))]);
     match &entry.value {
         // The store takes nothing else than JSON here; if a value is none all the same, its text is shown.

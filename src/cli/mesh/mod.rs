@@ -1,7 +1,7 @@
 //! `meshstore mesh`: the definition of meshes.
 
 mod file;
-mod show;
+pub(super) mod show;
 
 use std::time::Duration;
 

@@ -147,7 +147,7 @@ pub(super) fn unnamed(edits: &[Edit]) -> BTreeSet<String> {
 }
 
 /// The names of all nodes that entries of the history speak of.
-pub(super) fn names(entries: &[HistoryEntry]) -> Names {
+pub(in crate::cli) fn names(entries: &[HistoryEntry]) -> Names {
     let edits = entries.iter().flat_map(|entry| &entry.change.edits);
     let nodes = edits.flat_map(|edit| [&edit.before, &edit.after]).flatten();
     nodes.filter_map(|item| Some((item.id().to_owned(), item.name()?.to_owned()))).collect()
@@ -210,7 +210,7 @@ pub(super) fn cause_text(cause: &Cause) -> String {
     }
 }
 
-pub(super) fn entry_json(entry: &HistoryEntry) -> Value {
+pub(in crate::cli) fn entry_json(entry: &HistoryEntry) -> Value {
     let HistoryEntry { revision, at_ms, change } = entry;
     json!({
         "revision": revision, "at_ms": at_ms, "author": change.author, "reason": change.reason,
@@ -218,7 +218,7 @@ pub(super) fn entry_json(entry: &HistoryEntry) -> Value {
     })
 }
 
-pub(super) fn entry_text(entry: &HistoryEntry, names: &Names) -> String {
+pub(in crate::cli) fn entry_text(entry: &HistoryEntry, names: &Names) -> String {
     let HistoryEntry { revision, at_ms, change } = entry;
     let mut text = format!(
         "revision {revision}  {}  {}  ({})",

@@ -16,6 +16,7 @@ pub mod index;
 pub mod namespace;
 pub mod query;
 pub mod read;
+pub(super) mod watch;
 pub mod write;
 
 use bytes::Bytes;
@@ -103,6 +104,12 @@ fn with_attributes(view: &View, mut entry: Entry, attributes: Option<&Record>) -
 fn attributes_of(view: &View, record: &Record) -> Result<String> {
     let broken = |error| view.fault(Fault::bug(format!("stored attributes are not UTF-8: {error}")));
     String::from_utf8(record.value.to_vec()).map_err(broken)
+}
+
+/// The key of a value, which was checked when it was written.
+fn key_text(view: &View, key: &Key) -> Result<String> {
+    let broken = |error| view.fault(Fault::bug(format!("a stored key is not UTF-8: {error}")));
+    String::from_utf8(key.user_bytes().into()).map_err(broken)
 }
 
 /// That a key is one. Errors: `InvalidArgument`.

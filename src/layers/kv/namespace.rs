@@ -93,7 +93,7 @@ pub(super) fn name_of(namespace: Option<&Namespace>) -> &str {
     namespace.map_or(DEFAULT_NAMESPACE, |namespace| &namespace.name)
 }
 
-fn record_key(name: &str) -> Key {
+pub(super) fn record_key(name: &str) -> Key {
     SCOPE.key(name.as_bytes())
 }
 
@@ -101,7 +101,7 @@ fn missing(name: &str) -> Error {
     Error::NotFound { kind: kind::NAMESPACE, name: name.into() }
 }
 
-fn open(view: &View, name: &str, record: Record) -> Result<Namespace> {
+pub(super) fn open(view: &View, name: &str, record: Record) -> Result<Namespace> {
     let broken = |error| view.fault(Fault::bug(format!("the namespace {name:?} cannot be read: {error}")));
     let envelope = codec::open(&record.value, Kind::Namespace, 2).map_err(broken)?;
     let IndexedNamespace { namespace: stored, since, indexes } = match envelope.version {

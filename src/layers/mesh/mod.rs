@@ -20,6 +20,7 @@ pub mod route;
 pub mod state;
 mod table;
 pub mod transaction;
+pub(super) mod watch;
 
 #[cfg(test)]
 pub(super) mod testing;

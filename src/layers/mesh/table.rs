@@ -79,7 +79,7 @@ impl Table {
 }
 
 /// An empty prefix is every key, one longer than any key is a mistake.
-fn check_prefix(prefix: &str) -> Result<()> {
+pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.is_empty() { Ok(()) } else { check_name("prefix", prefix, limits::KEY_BYTES) }
 }
 
@@ -125,7 +125,7 @@ pub(super) fn json_item(view: &View, key: String, record: Record) -> Result<(Str
 }
 
 /// A text that was checked when it was written; anything else in its place is a broken node.
-fn text(view: &View, what: &str, bytes: Bytes) -> Result<String> {
+pub(super) fn text(view: &View, what: &str, bytes: Bytes) -> Result<String> {
     String::from_utf8(bytes.into())
         .map_err(|error| view.fault(Fault::bug(format!("a stored {what} is not UTF-8: {error}"))))
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::draft::{Draft, broken};
 use crate::{
     Error, Result,
     layers::list::{Range, Walk},
     model::{
-        Key, ScopeId, keyspace,
+        Key, Record, ScopeId, keyspace,
         mesh::{Page, PageRequest},
         topology::{Cause, Change, Edit, HistoryEntry, Item, Note},
         transaction::{Operation, Put},
@@ -61,7 +63,8 @@ pub fn list(since: u64, page: &PageRequest) -> Result<List> {
     Ok(List(Walk::open(keyspace::TOPOLOGY_CHANGES, &since, range, page)?))
 }
 
-fn after(revision: u64) -> Vec<u8> {
+/// The first position behind the entries of a revision.
+pub(in crate::layers) fn after(revision: u64) -> Vec<u8> {
     revision.saturating_add(1).to_be_bytes().to_vec()
 }
 
@@ -81,6 +84,22 @@ impl List {
             Ok((open(view, &key, &record.value, record.created_at_ms)?, record.value.len()))
         })
     }
+}
+
+/// The scope in which the entries stand.
+pub(in crate::layers) const fn scope() -> ScopeId {
+    SCOPE
+}
+
+/// An entry from its record.
+pub(in crate::layers) fn entry(view: &View, key: &Key, record: &Record) -> Result<HistoryEntry> {
+    open(view, key, &record.value, record.created_at_ms)
+}
+
+/// The entries behind a position, in order, some at a time: each with its position.
+pub(in crate::layers) fn behind(view: &View, position: &[u8]) -> Result<Vec<(Bytes, HistoryEntry)>> {
+    let records = view.records(SCOPE, position, None, CHUNK)?;
+    records.iter().map(|(key, record)| Ok((key.user_bytes(), entry(view, key, record)?))).collect()
 }
 
 /// Calls `each` with the entries of `since < revision <= until`, in order.

@@ -18,6 +18,7 @@ mod status;
 mod tables;
 mod topology;
 mod transactions;
+mod watch;
 
 use std::{
     fmt::Debug,
@@ -107,6 +108,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
     all.extend(transactions());
     all.extend(kv());
     all.extend(query());
+    all.extend(watch());
     of_tables!(all: [State, NodeState, Route, Config] [
         tables::what_is_stored_is_read_back,
         tables::an_upsert_keeps_the_creation,
@@ -228,6 +230,26 @@ fn query() -> Vec<(&'static str, Case)> {
         query::a_query_reads_in_every_mode_on_every_node,
         query::bad_queries_are_refused,
         query::filters_that_only_the_wire_can_carry_are_refused,
+    ]
+}
+
+/// Those of changes as they come.
+fn watch() -> Vec<(&'static str, Case)> {
+    cases![
+        watch::changes_come_in_order_with_what_was_before,
+        watch::only_what_is_watched_is_told,
+        watch::what_there_is_comes_first_without_gap_or_double,
+        watch::what_there_is_may_be_nothing,
+        watch::a_transaction_stays_together,
+        watch::a_namespace_is_watched_by_its_name,
+        watch::attributes_are_told_if_they_are_asked_for,
+        watch::mesh_storage_is_watched_by_table,
+        watch::the_topology_is_watched_as_its_history,
+        watch::progress_tells_up_to_where_all_is_known,
+        watch::what_cannot_be_watched_is_refused,
+        watch::a_connection_has_so_many_watches_and_room_for_calls,
+        watch::a_wait_that_is_given_up_loses_nothing,
+        watch::many_watch_one_namespace,
     ]
 }
 

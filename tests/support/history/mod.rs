@@ -8,8 +8,8 @@
 //! A file for each kind of history: `linearizable` (registers, one key at a time), `set`, `append` (transactions over
 //! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry` (sessions that end), `freshness`
 //! (reads of all modes), `journal` (transactions over several kinds of records), `topology` (changes with their reasons),
-//! `query` (queries beside reads of everything). Each holds the calls, the replies, and `check`. A checker that gives up
-//! says [`Verdict::Unknown`], which counts as failed.
+//! `query` (queries beside reads of everything), `watch` (what watchers are told). Each holds the calls, the replies, and
+//! `check`. A checker that gives up says [`Verdict::Unknown`], which counts as failed.
 
 #![allow(
     dead_code,
@@ -31,6 +31,7 @@ pub mod query;
 pub mod session;
 pub mod set;
 pub mod topology;
+pub mod watch;
 
 use std::{
     fmt::{self, Debug, Write as _},

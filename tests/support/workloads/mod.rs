@@ -19,6 +19,7 @@ mod session;
 mod set;
 mod topology;
 mod values;
+mod watch;
 mod wire;
 
 use std::{
@@ -148,6 +149,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<journal::Journal>::default(),
         Arc::<values::Values>::default(),
         Arc::<query::Queries>::default(),
+        Arc::<watch::Watch>::default(),
     ]
 }
 

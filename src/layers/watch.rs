@@ -1,0 +1,236 @@
+//! What a watcher is told of what transactions change: a lens through which commits are looked at.
+//!
+//! A [`Lens`] makes domain changes of a commit, in the order of its records, and parts of what there is at one revision. It knows
+//! where what it shows stands at the revision to which it has come: that of a namespace may change under its name.
+
+use bytes::Bytes;
+
+use super::{
+    kv::watch::Values,
+    list::successor,
+    mesh::watch::{self as mesh, Watched},
+    topology::history,
+};
+use crate::{
+    Error, Result, limits,
+    model::{
+        Key, Record, ScopeId,
+        key::prefix_end,
+        watch::{Change, Keys, Target},
+    },
+    state::{self, Commit, View},
+};
+
+/// Records that are read at once.
+const CHUNK: usize = 32;
+
+/// Which keys are shown.
+#[derive(Clone, Debug)]
+pub(super) struct Filter(Keys);
+
+impl Filter {
+    /// Whether a key is.
+    pub(super) fn selects(&self, key: &[u8]) -> bool {
+        match &self.0 {
+            Keys::All => true,
+            Keys::One(one) => key == one.as_bytes(),
+            Keys::Prefix(prefix) => key.starts_with(prefix.as_bytes()),
+        }
+    }
+
+    fn range(&self) -> (Vec<u8>, Option<Bytes>) {
+        match &self.0 {
+            Keys::All => (vec![], None),
+            Keys::One(key) => (key.as_bytes().to_vec(), Some(successor(key.as_bytes()).into())),
+            Keys::Prefix(prefix) => (prefix.as_bytes().to_vec(), prefix_end(prefix.as_bytes())),
+        }
+    }
+
+    /// A part of the records of a scope, from a position on; `open` makes a change of each.
+    pub(super) fn part(
+        &self,
+        view: &View,
+        scope: ScopeId,
+        from: &[u8],
+        open: impl Fn(Key, Record) -> Result<Change>,
+    ) -> Result<Part> {
+        let (start, end) = self.range();
+        let (mut start, mut part, mut bytes) = (start.max(from.to_vec()), Part::default(), 0);
+        loop {
+            let records = view.records(scope, &start, end.as_deref(), CHUNK)?;
+            let ended = records.len() < CHUNK;
+            for (key, record) in records {
+                start = successor(&key.user_bytes());
+                let change = open(key, record)?;
+                bytes += change.bytes();
+                part.changes.push(change);
+                if bytes >= limits::PAGE_BYTES || part.changes.len() >= limits::PAGE_MAX {
+                    part.next = Some(start);
+                    return Ok(part);
+                }
+            }
+            if ended {
+                return Ok(part);
+            }
+        }
+    }
+}
+
+/// A part of what there is.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// The records, as changes.
+    pub changes: Vec<Change>,
+    /// Where the next part begins; `None`: this was the last.
+    pub next: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Values(Box<Values>),
+    Table(Watched),
+    History,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Lens {
+    source: Source,
+    filter: Filter,
+    previous: bool,
+}
+
+impl Lens {
+    /// A lens on this, which tells what was there before if `previous`. Errors: `InvalidArgument`.
+    pub fn open(target: Target, previous: bool) -> Result<Self> {
+        let table = |watched: Watched, keys: Keys| {
+            watched.check(&keys)?;
+            Ok::<_, Error>((Source::Table(watched), keys))
+        };
+        let (source, keys) = match target {
+            Target::Values { namespace, keys, attributes } => {
+                check_prefix(&keys)?;
+                (Source::Values(Box::new(Values::open(&namespace, &keys, attributes)?)), keys)
+            }
+            Target::Messages(keys) => table(mesh::MESSAGES, keys)?,
+            Target::State(keys) => table(mesh::STATE, keys)?,
+            Target::NodeStates(keys) => table(mesh::NODE_STATES, keys)?,
+            Target::Routes(keys) => table(mesh::ROUTES, keys)?,
+            Target::Config(keys) => table(mesh::CONFIG, keys)?,
+            Target::Topology => (Source::History, Keys::All),
+        };
+        Ok(Self { source, filter: Filter(keys), previous })
+    }
+
+    /// Whether this is a history, of which every change is kept.
+    pub fn is_history(&self) -> bool {
+        matches!(self.source, Source::History)
+    }
+
+    /// In which scopes it looks now.
+    pub fn scopes(&self) -> Vec<ScopeId> {
+        match &self.source {
+            Source::Values(values) => values.scopes(),
+            Source::Table(table) => vec![table.scope()],
+            Source::History => vec![history::scope()],
+        }
+    }
+
+    /// The scope whose records say where it is to look, if that may change.
+    pub fn home(&self) -> Option<ScopeId> {
+        match &self.source {
+            Source::Values(values) => Some(values.home()),
+            Source::Table(_) | Source::History => None,
+        }
+    }
+
+    /// Stands where a view shows.
+    pub fn stand(&mut self, view: &View) -> Result<()> {
+        match &mut self.source {
+            Source::Values(values) => values.stand(view),
+            Source::Table(_) | Source::History => Ok(()),
+        }
+    }
+
+    /// Stands before a transaction, if that changes where it is to look: whether it does. `view` is told of what is broken.
+    pub fn stand_before(&mut self, view: &View, commit: &Commit) -> Result<bool> {
+        match &mut self.source {
+            Source::Values(values) => values.stand_before(view, commit),
+            Source::Table(_) | Source::History => Ok(false),
+        }
+    }
+
+    /// What a transaction changes; it stands behind it then. `view` is told of what is broken.
+    pub fn changes(&mut self, view: &View, commit: &Commit) -> Result<Vec<Change>> {
+        let how = (&self.filter, self.previous);
+        match &mut self.source {
+            Source::Values(values) => values.changes(view, commit, how),
+            Source::Table(table) => table.changes(view, commit, how),
+            Source::History => entries(view, commit),
+        }
+    }
+
+    /// A part of what there is, from a position on; the first is empty.
+    pub fn part(&self, view: &View, from: &[u8]) -> Result<Part> {
+        match &self.source {
+            Source::Values(values) => values.part(view, &self.filter, from),
+            Source::Table(table) => table.part(view, &self.filter, from),
+            Source::History => Ok(Part::default()),
+        }
+    }
+}
+
+/// An empty prefix is every key, one longer than any key is a mistake.
+fn check_prefix(keys: &Keys) -> Result<()> {
+    match keys {
+        Keys::Prefix(prefix) if !prefix.is_empty() => super::check::check_name("prefix", prefix, limits::KEY_BYTES),
+        _ => Ok(()),
+    }
+}
+
+/// The entries of the topology's history that a transaction adds.
+fn entries(view: &View, commit: &Commit) -> Result<Vec<Change>> {
+    let mut told = Vec::new();
+    for change in &commit.changes {
+        if let state::Change::Record { key, new: Some(record), .. } = change
+            && key.scope() == history::scope()
+        {
+            told.push(Change::Topology(history::entry(view, key, record)?));
+        }
+    }
+    Ok(told)
+}
+
+/// The topology's history behind a revision, transaction by transaction.
+#[derive(Debug)]
+pub struct Past {
+    /// Where the next entry is.
+    next: Vec<u8>,
+}
+
+impl Past {
+    /// Behind this revision.
+    pub fn after(revision: u64) -> Self {
+        Self { next: history::after(revision) }
+    }
+
+    /// The entries of the next transaction, and its revision; `None`: the view shows no more.
+    pub fn next(&mut self, view: &View) -> Result<Option<(u64, Vec<Change>)>> {
+        let (mut told, mut of) = (Vec::new(), None);
+        loop {
+            let found = history::behind(view, &self.next)?;
+            let none = found.is_empty();
+            for (position, entry) in found {
+                if of.is_some_and(|of| of != entry.revision) {
+                    return Ok(of.map(|of| (of, told)));
+                }
+                of = Some(entry.revision);
+                self.next = successor(&position);
+                told.push(Change::Topology(entry));
+            }
+            if none {
+                return Ok(of.map(|of| (of, told)));
+            }
+        }
+    }
+}

@@ -28,7 +28,11 @@ use crate::{
         session::Attempt,
         trace::{TRACEPARENT, TraceParent},
     },
-    proto::{error_from_status, v1},
+    proto::{
+        error_from_status,
+        lease::{FENCE, fence_header},
+        v1,
+    },
 };
 
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
@@ -114,6 +118,9 @@ impl<'a> Call<'a> {
         request.set_timeout(time);
         if let Some(authorization) = &self.client.shared.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        if let Some(fence) = self.client.fence.as_ref().filter(|_| changes) {
+            request.metadata_mut().insert_bin(FENCE, fence_header(fence));
         }
         if let Ok(trace) = self.trace.to_string().parse() {
             request.metadata_mut().insert(TRACEPARENT, trace);

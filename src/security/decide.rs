@@ -30,6 +30,10 @@ pub enum Surface {
     Topology,
     /// Values by key in namespaces.
     Storage,
+    /// Leases.
+    Lease,
+    /// Locks, and elections.
+    Lock,
     /// The consensus log.
     ConsensusLog,
     /// Sessions of clients.

@@ -3,13 +3,13 @@
 use super::decide::{
     Access::{self, Admin, Peer, Read, Write},
     Action,
-    Surface::{self, Cluster, ConsensusLog, Mesh, Session, Storage, Topology},
+    Surface::{self, Cluster, ConsensusLog, Lease, Lock, Mesh, Session, Storage, Topology},
 };
 
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 109] = [
+const MATRIX: [Entry; 118] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -91,6 +91,15 @@ const MATRIX: [Entry; 109] = [
     ("/meshstore.v1.Storage/Restore", Write, Storage),
     ("/meshstore.v1.Storage/Clear", Write, Storage),
     ("/meshstore.v1.Storage/GetStatus", Read, Storage),
+    ("/meshstore.v1.Lease/Grant", Write, Lease),
+    ("/meshstore.v1.Lease/KeepAlive", Write, Lease),
+    ("/meshstore.v1.Lease/Revoke", Write, Lease),
+    ("/meshstore.v1.Lease/Show", Read, Lease),
+    ("/meshstore.v1.Lease/List", Read, Lease),
+    ("/meshstore.v1.Lock/Acquire", Write, Lock),
+    ("/meshstore.v1.Lock/Release", Write, Lock),
+    ("/meshstore.v1.Lock/Show", Read, Lock),
+    ("/meshstore.v1.Lock/Observe", Read, Lock),
     ("/meshstore.v1.ConsensusLog/AppendToRaft", Write, ConsensusLog),
     ("/meshstore.v1.ConsensusLog/ReadRaft", Read, ConsensusLog),
     ("/meshstore.v1.ConsensusLog/AppendEntry", Write, ConsensusLog),
@@ -148,6 +157,7 @@ mod tests {
             include_str!("../../proto/meshstore/v1/mesh.proto"),
             include_str!("../../proto/meshstore/v1/topology.proto"),
             include_str!("../../proto/meshstore/v1/storage.proto"),
+            include_str!("../../proto/meshstore/v1/lease.proto"),
             include_str!("../../proto/meshstore/v1/consensus_log.proto"),
             include_str!("../../proto/meshstore/v1/cluster.proto"),
             include_str!("../../proto/meshstore/v1/peer.proto"),
@@ -170,7 +180,7 @@ mod tests {
         assert_eq!(listed, rpcs(), "a new RPC needs a line in src/security/matrix.rs: what does it do, to what?");
         let protos = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/meshstore/v1")).unwrap();
         // common.proto has no services; a new file is to be read above.
-        assert_eq!(protos.count(), 7, "rpcs() does not read every file of proto/");
+        assert_eq!(protos.count(), 8, "rpcs() does not read every file of proto/");
     }
 
     #[test]

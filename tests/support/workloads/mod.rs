@@ -12,6 +12,8 @@ mod counter;
 mod expiry;
 mod freshness;
 mod journal;
+mod lease;
+mod lock;
 mod messages;
 mod query;
 mod register;
@@ -148,6 +150,8 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<journal::Journal>::default(),
         Arc::<values::Values>::default(),
         Arc::<query::Queries>::default(),
+        Arc::<lease::Leases>::default(),
+        Arc::<lock::Locks>::default(),
     ]
 }
 

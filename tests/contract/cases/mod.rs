@@ -231,6 +231,9 @@ fn query() -> Vec<(&'static str, Case)> {
         query::a_query_reads_in_every_mode_on_every_node,
         query::bad_queries_are_refused,
         query::filters_that_only_the_wire_can_carry_are_refused,
+    ]
+}
+
 /// Those of leases and locks.
 fn leases() -> Vec<(&'static str, Case)> {
     cases![

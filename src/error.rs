@@ -48,6 +48,17 @@ pub enum Error {
     /// What the caller made a condition is not so. Nothing changed; read again, and decide anew.
     #[error("the condition does not hold: {0}")]
     ConditionFailed(String),
+    /// The write carried the token of a lock that is not held with it (any more). Nothing changed; whoever held the lock must
+    /// stop.
+    #[error("the lock {lock} is not held with token {token}: {}", held(newest))]
+    Fenced {
+        /// The lock.
+        lock: String,
+        /// The token that was carried.
+        token: u64,
+        /// The token with which it is held now; 0: nobody holds it.
+        newest: u64,
+    },
     /// The session is unknown or has expired, or its outcome is no longer kept: nothing was executed
     /// *now*, but an earlier attempt with this sequence may have been.
     #[error("session {session} has expired or is unknown; open a new one")]
@@ -122,6 +133,13 @@ pub enum Error {
     /// The server answered something that this client does not know.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
+}
+
+fn held(newest: &u64) -> String {
+    match newest {
+        0 => "nobody holds it".into(),
+        newest => format!("it is held with token {newest}"),
+    }
 }
 
 fn shown(value: &str) -> String {

@@ -112,6 +112,16 @@ pub const DEADLINE_DEFAULT_MS: u64 = 10_000;
 pub const SESSION_TTL_MIN_MS: u64 = 1_000;
 /// See [`SESSION_TTL_MIN_MS`].
 pub const SESSION_TTL_MAX_MS: u64 = 86_400_000;
+/// Shortest and longest life of a lease that is not kept alive, in milliseconds of log time.
+pub const LEASE_TTL_MIN_MS: u64 = 1_000;
+/// See [`LEASE_TTL_MIN_MS`].
+pub const LEASE_TTL_MAX_MS: u64 = 2_592_000_000;
+/// Most leases that one call keeps alive.
+pub const LEASES: usize = 1_000;
+/// Most keys that are attached to one lease: they go in one transaction.
+pub const LEASE_KEYS: usize = 400;
+/// Largest value that is attached to a lease, in bytes.
+pub const LEASED_VALUE_BYTES: usize = 56 << 10;
 
 const _: () = assert!(VALUE_BYTES < TRANSACTION_BYTES);
 const _: () = assert!(LARGE_MESSAGE_BYTES <= MESSAGE_CHUNKS * MESSAGE_CHUNK_BYTES);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use meshstore::{
     Error, Result,
     layers::{
-        Decided, Write, consensus_log,
+        Decided, Write, consensus_log, lease,
         mesh::{config, message, node_state, route, state, transaction},
     },
     limits,
@@ -205,6 +205,8 @@ fn transact(bytes: &[u8]) {
                 Err(Error::NotFound { .. }) => Ok(true),
                 other => other.map(|()| false),
             },
+            // There are no leases with which it could go.
+            Change::Attached { .. } => Ok(false),
         };
         assert_eq!(found, Ok(true), "a change of a transaction is not there");
     }
@@ -240,10 +242,10 @@ fn written(write: Result<Write>) -> Option<View> {
 
 /// Applies what a layer made to the fixture, audits the store, and asks the layer what it means.
 fn decide(write: Result<Write>) -> Result<(Decided, View)> {
-    let Write { transaction, guards: _, meaning } = write?;
+    let mut replica = small().clone();
+    let Write { transaction, guards: _, meaning, .. } = lease::noted(&replica.view(), write?)?;
     let bytes = codec::encode_payload(&transaction).len();
     assert!(bytes <= limits::CLIENT_DECODE_BYTES * 2, "a transaction of {bytes} bytes");
-    let mut replica = small().clone();
     let outcome = replica.apply(Action::Transact(transaction));
     assert!(matches!(outcome, Outcome::Applied { .. }), "what a layer made was refused: {outcome:?}");
     Ok((meaning.of(outcome, None)?, replica.view()))

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::{
     failure::Failure,
     input,
-    options::{Part, Session},
+    options::{Attached, Part, Session},
     output::{self, List},
 };
 
@@ -21,6 +21,8 @@ pub(super) enum Command {
         /// JSON text, kept exactly as it is; at most 1 MiB
         #[arg(value_name = "JSON", allow_hyphen_values = true)]
         value: String,
+        #[command(flatten)]
+        with: Attached,
     },
     /// Read a configuration value
     #[command(
@@ -56,9 +58,9 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let out = &session.out;
         match self {
-            Self::Save { key, value } => {
+            Self::Save { key, value, with } => {
                 let value = input::text(&value)?;
-                out.written(session.writer()?.config().save_json(&key, &value).await?)
+                out.written(with.writer(session)?.config().save_json(&key, &value).await?)
             }
             Self::Get { key, raw } => {
                 let stored = session.reader()?.config().get(&key).await?;

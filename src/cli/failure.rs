@@ -58,6 +58,7 @@ impl Failure {
                 Error::Refused(_) => (CONFLICT, "refused"),
                 Error::Conflict(_) => (CONFLICT, "conflict"),
                 Error::ConditionFailed(_) => (CONFLICT, "condition_failed"),
+                Error::Fenced { .. } => (CONFLICT, "fenced"),
                 Error::PermissionDenied(_) => (CONFLICT, "permission_denied"),
                 Error::Unauthenticated(_) => (CONFLICT, "unauthenticated"),
                 Error::ViewTooOld { .. } => (CONFLICT, "view_too_old"),
@@ -86,6 +87,7 @@ impl Failure {
             Self::Answer(Error::Unauthenticated(_)) => {
                 Some("say who you are with --token-file, or with --cert and --key; --ca says which cluster to trust")
             }
+            Self::Answer(Error::Fenced { .. }) => Some("whoever held the lock must stop: another may hold it now"),
             Self::Answer(Error::TooStale { .. }) => Some("allow more age, or use --read linearizable"),
             Self::Answer(Error::NoLongerCovered { .. }) => {
                 Some("what is there now comes first with --current; --after names a later revision")

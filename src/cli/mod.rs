@@ -15,6 +15,8 @@ mod failure;
 mod fill;
 mod input;
 mod kv;
+mod lease;
+mod lock;
 mod log;
 mod member;
 mod mesh;
@@ -93,6 +95,13 @@ enum Command {
     /// The storage contract: values by key in namespaces, with attributes and older versions
     #[command(subcommand)]
     Kv(kv::Command),
+    /// Leases: what is attached to one goes with it
+    #[command(subcommand)]
+    Lease(lease::Command),
+    Lock(lock::Lock),
+    /// Elections of a leader: stand, see who leads, watch
+    #[command(subcommand)]
+    Election(lock::Command),
     /// The runtime state of mesh nodes: JSON by node id
     #[command(subcommand)]
     NodeState(node_state::Command),
@@ -187,6 +196,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Message(command) => command.run(&session).await,
             Command::State(command) => command.run(&session).await,
             Command::Kv(command) => command.run(&session).await,
+            Command::Lease(command) => command.run(&session).await,
+            Command::Lock(lock) => lock.run(&session).await,
+            Command::Election(command) => command.run(&session).await,
             Command::NodeState(command) => command.run(&session).await,
             Command::Route(command) => command.run(&session).await,
             Command::Config(command) => command.run(&session).await,

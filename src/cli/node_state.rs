@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::{
     failure::Failure,
     input,
-    options::{Part, Session},
+    options::{Attached, Part, Session},
     output::{self, List},
 };
 
@@ -21,6 +21,8 @@ pub(super) enum Command {
         /// JSON text, kept exactly as it is; at most 1 MiB
         #[arg(value_name = "JSON", allow_hyphen_values = true)]
         value: String,
+        #[command(flatten)]
+        with: Attached,
     },
     /// Read the state of a node
     #[command(
@@ -51,9 +53,9 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let out = &session.out;
         match self {
-            Self::Save { node_id, value } => {
+            Self::Save { node_id, value, with } => {
                 let value = input::text(&value)?;
-                out.written(session.writer()?.node_state().save_json(&node_id, &value).await?)
+                out.written(with.writer(session)?.node_state().save_json(&node_id, &value).await?)
             }
             Self::Get { node_id, raw } => {
                 let stored = session.reader()?.node_state().get(&node_id).await?;

@@ -12,7 +12,7 @@ use super::{failure::Failure, output::Output};
 use crate::{
     Client,
     client::{
-        Builder, ReadMode, Tls,
+        Builder, Fence, ReadMode, Tls,
         connection::{self, SCHEME},
     },
 };
@@ -51,6 +51,9 @@ pub(super) struct Options {
         help_heading = "Global options"
     )]
     timeout: Option<Duration>,
+    /// Only while a lock is held with this token; a write is refused otherwise
+    #[arg(long, global = true, value_name = "LOCK:TOKEN", value_parser = fence, help_heading = "Global options")]
+    fence: Option<Fence>,
     // Commands have arguments of their own that are called `key`: the names of these are longer.
     /// The certificate of the cluster's authority; with it TLS is spoken, without it plain text
     #[arg(long = "ca", global = true, env = "MESHSTORE_CA", value_name = "FILE", help_heading = "Global options")]
@@ -123,6 +126,13 @@ impl Session {
 
     /// The client, for a command that reads.
     pub(super) fn reader(&self) -> Result<Client, Failure> {
+        if self.options.fence.is_some() {
+            return Err(Failure::usage("--fence is for commands that write"));
+        }
+        self.connected()
+    }
+
+    fn connected(&self) -> Result<Client, Failure> {
         if let Some(client) = self.client.get() {
             return Ok(client.clone());
         }
@@ -135,7 +145,11 @@ impl Session {
         if self.options.read.is_some() {
             return Err(Failure::usage("--read is for commands that read; a write has no read mode"));
         }
-        self.reader()
+        let client = self.connected()?;
+        Ok(match &self.options.fence {
+            Some(fence) => client.with_fence(fence.clone()),
+            None => client,
+        })
     }
 
     /// Leaves nothing behind on the cluster.
@@ -150,6 +164,15 @@ impl Session {
 /// `10s`, `500ms`, `2m`, `1h`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     connection::time(text).ok_or_else(|| "write a time like 500ms, 10s, 2m or 1h".to_owned())
+}
+
+/// `LOCK:TOKEN`.
+fn fence(text: &str) -> Result<Fence, String> {
+    let parsed = text.rsplit_once(':').and_then(|(lock, token)| Some((lock, token.parse().ok()?)));
+    match parsed {
+        Some((lock, token)) if !lock.is_empty() && token > 0 => Ok(Fence { lock: lock.into(), token }),
+        _ => Err("write the name of a lock and a token, like deploy:42".into()),
+    }
 }
 
 /// `linearizable`, `stale`, `stale:5s`, `at-least:42`.
@@ -177,6 +200,21 @@ pub(super) async fn part<T>(
     }
     let crate::client::Page { items, next_cursor, revision } = page.await?;
     Ok((items, next_cursor, Some(revision)))
+}
+
+/// What is written goes with a lease.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Attached {
+    /// The lease with which it goes; without, it stays, also if it went with one before
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) lease: Option<u64>,
+}
+
+impl Attached {
+    /// The client, for a command that writes so.
+    pub(super) fn writer(&self, session: &Session) -> Result<Client, Failure> {
+        Ok(session.writer()?.with_lease(self.lease.unwrap_or_default()))
+    }
 }
 
 /// Which part of a list.
@@ -225,6 +263,10 @@ mod tests {
         assert_eq!(read_mode("stale"), Ok(ReadMode::Stale(Duration::from_secs(5))));
         assert_eq!(read_mode("stale:200ms"), Ok(ReadMode::Stale(Duration::from_millis(200))));
         assert_eq!(read_mode("at-least:42"), Ok(ReadMode::AtLeast(42)));
+        assert_eq!(fence("a:b:7"), Ok(Fence { lock: "a:b".into(), token: 7 }));
+        for wrong in ["", "a", "a:", ":7", "a:0", "a:-1", "a:x", "7"] {
+            assert!(fence(wrong).is_err(), "{wrong}");
+        }
         for wrong in ["", "fresh", "stale:", "stale:5", "at-least", "at-least:x", "linearizable:1"] {
             assert!(read_mode(wrong).is_err(), "{wrong}");
         }

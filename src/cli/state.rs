@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     failure::Failure,
     input,
-    options::{Part, Session},
+    options::{Attached, Part, Session},
     output::{self, List},
 };
 use crate::client::Stored;
@@ -23,6 +23,8 @@ pub(super) enum Command {
         /// At most 1 MiB
         #[arg(allow_hyphen_values = true)]
         value: String,
+        #[command(flatten)]
+        with: Attached,
     },
     /// Read a value
     #[command(
@@ -58,9 +60,9 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let out = &session.out;
         match self {
-            Self::Put { key, value } => {
+            Self::Put { key, value, with } => {
                 let value = input::bytes(&value)?;
-                out.written(session.writer()?.state().put(&key, value).await?)
+                out.written(with.writer(session)?.state().put(&key, value).await?)
             }
             Self::Get { key, raw } => {
                 let stored = session.reader()?.state().get(&key).await?;

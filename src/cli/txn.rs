@@ -9,7 +9,7 @@ use crate::client::{Change, Condition, EntryId, LogEntry, Message, RecordId, Tra
 
 const EXAMPLE: &str = "\
 The file is YAML or JSON; - is standard input. `require` says what must be true before,
-`change` what is done then: all of it at one revision, or none.
+`change` what is done then: all of it at one revision, or none. With `lease` what is written goes with that lease.
 
   require:
     - { state: leader, mod_revision: 12 }       # or exists: true, exists: false, version: 3
@@ -56,6 +56,8 @@ impl Txn {
 struct File {
     #[serde(default)]
     require: Vec<Requirement>,
+    /// With which goes what is written; not entries of logs, which stay.
+    lease: Option<u64>,
     change: Vec<Step>,
 }
 
@@ -149,7 +151,10 @@ fn read(text: &str) -> Result<Transaction, Failure> {
     }
     for (index, step) in file.change.into_iter().enumerate() {
         let change = change(step).map_err(|wrong| Failure::usage(format!("change[{index}] in the file: {wrong}")))?;
-        transaction = transaction.change(change);
+        transaction = transaction.change(match (file.lease, change) {
+            (None, change) | (Some(_), change @ (Change::AppendEntry { .. } | Change::Delete(_))) => change,
+            (Some(lease), change) => change.attached_to(lease),
+        });
     }
     Ok(transaction)
 }

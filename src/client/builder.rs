@@ -15,6 +15,7 @@ use super::{
     Client, Shared,
     backoff::Jitter,
     endpoints::{Connect, Endpoints},
+    lock,
     session::Session,
     tls::{self, Tls},
 };
@@ -180,6 +181,7 @@ impl Builder {
             begun: Instant::now(),
             learned_ms: AtomicU64::new(0),
             learning: tokio::sync::Mutex::default(),
+            waits: tokio::sync::Semaphore::new(lock::WAITS),
         };
         Ok(Client::of(Arc::new(shared)))
     }

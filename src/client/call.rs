@@ -28,7 +28,11 @@ use crate::{
         session::Attempt,
         trace::{TRACEPARENT, TraceParent},
     },
-    proto::{error_from_status, v1},
+    proto::{
+        error_from_status,
+        lease::{FENCE, fence_header},
+        v1,
+    },
 };
 
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
@@ -112,6 +116,9 @@ impl<'a> Call<'a> {
         self.attempts = self.attempts.saturating_add(1);
         let mut request = self.client.request(message, &self.trace);
         request.set_timeout(time);
+        if let Some(fence) = self.client.fence.as_ref().filter(|_| changes) {
+            request.metadata_mut().insert_bin(FENCE, fence_header(fence));
+        }
         let (call, trace) = (self.name, self.trace.trace_id());
         let span = tracing::debug_span!("attempt", call, %trace, endpoint = endpoint.address, attempt = self.attempts);
         let answer = tokio::time::timeout(time, send(request, endpoint.channel()?).instrument(span)).await;

@@ -33,7 +33,8 @@ impl Config {
     ///
     /// Errors: also `InvalidArgument` if it is not JSON.
     pub async fn save_json(&self, key: &str, raw: &str) -> Result<Written> {
-        self.client.write(v1::SaveConfigRequest { attempt: None, key: key.into(), value_json: raw.into() }).await
+        let (key, value_json, lease) = (key.into(), raw.into(), self.client.lease);
+        self.client.write(v1::SaveConfigRequest { attempt: None, key, value_json, lease }).await
     }
 
     /// Reads a value.

@@ -33,7 +33,7 @@ impl Value {
 impl Set {
     /// A value that overwrites what is there, and leaves its attributes as they are.
     pub fn new(key: impl Into<String>, value: Value) -> Self {
-        Self { key: key.into(), value, attributes: None, overwrite: true, condition: None }
+        Self { key: key.into(), value, attributes: None, overwrite: true, condition: None, lease: None }
     }
 
     /// The same, which is not to overwrite anything.
@@ -46,6 +46,12 @@ impl Set {
     #[must_use]
     pub fn attributes(self, attributes: impl Into<String>) -> Self {
         Self { attributes: Some(attributes.into()), ..self }
+    }
+
+    /// The same, which goes with a lease.
+    #[must_use]
+    pub fn attached_to(self, lease: u64) -> Self {
+        Self { lease: Some(lease), ..self }
     }
 
     /// The same, if this is true of the value that is there.
@@ -107,8 +113,15 @@ impl Kv {
     /// `AlreadyExists` for one that was not to overwrite; `ConditionFailed` if the condition does not hold; `Refused` if the
     /// namespace is full.
     pub async fn set(&self, set: Set) -> Result<Saved> {
-        let request = v1::StorageSetRequest { attempt: None, namespace: self.namespace.clone(), set: Some(set.into()) };
+        let (namespace, set) = (self.namespace.clone(), Some(self.sent(set)));
+        let request = v1::StorageSetRequest { attempt: None, namespace, set };
         Ok(saved(&self.client.execute(request).await?))
+    }
+
+    /// A value as it is sent: with this client's lease, if it has none of its own.
+    fn sent(&self, mut set: Set) -> v1::SetValue {
+        set.lease = set.lease.or(Some(self.client.lease).filter(|lease| *lease > 0));
+        set.into()
     }
 
     /// The same for something that can be written as JSON.
@@ -168,7 +181,7 @@ impl Kv {
     }
 
     async fn set_many_as(&self, sets: Vec<Set>, per_key: bool) -> Result<Vec<SetResult>> {
-        let (namespace, sets) = (self.namespace.clone(), sets.into_iter().map(Into::into).collect());
+        let (namespace, sets) = (self.namespace.clone(), sets.into_iter().map(|set| self.sent(set)).collect());
         let request = v1::StorageSetManyRequest { attempt: None, namespace, sets, per_key };
         Ok(self.client.execute(request).await?.results.into_iter().map(Into::into).collect())
     }

@@ -45,6 +45,8 @@ mod endpoints;
 mod json;
 mod kv;
 mod large;
+mod lease;
+mod lock;
 mod messages;
 mod node_state;
 mod pages;
@@ -83,6 +85,8 @@ pub use self::{
     json::Json,
     kv::{Kv, Namespaces},
     large::{LargeMessage, Progress},
+    lease::{KeptLease, Leases},
+    lock::{Election, Lock, LockGuard, Observer},
     messages::Messages,
     node_state::NodeStates,
     query::{KvQuery, QueryPages},
@@ -104,6 +108,7 @@ pub use crate::{
             Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, Set, SetResult,
             StorageStatus, Value, Version,
         },
+        lease::{AttachedKey, Fence, Holder, Kept, Lease},
         mesh::{
             Change, Condition, Extent, LargeContent, Listed, Message, MessageFilter, Page, PageRequest, RecordId,
             Retention, Stored, Transaction,
@@ -128,6 +133,10 @@ pub struct Client {
     mode: ReadMode,
     deadline: Duration,
     pin: Option<Arc<Endpoint>>,
+    /// The lease with which goes what is written; 0: it stays.
+    lease: u64,
+    /// What all writes depend on.
+    fence: Option<Fence>,
 }
 
 /// What became of a write.
@@ -168,6 +177,8 @@ struct Shared {
     /// When the nodes were last asked who and where they are, in milliseconds since `begun`.
     learned_ms: AtomicU64,
     learning: tokio::sync::Mutex<()>,
+    /// Places for calls that wait at the store.
+    waits: tokio::sync::Semaphore,
 }
 
 impl Client {
@@ -192,7 +203,7 @@ impl Client {
 
     fn of(shared: Arc<Shared>) -> Self {
         let (mode, deadline) = (shared.mode, shared.deadline);
-        Self { shared, mode, deadline, pin: None }
+        Self { shared, mode, deadline, pin: None, lease: 0, fence: None }
     }
 
     /// Makes changes of any kind together: all at one revision if all preconditions hold, else none. Together with
@@ -244,6 +255,23 @@ impl Client {
         Ok(self)
     }
 
+    /// This client with everything attached to a lease that it writes into shared state, node states, the routing table,
+    /// configuration and the storage contract: it goes with the lease. Values are at most 56 KiB then, and at most 400 keys are
+    /// attached to a lease. For transactions see [`Change::attached_to`].
+    ///
+    /// A write with another client leaves what it overwrites without a lease.
+    #[must_use]
+    pub fn with_lease(&self, lease: u64) -> Self {
+        Self { lease, ..self.clone() }
+    }
+
+    /// This client with all writes fenced: they are refused with `Fenced` unless the lock is held with this token when they are
+    /// applied.
+    #[must_use]
+    pub fn with_fence(&self, fence: Fence) -> Self {
+        Self { fence: Some(fence), ..self.clone() }
+    }
+
     /// The highest revision that any answer to this client or its clones has shown. With
     /// `ReadMode::AtLeast` of it a read on any node sees what they wrote and read before.
     pub fn last_seen_revision(&self) -> u64 {
@@ -278,6 +306,21 @@ impl Client {
     /// The namespaces of the storage contract.
     pub fn namespaces(&self) -> Namespaces {
         Namespaces::of(self.clone())
+    }
+
+    /// Leases: what is attached to one goes with it.
+    pub fn leases(&self) -> Leases {
+        Leases::of(self.clone())
+    }
+
+    /// A lock with fencing tokens. Locks and elections share their names.
+    pub fn lock(&self, name: impl Into<String>) -> Lock {
+        Lock::of(self.clone(), name.into())
+    }
+
+    /// An election of a leader.
+    pub fn election(&self, name: impl Into<String>) -> Election {
+        Election::of(self.clone(), name.into())
     }
 
     /// The runtime state of mesh nodes: JSON by node id.

@@ -33,8 +33,8 @@ impl NodeStates {
     ///
     /// Errors: also `InvalidArgument` if it is not JSON.
     pub async fn save_json(&self, node_id: &str, raw: &str) -> Result<Written> {
-        let (node_id, state_json) = (node_id.into(), raw.into());
-        self.client.write(v1::SaveNodeStateRequest { attempt: None, node_id, state_json }).await
+        let (node_id, state_json, lease) = (node_id.into(), raw.into(), self.client.lease);
+        self.client.write(v1::SaveNodeStateRequest { attempt: None, node_id, state_json, lease }).await
     }
 
     /// Reads the state of a node.

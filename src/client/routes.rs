@@ -33,8 +33,8 @@ impl Routes {
     ///
     /// Errors: also `InvalidArgument` if it is not JSON.
     pub async fn save_json(&self, destination: &str, raw: &str) -> Result<Written> {
-        let (destination, route_json) = (destination.into(), raw.into());
-        self.client.write(v1::SaveRouteRequest { attempt: None, destination, route_json }).await
+        let (destination, route_json, lease) = (destination.into(), raw.into(), self.client.lease);
+        self.client.write(v1::SaveRouteRequest { attempt: None, destination, route_json, lease }).await
     }
 
     /// Reads the route to a destination.

@@ -10,8 +10,9 @@ use crate::{
     limits,
     model::session::Attempt,
     proto::v1::{
-        self, cluster_client::ClusterClient, consensus_log_client::ConsensusLogClient, mesh_client::MeshClient,
-        session_client::SessionClient, storage_client::StorageClient, topology_client::TopologyClient,
+        self, cluster_client::ClusterClient, consensus_log_client::ConsensusLogClient, lease_client::LeaseClient,
+        lock_client::LockClient, mesh_client::MeshClient, session_client::SessionClient, storage_client::StorageClient,
+        topology_client::TopologyClient,
     },
 };
 
@@ -218,6 +219,33 @@ reads! {
     history(StorageHistoryRequest) -> StorageHistoryResponse;
     get_status(StorageStatusRequest) -> StorageStatusResponse;
 }
+
+writes! {
+    LeaseClient:
+    grant(GrantLeaseRequest) -> GrantLeaseResponse;
+    revoke(RevokeLeaseRequest) -> WriteResponse;
+}
+
+reads! {
+    LeaseClient:
+    show(ShowLeaseRequest) -> ShowLeaseResponse;
+    list(ListLeasesRequest) -> ListLeasesResponse;
+}
+
+writes! {
+    LockClient:
+    release(ReleaseLockRequest) -> WriteResponse;
+}
+
+reads! {
+    LockClient:
+    show(ShowLockRequest) -> ShowLockResponse;
+    observe(ObserveLockRequest) -> ShowLockResponse;
+}
+
+// Sent again these do nothing more: a lease has its whole time, and a place in a queue is found again.
+rpc!(LeaseClient.keep_alive(KeepAliveRequest) -> KeepAliveResponse, changes: false);
+rpc!(LockClient.acquire(AcquireLockRequest) -> AcquireLockResponse, changes: false);
 
 impl Rpc for v1::BackupRequest {
     type Reply = Streaming<v1::BackupPart>;

@@ -26,7 +26,8 @@ impl State {
     ///
     /// Errors: `InvalidArgument` if the key is empty or over 1,024 bytes, or the value over 1 MiB.
     pub async fn put(&self, key: &str, value: impl Into<Bytes>) -> Result<Written> {
-        self.client.write(v1::PutStateRequest { attempt: None, key: key.into(), value: value.into() }).await
+        let (key, value, lease) = (key.into(), value.into(), self.client.lease);
+        self.client.write(v1::PutStateRequest { attempt: None, key, value, lease }).await
     }
 
     /// Reads a value.

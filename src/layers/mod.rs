@@ -13,7 +13,9 @@ mod check;
 pub mod consensus_log;
 pub mod json;
 pub mod kv;
+pub mod lease;
 mod list;
+pub mod lock;
 pub mod mesh;
 pub mod query;
 mod scopes;
@@ -31,7 +33,7 @@ use crate::{
 };
 
 /// One domain call as one transaction, with what its outcome means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Write {
     /// What is to be done.
     pub transaction: Transaction,
@@ -39,6 +41,8 @@ pub struct Write {
     pub guards: Vec<Compare>,
     /// What the outcome means.
     pub meaning: Meaning,
+    /// What is attached to leases, which is to be noted with them before this is proposed ([`lease::noted`]).
+    pub attached: lease::Attachments,
 }
 
 /// What the outcome of a transaction means to the caller who asked for it.
@@ -53,13 +57,13 @@ pub struct Meaning {
 impl Write {
     /// These operations, whatever is there.
     pub fn always(operations: Vec<Operation>) -> Self {
-        Self { transaction: Transaction::blind(operations), guards: vec![], meaning: Meaning::default() }
+        Self { transaction: Transaction::blind(operations), ..Self::default() }
     }
 
     /// These operations if all compares hold; the answer says whether they did.
     pub fn compared(compares: Vec<Compare>, operations: Vec<Operation>) -> Self {
         let transaction = Transaction { compares, then: operations, otherwise: vec![] };
-        Self { transaction, guards: vec![], meaning: Meaning::default() }
+        Self { transaction, ..Self::default() }
     }
 
     /// These operations, decided on what `guards` say: if they no longer hold the call is decided anew.
@@ -71,14 +75,14 @@ impl Write {
     pub fn if_missing(key: Key, operations: Vec<Operation>, present: Error) -> Self {
         let compares = vec![Compare::Exists { key, exists: false }];
         let transaction = Transaction { compares, then: operations, otherwise: vec![] };
-        Self { transaction, guards: vec![], meaning: Meaning::unmet(present) }
+        Self { transaction, meaning: Meaning::unmet(present), ..Self::default() }
     }
 
     /// These operations if the key has a record; otherwise nothing happens and the answer is `missing`.
     pub fn if_exists(key: Key, operations: Vec<Operation>, missing: Error) -> Self {
         let compares = vec![Compare::Exists { key, exists: true }];
         let transaction = Transaction { compares, then: operations, otherwise: vec![] };
-        Self { transaction, guards: vec![], meaning: Meaning::unmet(missing) }
+        Self { transaction, meaning: Meaning::unmet(missing), ..Self::default() }
     }
 }
 
@@ -88,6 +92,20 @@ impl Write {
     pub fn if_full(mut self, full: Error) -> Self {
         self.meaning.full = Some(full);
         self
+    }
+
+    /// The same, whose records go with a lease; with 0 they stay. Errors: `InvalidArgument` if a value is too large for that.
+    pub fn attached_to(mut self, lease: u64) -> Result<Self> {
+        if lease == 0 {
+            return Ok(self);
+        }
+        for operation in &mut self.transaction.then {
+            if let Operation::Put { put, .. } = operation {
+                let bytes = put.value.len();
+                self.attached.attach(lease, ("value", bytes), put)?;
+            }
+        }
+        Ok(self)
     }
 }
 

@@ -6,6 +6,7 @@ pub const LEVELS: &[(u32, &str)] = &[
     (LARGE_MESSAGES, "large messages and retention"),
     (STORAGE, "the storage contract"),
     (VALUE_INDEXES, "indexes on values"),
+    (LEASES, "leases and locks"),
 ];
 /// Messages whose content is an upload, and rules of how long messages are kept.
 pub const LARGE_MESSAGES: u32 = 2;
@@ -13,8 +14,10 @@ pub const LARGE_MESSAGES: u32 = 2;
 pub const STORAGE: u32 = 3;
 /// Namespaces with indexes.
 pub const VALUE_INDEXES: u32 = 4;
+/// Leases, and locks on them.
+pub const LEASES: u32 = 5;
 /// The highest level that this program knows.
-pub const LEVEL: u32 = VALUE_INDEXES;
+pub const LEVEL: u32 = LEASES;
 
 /// What a level brought, as people call it.
 pub fn brought(level: u32) -> &'static str {

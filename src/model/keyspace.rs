@@ -59,6 +59,14 @@ pub const ATTRIBUTES: Keyspace = 0x42;
 /// How far the indexes of namespaces are built, by the number of their scope (u32 BE).
 pub const NAMESPACE_INDEXES: Keyspace = 0x44;
 
+/// Leases, by id (u64 BE). They expire, and what is attached to one references it.
+pub const LEASES: Keyspace = 0x50;
+/// Locks: `escaped name`, which exists while somebody holds it; and behind it those that wait, in their order: `escaped name |
+/// revision u64 BE | ordinal u32 BE`. Both reference the lease that holds or waits.
+pub const LOCKS: Keyspace = 0x51;
+/// At most how many keys are attached to a lease, by its id (i64).
+pub const LEASE_LOADS: Keyspace = 0x52;
+
 /// The first and last keyspace that a transaction may write records to.
 pub const FIRST_RECORD: Keyspace = 0x10;
 /// See [`FIRST_RECORD`].
@@ -138,6 +146,9 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         VALUES => Some("storage_values"),
         ATTRIBUTES => Some("storage_attributes"),
         NAMESPACE_INDEXES => Some("storage_indexes"),
+        LEASES => Some("leases"),
+        LOCKS => Some("locks"),
+        LEASE_LOADS => Some("lease_loads"),
         _ => None,
     }
 }

@@ -32,6 +32,10 @@ pub const NAMESPACE: &str = "namespace";
 pub const VALUE: &str = "value";
 /// An index on the values of a namespace.
 pub const INDEX: &str = "index";
+/// A lease.
+pub const LEASE: &str = "lease";
+/// A lock that is held, or waited for.
+pub const LOCK: &str = "lock";
 /// Whatever this program has no name for.
 pub const ITEM: &str = "item";
 
@@ -54,6 +58,8 @@ pub fn known(name: &str) -> &'static str {
         RETENTION,
         MEMBER,
         LOG_ENTRY,
+        LEASE,
+        LOCK,
     ];
     all.into_iter().find(|kind| *kind == name).unwrap_or(ITEM)
 }

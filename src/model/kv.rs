@@ -94,6 +94,8 @@ pub struct Set {
     pub overwrite: bool,
     /// What must be true of the value that is there.
     pub condition: Option<Condition>,
+    /// The lease with which it goes; `None`: it stays, also if it was attached to one before.
+    pub lease: Option<u64>,
 }
 
 /// What became of a value that was written.

@@ -224,6 +224,21 @@ pub enum Change {
     },
     /// Deletes a record, if there is one.
     Delete(RecordId),
+    /// Writes a record that goes with a lease. Log entries and deletions take none.
+    Attached {
+        /// The lease.
+        lease: u64,
+        /// What is written.
+        change: Box<Change>,
+    },
+}
+
+impl Change {
+    /// The same, whose record goes with a lease.
+    #[must_use]
+    pub fn attached_to(self, lease: u64) -> Self {
+        Self::Attached { lease, change: Box::new(self) }
+    }
 }
 
 /// Changes that are made together or not at all: if all preconditions hold, at one revision. Each change is of

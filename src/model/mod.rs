@@ -7,6 +7,7 @@ pub mod key;
 pub mod keyspace;
 pub mod kind;
 pub mod kv;
+pub mod lease;
 pub mod mesh;
 pub mod outcome;
 pub mod position;

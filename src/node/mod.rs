@@ -32,7 +32,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 pub use fault::Faults;
 pub use measures::{Counts, Measures};
@@ -341,6 +341,23 @@ impl Node {
         let newer = progress.wait_for(|progress| progress.revision > revision).await;
         let stopping = |_| Error::Unavailable { reason: "the node is stopping".into(), leader: None };
         newer.map(|progress| progress.revision).map_err(stopping)
+    }
+
+    /// When locks or their queues change, as far as that is applied here.
+    pub fn locks(&self) -> watch::Receiver<u64> {
+        self.shared.machine.locks()
+    }
+
+    /// Log time: on the leader now, elsewhere (and before a leader's clock runs) at the last entry that is applied here.
+    pub fn log_time_ms(&self) -> u64 {
+        let applied_ms = self.shared.machine.progress().borrow().log_time_ms;
+        match self.shared.consensus.leadership() {
+            Leadership::Me { term } => {
+                let now = self.shared.environment.clock.monotonic();
+                self.shared.log_clock.now_ms(term, now).max(applied_ms)
+            }
+            _ => applied_ms,
+        }
     }
 
     /// Milliseconds since 1970, and chance: what new ids are made of.

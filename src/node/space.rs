@@ -3,8 +3,8 @@
 //! A node is *short* while less is free than a compaction of all its files and two segments of the log need, and the
 //! reserve beside them. A leader that is short takes nothing that grows the data, and hands the lead to a voter that has
 //! room. A follower that is short is reported, and the cluster goes on as long as a quorum of the voters has room: one
-//! small disk of three stops nobody's writes, just as one dead node does not. Deletes, reads and the upkeep of sessions go
-//! on; deletions are compacted away while a node is short, so that they help.
+//! small disk of three stops nobody's writes, just as one dead node does not. Deletes, reads and the upkeep of sessions and
+//! leases go on; deletions are compacted away while a node is short, so that they help.
 //!
 //! A node is *full* when half of the reserve is gone. Then it takes no entries from a leader, and as the leader no deletes:
 //! it lags, but runs, and goes on when there is room. Both end by themselves, a little above where they began.
@@ -20,7 +20,11 @@ use super::Shared;
 use crate::{
     environment::{Disk, Step, Worker},
     error::{Error, Fault, Result},
-    model::proposal::{Action, Proposal},
+    model::{
+        keyspace,
+        proposal::{Action, Proposal},
+        transaction::{Compare, NumberField, Operation, Relation},
+    },
     raft::{
         consensus::{Leadership, RaftStatus},
         space::{Level, Room},
@@ -206,7 +210,7 @@ impl Shared {
     pub(super) fn check_room(&self, proposal: &Proposal) -> Result<()> {
         let full = self.network.space().level() == Level::Full;
         let costs = match &proposal.action {
-            Action::Transact(transaction) => full || transaction.grows(),
+            Action::Transact(transaction) => full || (transaction.grows() && !only_renews(proposal)),
             Action::OpenSession { .. } => full,
             // Small, and what they end makes room.
             _ => false,
@@ -217,12 +221,54 @@ impl Shared {
     }
 }
 
+/// Whether a proposal only keeps leases alive: with each that it writes goes the guard that this very one is there. Refused for
+/// want of room they would all expire, and what is attached to them would go.
+fn only_renews(proposal: &Proposal) -> bool {
+    let Action::Transact(transaction) = &proposal.action else { return false };
+    let guards = &proposal.guards.compares;
+    let renews = |(operation, guard): (&Operation, &Compare)| match (operation, guard) {
+        (
+            Operation::Put { key, .. },
+            Compare::Number { key: there, field: NumberField::CreateRevision, relation: Relation::Equal, to },
+        ) => key == there && *to > 0 && key.scope().keyspace == keyspace::LEASES,
+        _ => false,
+    };
+    let written = &transaction.then;
+    transaction.otherwise.is_empty() && written.len() <= guards.len() && written.iter().zip(guards).all(renews)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::raft::types::Member;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn leases_are_kept_alive_also_while_there_is_no_room() {
+        use crate::model::{
+            ScopeId,
+            proposal::Guards,
+            transaction::{Put, Transaction},
+        };
+        let key = |keyspace| ScopeId::new(keyspace, 0).key(b"12345678");
+        let put = |keyspace| Operation::Put { key: key(keyspace), put: Put::value("v") };
+        let there = |keyspace, to| {
+            let (field, relation) = (NumberField::CreateRevision, Relation::Equal);
+            Compare::Number { key: key(keyspace), field, relation, to }
+        };
+        let renews = |then, compares| {
+            let action = Action::Transact(Transaction::blind(then));
+            let guards = Guards { compares, ..Guards::default() };
+            only_renews(&Proposal { principal: String::new(), call: None, guards, action })
+        };
+        let lease = keyspace::LEASES;
+        assert!(renews(vec![put(lease)], vec![there(lease, 3), there(keyspace::LOCKS, 9)]));
+        assert!(!renews(vec![put(lease)], vec![there(lease, 0)]), "a new one");
+        assert!(!renews(vec![put(lease)], vec![]));
+        assert!(!renews(vec![put(keyspace::STATE)], vec![there(keyspace::STATE, 3)]));
+        assert!(!renews(vec![put(lease), put(keyspace::STATE)], vec![there(lease, 3), there(keyspace::STATE, 3)]));
+    }
 
     fn places() -> Places {
         let (storage, log) = ("storage".into(), "log".into());

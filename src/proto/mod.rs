@@ -12,6 +12,7 @@
 pub mod consensus_log;
 pub mod convert;
 pub mod large;
+pub mod lease;
 pub mod query;
 mod retention;
 pub mod status;

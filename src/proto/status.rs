@@ -32,6 +32,7 @@ mod reason {
     pub(super) const REFUSED: &str = "REFUSED";
     pub(super) const CONFLICT: &str = "CONFLICT";
     pub(super) const CONDITION_FAILED: &str = "CONDITION_FAILED";
+    pub(super) const FENCED: &str = "FENCED";
     pub(super) const SESSION_EXPIRED: &str = "SESSION_EXPIRED";
     pub(super) const VIEW_TOO_OLD: &str = "VIEW_TOO_OLD";
     pub(super) const NO_LONGER_COVERED: &str = "NO_LONGER_COVERED";
@@ -89,6 +90,10 @@ fn parts(error: &Error) -> (Code, &'static str, Vec<(&'static str, String)>) {
         Error::Refused(why) => (Code::FailedPrecondition, reason::REFUSED, vec![("text", why.clone())]),
         Error::Conflict(on) => (Code::Aborted, reason::CONFLICT, vec![("text", on.clone())]),
         Error::ConditionFailed(what) => (Code::Aborted, reason::CONDITION_FAILED, vec![("text", what.clone())]),
+        Error::Fenced { lock, token, newest } => {
+            let numbers = [("token", token), ("newest", newest)].map(|(name, number)| (name, number.to_string()));
+            (Code::FailedPrecondition, reason::FENCED, [("lock", lock.clone())].into_iter().chain(numbers).collect())
+        }
         Error::SessionExpired { session } => {
             (Code::FailedPrecondition, reason::SESSION_EXPIRED, vec![("session", session.to_string())])
         }
@@ -159,6 +164,7 @@ fn from_details(info: &ErrorInfo, details: &ErrorDetails) -> Option<Error> {
         reason::REFUSED => Error::Refused(text("text")?),
         reason::CONFLICT => Error::Conflict(text("text")?),
         reason::CONDITION_FAILED => Error::ConditionFailed(text("text")?),
+        reason::FENCED => Error::Fenced { lock: text("lock")?, token: number("token")?, newest: number("newest")? },
         reason::SESSION_EXPIRED => Error::SessionExpired { session: number("session")? },
         reason::VIEW_TOO_OLD => Error::ViewTooOld { revision: number("revision")?, oldest: number("oldest")? },
         reason::NO_LONGER_COVERED => {
@@ -287,6 +293,7 @@ mod tests {
             Error::Refused("the scope is full".into()),
             Error::Conflict("key a".into()),
             Error::ConditionFailed("key a has version 2".into()),
+            Error::Fenced { lock: "build".into(), token: 7, newest: 0 },
             Error::SessionExpired { session: u64::MAX },
             Error::ViewTooOld { revision: 3, oldest: 9 },
             Error::NoLongerCovered { revision: 3, oldest: 9 },
@@ -325,6 +332,7 @@ mod tests {
             FailedPrecondition,
             Aborted,
             Aborted,
+            FailedPrecondition,
             FailedPrecondition,
             OutOfRange,
             OutOfRange,

@@ -109,9 +109,9 @@ pub fn condition(condition: Option<v1::WriteCondition>) -> Result<Option<Conditi
 
 impl From<Set> for v1::SetValue {
     fn from(set: Set) -> Self {
-        let Set { key, value, attributes: metadata_json, overwrite, condition } = set;
-        let condition = condition.map(Into::into);
-        Self { key, value: Some(value.into()), metadata_json, overwrite: Some(overwrite), condition }
+        let Set { key, value, attributes: metadata_json, overwrite, condition, lease } = set;
+        let (condition, lease) = (condition.map(Into::into), lease.unwrap_or_default());
+        Self { key, value: Some(value.into()), metadata_json, overwrite: Some(overwrite), condition, lease }
     }
 }
 
@@ -119,13 +119,14 @@ impl TryFrom<v1::SetValue> for Set {
     type Error = Error;
 
     fn try_from(set: v1::SetValue) -> Result<Self> {
-        let v1::SetValue { key, value: sent, metadata_json: attributes, overwrite, condition: only_if } = set;
+        let v1::SetValue { key, value: sent, metadata_json: attributes, overwrite, condition: only_if, lease } = set;
         Ok(Self {
             key,
             value: required("value", value(sent))?,
             attributes,
             overwrite: overwrite.unwrap_or(true),
             condition: condition(only_if)?,
+            lease: Some(lease).filter(|lease| *lease > 0),
         })
     }
 }

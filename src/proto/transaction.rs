@@ -38,7 +38,9 @@ impl TryFrom<v1::TransactRequest> for Transaction {
         });
         let changes = changes.into_iter().enumerate().map(|(index, change)| {
             let at = format!("changes[{index}]");
-            change_of(&at, required(&at, change.change)?)
+            let lease = change.lease;
+            let change = change_of(&at, required(&at, change.change)?)?;
+            Ok(if lease == 0 { change } else { change.attached_to(lease) })
         });
         Ok(Self {
             preconditions: preconditions.collect::<Result<_>>()?,
@@ -65,7 +67,8 @@ impl From<RecordId> for v1::RecordId {
     }
 }
 
-fn record(field: String, record: Option<v1::RecordId>) -> Result<RecordId> {
+/// The record that is meant. Errors: `InvalidArgument` naming the field.
+pub(super) fn record(field: String, record: Option<v1::RecordId>) -> Result<RecordId> {
     use v1::record_id::Record;
     Ok(match required(&field, record.and_then(|record| record.record))? {
         Record::Message(id) => RecordId::Message(id),
@@ -149,8 +152,9 @@ impl From<Change> for v1::Change {
                 Wire::AppendEntry(v1::AppendedEntry { group, term, index, entry_json })
             }
             Change::Delete(record) => Wire::Delete(record.into()),
+            Change::Attached { lease, change } => return Self { lease, ..Self::from(*change) },
         };
-        Self { change: Some(change) }
+        Self { change: Some(change), lease: 0 }
     }
 }
 
@@ -217,6 +221,7 @@ mod tests {
             ],
         };
         transaction.changes.extend(records.map(Change::Delete));
+        transaction.changes.push(Change::PutState { key: name(), value: "v".into() }.attached_to(7));
         assert_eq!(Transaction::try_from(v1::TransactRequest::from(transaction.clone())), Ok(transaction));
     }
 
@@ -226,7 +231,8 @@ mod tests {
             Err(Error::InvalidArgument { field, .. }) => field,
             other => panic!("{other:?}"),
         };
-        let delete = |record| v1::Change { change: Some(v1::change::Change::Delete(v1::RecordId { record })) };
+        let delete =
+            |record| v1::Change { change: Some(v1::change::Change::Delete(v1::RecordId { record })), lease: 0 };
         let state = Some(v1::RecordId { record: Some(v1::record_id::Record::State("a".into())) });
         let request =
             |preconditions, changes| v1::TransactRequest { preconditions, changes, ..v1::TransactRequest::default() };

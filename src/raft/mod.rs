@@ -9,6 +9,7 @@ pub mod members;
 pub mod network;
 pub mod offline;
 pub mod peer;
+mod progress;
 pub mod snapshot;
 pub mod space;
 pub mod state_machine;

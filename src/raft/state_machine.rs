@@ -22,9 +22,11 @@ use openraft::{
 };
 use tokio::sync::watch;
 
-use super::network::snapshot::{SnapshotReader, SnapshotSource};
+pub use super::progress::Progress;
 use super::{
     checks::Checks,
+    network::snapshot::{SnapshotReader, SnapshotSource},
+    progress::Told,
     types::{
         Applied, Command, CommittedLeaderId, LogEntry, LogId, Member, NodeId, StoredMembers, StoredMembership,
         StoredMembershipAt, TypeConfig, membership_at_from_stored, membership_at_to_stored, membership_from_stored,
@@ -55,21 +57,6 @@ const EPOCH_REVISIONS: u64 = 1 << 32;
 
 /// How often a full store is looked at again.
 const BACKED_UP_CHECK: Duration = Duration::from_millis(2);
-
-/// How far the state is. Published after every entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The last entry applied.
-    pub position: Position,
-    /// The revision that readers may open.
-    pub revision: u64,
-    /// Log time, in milliseconds.
-    pub log_time_ms: u64,
-    /// When the next record is due, in milliseconds of log time.
-    pub next_expiry_ms: Option<u64>,
-    /// The revision of the last change of permissions.
-    pub security_revision: u64,
-}
 
 /// Who wants to see what a node does. It must be quick.
 pub trait Observer: Send + Sync + 'static {
@@ -109,7 +96,7 @@ struct Inner {
     environment: Environment,
     core: Mutex<Core>,
     store: Store,
-    progress: watch::Sender<Progress>,
+    told: Told,
     checks: Checks,
     observer: Option<Arc<dyn Observer>>,
     /// How long entries take to be applied.
@@ -164,10 +151,10 @@ impl Machine {
                 at_rest: false,
             },
         };
-        let progress = watch::Sender::new(core.progress(None));
+        let told = Told::new(core.progress(None));
         let core = Mutex::new(core);
         let applies = Histogram::default();
-        Ok(Self { inner: Arc::new(Inner { environment, core, store, progress, checks, observer, applies, fault }) })
+        Ok(Self { inner: Arc::new(Inner { environment, core, store, told, checks, observer, applies, fault }) })
     }
 
     /// The store below.
@@ -187,7 +174,12 @@ impl Machine {
 
     /// How far the state is, and when that changes.
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.inner.progress.subscribe()
+        self.inner.told.progress()
+    }
+
+    /// When locks or their queues change: the revision of the last time.
+    pub fn locks(&self) -> watch::Receiver<u64> {
+        self.inner.told.locks()
     }
 
     /// A look at the core's state beside the records, and how far it is, under the apply lock: it must be quick.
@@ -282,7 +274,7 @@ impl Machine {
             self.inner.checks.note(log_id.index, core.state.meta().state_hash());
         }
         let next_expiry_ms = core.state.next_expiry_ms(&base)?;
-        self.inner.progress.send_replace(core.progress(next_expiry_ms));
+        self.inner.told.tell(core.progress(next_expiry_ms), core.state.meta());
         if let Some(observer) = &self.inner.observer {
             observer.applied(core.state.meta().revision, commits);
         }
@@ -360,7 +352,7 @@ impl Machine {
         core.membership = StoredMembership::new(Some(applied), membership);
         core.applied = Some(applied);
         self.freeze(&mut core);
-        self.inner.progress.send_replace(core.progress(None));
+        self.inner.told.tell(core.progress(None), core.state.meta());
         Ok(())
     }
 
@@ -369,7 +361,7 @@ impl Machine {
         let checkpoint = self.inner.store.install(received)?;
         *core = Core::at(&checkpoint)?;
         let next_expiry_ms = core.state.next_expiry_ms(&Latest(&self.inner.store))?;
-        self.inner.progress.send_replace(core.progress(next_expiry_ms));
+        self.inner.told.tell(core.progress(next_expiry_ms), core.state.meta());
         if let Some(observer) = &self.inner.observer {
             observer.skipped(core.state.meta().revision);
         }

@@ -30,7 +30,8 @@ use crate::{
 /// gRPC's codes are 0 to 16.
 const CODES: usize = 17;
 /// Calls that wait for something, and are not slow thereby.
-const WAITS: [&str; 1] = ["/meshstore.v1.Topology/WaitUntilApplied"];
+const WAITS: [&str; 3] =
+    ["/meshstore.v1.Topology/WaitUntilApplied", "/meshstore.v1.Lock/Acquire", "/meshstore.v1.Lock/Observe"];
 /// What calls of methods that there are not are counted as.
 const OTHER: &str = "other";
 

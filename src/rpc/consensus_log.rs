@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::Call;
+use super::{Call, check_fence};
 use crate::{
     layers::{
         consensus_log::{append, application, application_entry, delete, get, list},
@@ -33,10 +33,11 @@ type Answer<T> = Result<Response<T>, Status>;
 impl consensus_log_server::ConsensusLog for ConsensusLog {
     async fn append_to_raft(&self, request: Request<v1::AppendToRaftRequest>) -> Answer<v1::AppendToRaftResponse> {
         let (call, v1::AppendToRaftRequest { attempt, entry_json }) = Call::open(request)?;
-        let deadline = call.deadline;
+        let (deadline, fence) = (call.deadline, call.fence.clone());
         let (request, meaning) = call.request(attempt, application(entry_json)?)?;
         let session = request.attempt.map(|attempt| attempt.session);
         let (outcome, placed) = self.node.propose_placed(request, deadline).await?;
+        check_fence(&self.node, fence, &outcome, deadline).await?;
         let revision = meaning.of(outcome, session)?.revision;
         let (term, index) = (placed.position.term, placed.position.index);
         let (leader_id, ordinal) = (self.node.id(), placed.ordinal);

@@ -65,7 +65,7 @@ const LARGE: &str = "/meshstore.v1.Mesh/StoreLargeMessage";
 const LARGE_BYTES: usize = limits::LARGE_MESSAGE_BYTES + limits::MESSAGE_CHUNKS * 64 + limits::CLIENT_DECODE_BYTES;
 
 /// The methods that only a leader can serve.
-const WRITES: [&str; 56] = [
+const WRITES: [&str; 61] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     LARGE,
@@ -110,6 +110,11 @@ const WRITES: [&str; 56] = [
     "/meshstore.v1.Storage/SetMetadata",
     "/meshstore.v1.Storage/Restore",
     "/meshstore.v1.Storage/Clear",
+    "/meshstore.v1.Lease/Grant",
+    "/meshstore.v1.Lease/KeepAlive",
+    "/meshstore.v1.Lease/Revoke",
+    "/meshstore.v1.Lock/Acquire",
+    "/meshstore.v1.Lock/Release",
     "/meshstore.v1.ConsensusLog/AppendToRaft",
     "/meshstore.v1.ConsensusLog/AppendEntry",
     "/meshstore.v1.ConsensusLog/DeleteEntries",

@@ -20,7 +20,8 @@ use super::{health, principal_of};
 use crate::{
     environment::net::Connection,
     error::Error,
-    security::{Policy, Security, decide, matrix},
+    proto::lease::FENCE,
+    security::{Access, Action, Policy, Security, Surface, decide, matrix},
 };
 
 /// What a call must pass.
@@ -68,6 +69,7 @@ impl Gate for Authorise {
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
         // Who answers for long asks again.
         request.extensions_mut().insert(self.0);
+        check_fence(request)?;
         if self.0 == Policy::Open {
             return Ok(());
         }
@@ -84,6 +86,18 @@ impl Gate for Authorise {
             Error::PermissionDenied(denied.to_string())
         })?)
     }
+}
+
+/// That a call which carries a fence heeds it. Errors: `InvalidArgument`.
+fn check_fence<B>(request: &Request<B>) -> Result<(), Error> {
+    if !request.headers().contains_key(FENCE) {
+        return Ok(());
+    }
+    let heeds = |action: Action| action.access == Access::Write && action.surface != Surface::Session;
+    if matrix::action(request.uri().path()).is_some_and(heeds) {
+        return Ok(());
+    }
+    Err(Error::invalid("fence", "", "is for writes; neither reads nor sessions nor changes of the cluster take one"))
 }
 
 impl<S> Layer<S> for Authenticate {

@@ -171,7 +171,7 @@ struct Parts {
 
 impl Parts {
     async fn propose(&self, write: Write, deadline: Instant) -> Result<()> {
-        let Write { transaction, guards: compares, meaning } = write;
+        let Write { transaction, guards: compares, meaning, .. } = write;
         let guards = Guards { compares, ..Guards::default() };
         let request = node::Request { principal: self.principal.clone(), attempt: None, guards, transaction };
         meaning.of(self.node.propose(request, deadline).await?, None).map(drop)

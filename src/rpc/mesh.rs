@@ -94,8 +94,8 @@ impl mesh_server::Mesh for Mesh {
     }
 
     async fn put_state(&self, request: Request<v1::PutStateRequest>) -> Answer<v1::WriteResponse> {
-        let (call, v1::PutStateRequest { attempt, key, value }) = Call::open(request)?;
-        call.write(&self.node, attempt, state::put(&key, value)?).await
+        let (call, v1::PutStateRequest { attempt, key, value, lease }) = Call::open(request)?;
+        call.write(&self.node, attempt, state::put(&key, value)?.attached_to(lease)?).await
     }
 
     async fn get_state(&self, request: Request<v1::GetStateRequest>) -> Answer<v1::GetStateResponse> {
@@ -115,8 +115,8 @@ impl mesh_server::Mesh for Mesh {
     }
 
     async fn save_node_state(&self, request: Request<v1::SaveNodeStateRequest>) -> Answer<v1::WriteResponse> {
-        let (call, v1::SaveNodeStateRequest { attempt, node_id, state_json }) = Call::open(request)?;
-        call.write(&self.node, attempt, node_state::save(&node_id, state_json)?).await
+        let (call, v1::SaveNodeStateRequest { attempt, node_id, state_json, lease }) = Call::open(request)?;
+        call.write(&self.node, attempt, node_state::save(&node_id, state_json)?.attached_to(lease)?).await
     }
 
     async fn get_node_state(&self, request: Request<v1::GetNodeStateRequest>) -> Answer<v1::GetNodeStateResponse> {
@@ -139,8 +139,8 @@ impl mesh_server::Mesh for Mesh {
     }
 
     async fn save_route(&self, request: Request<v1::SaveRouteRequest>) -> Answer<v1::WriteResponse> {
-        let (call, v1::SaveRouteRequest { attempt, destination, route_json }) = Call::open(request)?;
-        call.write(&self.node, attempt, route::save(&destination, route_json)?).await
+        let (call, v1::SaveRouteRequest { attempt, destination, route_json, lease }) = Call::open(request)?;
+        call.write(&self.node, attempt, route::save(&destination, route_json)?.attached_to(lease)?).await
     }
 
     async fn get_route(&self, request: Request<v1::GetRouteRequest>) -> Answer<v1::GetRouteResponse> {
@@ -160,8 +160,8 @@ impl mesh_server::Mesh for Mesh {
     }
 
     async fn save_config(&self, request: Request<v1::SaveConfigRequest>) -> Answer<v1::WriteResponse> {
-        let (call, v1::SaveConfigRequest { attempt, key, value_json }) = Call::open(request)?;
-        call.write(&self.node, attempt, config::save(&key, value_json)?).await
+        let (call, v1::SaveConfigRequest { attempt, key, value_json, lease }) = Call::open(request)?;
+        call.write(&self.node, attempt, config::save(&key, value_json)?.attached_to(lease)?).await
     }
 
     async fn get_config(&self, request: Request<v1::GetConfigRequest>) -> Answer<v1::GetConfigResponse> {

@@ -17,6 +17,8 @@ pub mod health;
 pub mod http;
 mod join_key;
 mod large;
+mod lease;
+mod lock;
 mod mesh;
 mod metrics;
 pub mod pressure;
@@ -39,19 +41,21 @@ use self::{
 };
 use crate::{
     Error, Result,
-    layers::{Decided, Meaning, Write},
+    layers::{self, Decided, Meaning, Write},
     limits,
-    model::{Principal, ReadMode, ReadStamp, mesh::Page, proposal::Guards, session::Attempt},
+    model::{Outcome, Principal, ReadMode, ReadStamp, lease::Fence, mesh::Page, proposal::Guards, session::Attempt},
     node::{self, Node},
     proto::{
         convert::read_header,
+        lease::fence,
         v1::{
-            self, cluster_server::ClusterServer, consensus_log_server::ConsensusLogServer, mesh_server::MeshServer,
-            session_server::SessionServer, storage_server::StorageServer, topology_server::TopologyServer,
-            watch_server::WatchServer,
+            self, cluster_server::ClusterServer, consensus_log_server::ConsensusLogServer, lease_server::LeaseServer,
+            lock_server::LockServer, mesh_server::MeshServer, session_server::SessionServer,
+            storage_server::StorageServer, topology_server::TopologyServer, watch_server::WatchServer,
         },
     },
     security::Policy,
+    service::{self, Caller, Decision},
     state::View,
 };
 
@@ -69,10 +73,12 @@ const _: () = assert!(
 );
 
 /// The services of the client listener, as gRPC names them.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 9] = [
     "meshstore.v1.Mesh",
     "meshstore.v1.Topology",
     "meshstore.v1.Storage",
+    "meshstore.v1.Lease",
+    "meshstore.v1.Lock",
     "meshstore.v1.Watch",
     "meshstore.v1.ConsensusLog",
     "meshstore.v1.Session",
@@ -90,6 +96,12 @@ pub fn routes(node: Arc<Node>) -> Routes {
     let storage = StorageServer::new(storage::Storage::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    let lease = LeaseServer::new(lease::Lease::new(Arc::clone(&node)))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
+    let lock = LockServer::new(lock::Lock::new(Arc::clone(&node)))
+        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let watch = WatchServer::new(watch::Watch(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
@@ -102,7 +114,8 @@ pub fn routes(node: Arc<Node>) -> Routes {
     let cluster = ClusterServer::new(cluster::Cluster::new(node))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let routes = Routes::new(mesh).add_service(topology).add_service(storage).add_service(watch).add_service(log);
+    let routes = Routes::new(mesh).add_service(topology).add_service(storage).add_service(lease);
+    let routes = routes.add_service(lock).add_service(watch).add_service(log);
     routes.add_service(session).add_service(cluster).prepare()
 }
 
@@ -156,17 +169,25 @@ fn timeout(text: &str) -> Option<Duration> {
     }
 }
 
-/// A request that has been opened: who asks, and until when.
+/// A request that has been opened: who asks, until when, and what a write depends on.
 struct Call {
     principal: String,
     deadline: Instant,
+    fence: Option<Fence>,
 }
 
 impl Call {
     /// The call, and what it asks.
     fn open<T>(request: Request<T>) -> Result<(Self, T)> {
-        let call = Self { principal: principal(&request), deadline: deadline(&request)? };
+        let (principal, deadline) = (principal(&request), deadline(&request)?);
+        let call = Self { principal, deadline, fence: fence(request.metadata())? };
         Ok((call, request.into_inner()))
+    }
+
+    /// Who asks for a change that is decided on what is there.
+    fn caller(self, attempt: Option<v1::Attempt>) -> Result<Caller> {
+        let Self { principal, deadline, fence } = self;
+        Ok(Caller { principal, attempt: attempt.map(Attempt::try_from).transpose()?, deadline, fence })
     }
 
     /// Makes a change, and answers the revision with it in.
@@ -183,17 +204,23 @@ impl Call {
     /// Makes a change, and answers what became of it. Only a leader's proposal is answered, so the node that answers
     /// is the one that led.
     async fn decide(self, node: &Node, attempt: Option<v1::Attempt>, write: Write) -> Result<Decided> {
-        let deadline = self.deadline;
+        if !write.attached.is_empty() {
+            let decide = |_: &View| Ok(Decision { write: Some(write.clone()), found: () });
+            return Ok(service::change(node, self.caller(attempt)?, decide).await?.decided());
+        }
+        let (deadline, fence) = (self.deadline, self.fence.clone());
         let (request, meaning) = self.request(attempt, write)?;
         let session = request.attempt.map(|attempt| attempt.session);
         let outcome = node.propose(request, deadline).await?;
+        check_fence(node, fence, &outcome, deadline).await?;
         meaning.of(outcome, session)
     }
 
     /// What is to be proposed of a write, and what its outcome means.
     fn request(self, attempt: Option<v1::Attempt>, write: Write) -> Result<(node::Request, Meaning)> {
         let attempt = attempt.map(Attempt::try_from).transpose()?;
-        let Write { transaction, guards: compares, meaning } = write;
+        let Write { transaction, guards: mut compares, meaning, .. } = write;
+        compares.extend(self.fence.as_ref().map(layers::lock::guard));
         let guards = Guards { compares, ..Guards::default() };
         Ok((node::Request { principal: self.principal, attempt, guards, transaction }, meaning))
     }
@@ -275,6 +302,15 @@ impl Call {
             Ok(page)
         };
         self.read(node, options, revision, keep).await
+    }
+}
+
+/// Says why a blind write was overtaken, if that was its fence. Its attempts all carry it, and a token that is lost comes never
+/// back: so none of them is executed later. Errors: `Fenced`; those of a read.
+async fn check_fence(node: &Node, fence: Option<Fence>, outcome: &Outcome, deadline: Instant) -> Result<()> {
+    match fence {
+        Some(fence) if *outcome == Outcome::Raced => service::lock::check_fence(node, &fence, deadline).await,
+        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     Result,
     layers::kv::{index, namespace, query, read},
     limits,
-    model::{ReadMode, kv::KeyFilter, mesh::Page, session::Attempt},
+    model::{ReadMode, kv::KeyFilter, mesh::Page},
     node::Node,
     proto::{
         convert::{read_header, required},
@@ -18,10 +18,7 @@ use crate::{
         storage::condition,
         v1::{self, storage_server},
     },
-    service::{
-        Caller,
-        storage::{self as service, Freshness},
-    },
+    service::storage::{self as service, Freshness},
     state::View,
 };
 
@@ -45,12 +42,6 @@ impl Storage {
 /// What a handler answers.
 type Answer<T> = Result<Response<T>, Status>;
 
-/// Who asks for a change.
-fn caller(call: Call, attempt: Option<v1::Attempt>) -> Result<Caller> {
-    let Call { principal, deadline } = call;
-    Ok(Caller { principal, attempt: attempt.map(Attempt::try_from).transpose()?, deadline })
-}
-
 fn freshness(call: &Call, options: Option<v1::ReadOptions>) -> Freshness {
     let revision = options.and_then(|options| options.revision);
     (ReadMode::from(options), revision, call.deadline)
@@ -69,7 +60,7 @@ impl storage_server::Storage for Storage {
         let (call, v1::StorageSetRequest { attempt, namespace, set }) = Call::open(request)?;
         let sets = vec![required("set", set)?.try_into()?];
         let (revision, results) =
-            service::set(self.node.as_ref(), caller(call, attempt)?, &namespace, (sets, false)).await?;
+            service::set(self.node.as_ref(), call.caller(attempt)?, &namespace, (sets, false)).await?;
         let version = results.first().map_or(0, |result| result.version);
         Ok(Response::new(v1::StorageSetResponse { revision, leader_id: self.node.id(), version }))
     }
@@ -78,7 +69,7 @@ impl storage_server::Storage for Storage {
         let (call, request) = Call::open(request)?;
         let v1::StorageDeleteRequest { attempt, namespace, key, condition: only_if } = request;
         let what = (vec![key], condition(only_if)?);
-        let (revision, results) = service::delete(self.node.as_ref(), caller(call, attempt)?, &namespace, what).await?;
+        let (revision, results) = service::delete(self.node.as_ref(), call.caller(attempt)?, &namespace, what).await?;
         let deleted = results.first().is_some_and(|(_, deleted)| *deleted);
         Ok(Response::new(v1::StorageDeleteResponse { revision, leader_id: self.node.id(), deleted }))
     }
@@ -98,7 +89,7 @@ impl storage_server::Storage for Storage {
         let (call, v1::StorageSetManyRequest { attempt, namespace, sets, per_key }) = Call::open(request)?;
         let sets = sets.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
         let (revision, results) =
-            service::set(self.node.as_ref(), caller(call, attempt)?, &namespace, (sets, per_key)).await?;
+            service::set(self.node.as_ref(), call.caller(attempt)?, &namespace, (sets, per_key)).await?;
         let results = results.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::StorageSetManyResponse { revision, leader_id: self.node.id(), results }))
     }
@@ -109,7 +100,7 @@ impl storage_server::Storage for Storage {
     ) -> Answer<v1::StorageDeleteManyResponse> {
         let (call, v1::StorageDeleteManyRequest { attempt, namespace, keys }) = Call::open(request)?;
         let (revision, results) =
-            service::delete(self.node.as_ref(), caller(call, attempt)?, &namespace, (keys, None)).await?;
+            service::delete(self.node.as_ref(), call.caller(attempt)?, &namespace, (keys, None)).await?;
         let results = results.into_iter().map(|(key, deleted)| v1::DeleteResult { key, deleted }).collect();
         Ok(Response::new(v1::StorageDeleteManyResponse { revision, leader_id: self.node.id(), results }))
     }
@@ -148,13 +139,13 @@ impl storage_server::Storage for Storage {
 
     async fn create_index(&self, request: Request<v1::CreateIndexRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::CreateIndexRequest { attempt, namespace, name, fields: of }) = Call::open(request)?;
-        let (caller, place) = (caller(call, attempt)?, (namespace.as_str(), name.as_str()));
+        let (caller, place) = (call.caller(attempt)?, (namespace.as_str(), name.as_str()));
         Ok(self.written(service::create_index(self.node.as_ref(), caller, place, fields(of)).await?))
     }
 
     async fn drop_index(&self, request: Request<v1::DropIndexRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::DropIndexRequest { attempt, namespace, name }) = Call::open(request)?;
-        let (caller, place) = (caller(call, attempt)?, (namespace.as_str(), name.as_str()));
+        let (caller, place) = (call.caller(attempt)?, (namespace.as_str(), name.as_str()));
         Ok(self.written(service::drop_index(self.node.as_ref(), caller, place).await?))
     }
 
@@ -167,21 +158,21 @@ impl storage_server::Storage for Storage {
         let (call, request) = Call::open(request)?;
         let v1::CreateNamespaceRequest { attempt, name, metadata_json, settings } = request;
         let settings = settings.unwrap_or_default().into();
-        let caller = caller(call, attempt)?;
+        let caller = call.caller(attempt)?;
         let revision = service::create_namespace(self.node.as_ref(), caller, (&name, &metadata_json), settings).await?;
         Ok(self.written(revision))
     }
 
     async fn modify_namespace(&self, request: Request<v1::ModifyNamespaceRequest>) -> Answer<v1::WriteResponse> {
         let (call, mut request) = Call::open(request)?;
-        let caller = caller(call, request.attempt.take())?;
+        let caller = call.caller(request.attempt.take())?;
         let (name, change) = request.open();
         Ok(self.written(service::modify_namespace(self.node.as_ref(), caller, &name, change).await?))
     }
 
     async fn delete_namespace(&self, request: Request<v1::DeleteNamespaceRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::DeleteNamespaceRequest { attempt, name, recursive }) = Call::open(request)?;
-        let caller = caller(call, attempt)?;
+        let caller = call.caller(attempt)?;
         Ok(self.written(service::delete_namespace(self.node.as_ref(), caller, &name, recursive).await?))
     }
 
@@ -210,7 +201,7 @@ impl storage_server::Storage for Storage {
     async fn set_metadata(&self, request: Request<v1::SetMetadataRequest>) -> Answer<v1::WriteResponse> {
         let (call, request) = Call::open(request)?;
         let v1::SetMetadataRequest { attempt, namespace, key, metadata_json, merge, if_attributes_revision } = request;
-        let (caller, how) = (caller(call, attempt)?, (merge.unwrap_or(true), if_attributes_revision));
+        let (caller, how) = (call.caller(attempt)?, (merge.unwrap_or(true), if_attributes_revision));
         let place = (namespace.as_str(), key.as_str());
         Ok(self.written(service::set_attributes(self.node.as_ref(), caller, place, &metadata_json, how).await?))
     }
@@ -223,7 +214,7 @@ impl storage_server::Storage for Storage {
     async fn restore(&self, request: Request<v1::StorageRestoreRequest>) -> Answer<v1::StorageSetResponse> {
         let (call, request) = Call::open(request)?;
         let v1::StorageRestoreRequest { attempt, namespace, key, as_of_revision } = request;
-        let caller = caller(call, attempt)?;
+        let caller = call.caller(attempt)?;
         let (revision, version) =
             service::restore(self.node.as_ref(), caller, (&namespace, &key), as_of_revision).await?;
         Ok(Response::new(v1::StorageSetResponse { revision, leader_id: self.node.id(), version }))
@@ -231,7 +222,7 @@ impl storage_server::Storage for Storage {
 
     async fn clear(&self, request: Request<v1::StorageClearRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::StorageClearRequest { attempt, namespace }) = Call::open(request)?;
-        let caller = caller(call, attempt)?;
+        let caller = call.caller(attempt)?;
         Ok(self.written(service::clear(self.node.as_ref(), caller, namespace.as_deref()).await?))
     }
 

@@ -32,6 +32,10 @@ pub enum Surface {
     Storage,
     /// Changes of all these, as they come.
     Watch,
+    /// Leases.
+    Lease,
+    /// Locks, and elections.
+    Lock,
     /// The consensus log.
     ConsensusLog,
     /// Sessions of clients.

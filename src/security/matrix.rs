@@ -3,13 +3,13 @@
 use super::decide::{
     Access::{self, Admin, Peer, Read, Write},
     Action,
-    Surface::{self, Cluster, ConsensusLog, Mesh, Session, Storage, Topology, Watch},
+    Surface::{self, Cluster, ConsensusLog, Lease, Lock, Mesh, Session, Storage, Topology, Watch},
 };
 
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 110] = [
+const MATRIX: [Entry; 119] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -91,6 +91,15 @@ const MATRIX: [Entry; 110] = [
     ("/meshstore.v1.Storage/Restore", Write, Storage),
     ("/meshstore.v1.Storage/Clear", Write, Storage),
     ("/meshstore.v1.Storage/GetStatus", Read, Storage),
+    ("/meshstore.v1.Lease/Grant", Write, Lease),
+    ("/meshstore.v1.Lease/KeepAlive", Write, Lease),
+    ("/meshstore.v1.Lease/Revoke", Write, Lease),
+    ("/meshstore.v1.Lease/Show", Read, Lease),
+    ("/meshstore.v1.Lease/List", Read, Lease),
+    ("/meshstore.v1.Lock/Acquire", Write, Lock),
+    ("/meshstore.v1.Lock/Release", Write, Lock),
+    ("/meshstore.v1.Lock/Show", Read, Lock),
+    ("/meshstore.v1.Lock/Observe", Read, Lock),
     ("/meshstore.v1.Watch/Watch", Read, Watch),
     ("/meshstore.v1.ConsensusLog/AppendToRaft", Write, ConsensusLog),
     ("/meshstore.v1.ConsensusLog/ReadRaft", Read, ConsensusLog),
@@ -149,6 +158,7 @@ mod tests {
             include_str!("../../proto/meshstore/v1/mesh.proto"),
             include_str!("../../proto/meshstore/v1/topology.proto"),
             include_str!("../../proto/meshstore/v1/storage.proto"),
+            include_str!("../../proto/meshstore/v1/lease.proto"),
             include_str!("../../proto/meshstore/v1/watch.proto"),
             include_str!("../../proto/meshstore/v1/consensus_log.proto"),
             include_str!("../../proto/meshstore/v1/cluster.proto"),

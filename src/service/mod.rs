@@ -4,6 +4,8 @@
 //! first time it is decided on what is at hand, which may be behind: the guards see to it that nothing comes of that. Only
 //! what would be refused, or would change nothing, is looked at again in the newest state, before it is said.
 
+pub mod lease;
+pub mod lock;
 pub mod storage;
 pub mod watch;
 
@@ -11,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::{
     Result,
-    layers::{Decided, Meaning, Write},
-    model::{Outcome, ReadMode, ReadStamp, ScopeId, proposal::Guards, session::Attempt},
+    layers::{Decided, Meaning, Write, lease::noted, lock as fences},
+    model::{Outcome, ReadMode, ReadStamp, ScopeId, lease::Fence, proposal::Guards, session::Attempt},
     node::{Node, Request},
     state::{View, scope::Account},
 };
@@ -85,6 +87,23 @@ pub struct Caller {
     pub attempt: Option<Attempt>,
     /// Until when an answer is of use.
     pub deadline: Instant,
+    /// What the change depends on, if it carries a fence.
+    pub fence: Option<Fence>,
+}
+
+impl Caller {
+    /// What the layer makes of the call, if its fence still holds; with what that and leases add to it.
+    fn decide<T>(&self, view: &View, decide: impl Fn(&View) -> Result<Decision<T>>) -> Result<Decision<T>> {
+        if let Some(fence) = &self.fence {
+            fences::check_fence(view, fence)?;
+        }
+        let Decision { write, found } = decide(view)?;
+        let mut write = write.map(|write| noted(view, write)).transpose()?;
+        if let (Some(write), Some(fence)) = (&mut write, &self.fence) {
+            write.guards.push(fences::guard(fence));
+        }
+        Ok(Decision { write, found })
+    }
 }
 
 /// What a layer made of a call.
@@ -111,6 +130,17 @@ pub struct Done<T> {
     pub found: Option<T>,
 }
 
+impl<T> Done<T> {
+    /// What became of what was compared.
+    pub fn decided(&self) -> Decided {
+        let succeeded = match &self.outcome {
+            Some(Outcome::Applied { succeeded, .. } | Outcome::AppliedEarlier { succeeded, .. }) => *succeeded,
+            _ => true,
+        };
+        Decided { revision: self.revision, succeeded }
+    }
+}
+
 /// Decides and proposes until it has taken effect, or cannot.
 ///
 /// Errors: those of `decide`; those of a write.
@@ -119,7 +149,7 @@ pub async fn change<C: Core, T>(
     caller: Caller,
     decide: impl Fn(&View) -> Result<Decision<T>>,
 ) -> Result<Done<T>> {
-    let Caller { principal, attempt, deadline } = caller;
+    let Caller { principal, attempt, deadline, .. } = caller.clone();
     let session = attempt.map(|attempt| attempt.session);
     let mut newest = false;
     loop {
@@ -127,11 +157,11 @@ pub async fn change<C: Core, T>(
             true => core.read(ReadMode::Linearizable, None, deadline).await?.0,
             false => core.at_hand()?,
         };
-        let (present, decision) = (view.revision(), decide(&view));
+        let (present, decision) = (view.revision(), caller.decide(&view, &decide));
         drop(view);
         let (found, outcome, meaning) = match decision {
             Ok(Decision { write: Some(write), found }) => {
-                let Write { transaction, guards: compares, meaning } = write;
+                let Write { transaction, guards: compares, meaning, .. } = write;
                 let guards = Guards { compares, ..Guards::default() };
                 let request = Request { principal: principal.clone(), attempt, guards, transaction };
                 match core.propose(request, deadline).await? {

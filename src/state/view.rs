@@ -140,6 +140,15 @@ impl View {
         Ok(versions)
     }
 
+    /// Up to `limit` keys of records that reference a record, those of dropped scopes among them.
+    pub fn referrers(&self, target: &Key, limit: usize) -> Result<Vec<Key>> {
+        let malformed = || self.source.fault(Fault::new(format!("a referrer of {target} is malformed")));
+        let prefix = derived::referrers_prefix(target);
+        let pairs = self.source.range(&prefix, key::prefix_end(&prefix).as_deref(), limit)?;
+        let parse = |(pair_key, value): (Bytes, Bytes)| derived::parse_referrer(&pair_key, &value, prefix.len());
+        pairs.into_iter().map(|pair| parse(pair).map(|(key, _)| key).ok_or_else(malformed)).collect()
+    }
+
     /// The record that owns a unique entry.
     pub fn owner(&self, index: u32, entry_key: &[u8]) -> Result<Option<Key>> {
         let Some(slot) = self.source.get(&derived::unique_slot(index, entry_key))? else { return Ok(None) };

@@ -91,6 +91,10 @@ pub enum Kind {
     ScopeNumbers = 59,
     /// How far an index of a namespace is built.
     NamespaceIndex = 60,
+    /// A lease.
+    Lease = 61,
+    /// Who holds a lock, or waits for it.
+    Lock = 62,
 }
 
 /// Why bytes are not what they should be.

@@ -156,7 +156,11 @@ async fn a_message_that_is_too_large() {
     for id in [cluster.leader().await, cluster.follower().await] {
         let address = format!("http://{}", cluster.node(id).client);
         let mut client = MeshClient::connect(address).await.unwrap();
-        let put = |bytes: usize| PutStateRequest { attempt: None, key: "large".into(), value: vec![7; bytes].into() };
+        let put = |bytes: usize| PutStateRequest {
+            key: "large".into(),
+            value: vec![7; bytes].into(),
+            ..PutStateRequest::default()
+        };
         for (bytes, code) in
             [(100 << 20, Code::OutOfRange), (6 << 20, Code::OutOfRange), (2 << 20, Code::InvalidArgument)]
         {
@@ -181,7 +185,8 @@ async fn calls_without_a_deadline_end_all_the_same() {
         let mut client = client.clone();
         calls.spawn(async move {
             if number % 2 == 0 {
-                let put = PutStateRequest { attempt: None, key: format!("key-{number}"), value: "x".into() };
+                let put =
+                    PutStateRequest { key: format!("key-{number}"), value: "x".into(), ..PutStateRequest::default() };
                 client.put_state(put).await.map(drop)
             } else {
                 client.get_state(GetStateRequest { read: None, key: "key".into() }).await.map(drop)

@@ -18,7 +18,7 @@ use regex::Regex;
 use crate::harness::{Cluster, Settings, binary};
 
 /// What differs from run to run, and what stands for it.
-const DIFFERENT: [(&str, &str); 14] = [
+const DIFFERENT: [(&str, &str); 17] = [
     (r"\b[0-9a-f]{64}\b", "SHA256"),
     (r"\b[0-9a-f]{32}\b", "HEX"),
     (r"\b(mesh|node|region|route)_[0-9A-HJKMNP-TV-Z]{26}\b", "${1}_ULID"),
@@ -29,6 +29,9 @@ const DIFFERENT: [(&str, &str); 14] = [
     (r#"("?revision"?:?) (\d+)"#, "$1 N"),
     (r#"("[a-z_]*revision"):\d+"#, "$1:N"),
     (r"\b\d+ MiB", "N MiB"),
+    (r"\b\d+ ms left", "MS ms left"),
+    (r#"("remaining_ms"):\d+"#, "$1:MS"),
+    (r"\btoken \d+", "token N"),
     (r"after \d+ ms", "after N ms"),
     (r"entry \d+\.\d+", "entry TERM.INDEX"),
     (r"up to \d+\.\d+", "up to TERM.INDEX"),

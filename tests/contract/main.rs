@@ -95,3 +95,40 @@ async fn all_namespaces_are_cleared_at_once() {
     })
     .await;
 }
+
+/// Not among the cases: it is a load, and says what it took.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_leases_are_kept_alive_together() {
+    const LEASES: usize = 10_000;
+    const AT_ONCE: usize = 1_000;
+    let hour = std::time::Duration::from_secs(3_600);
+    with_cluster(Kind::Embedded(1, "memory"), async |client: Client| {
+        let begun = tokio::time::Instant::now();
+        let mut grants = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let leases = client.leases();
+            grants.spawn(async move {
+                let mut ids = Vec::new();
+                for _ in 0..LEASES / 100 {
+                    ids.push(leases.grant_only(hour, None).await.unwrap());
+                }
+                ids
+            });
+        }
+        let ids: Vec<u64> = grants.join_all().await.into_iter().flatten().collect();
+        let granted = begun.elapsed();
+        let mut versions = std::collections::BTreeSet::new();
+        for round in 0..3 {
+            let begun = tokio::time::Instant::now();
+            for some in ids.chunks(AT_ONCE) {
+                let kept = client.leases().keep_all_alive(some.to_vec()).await.unwrap();
+                assert_eq!((kept.kept.len(), kept.missing.len()), (AT_ONCE, 0));
+            }
+            println!("round {round}: {LEASES} leases kept alive in {:?} (granted in {granted:?})", begun.elapsed());
+        }
+        let all = client.leases().list_all().await.unwrap();
+        versions.extend(all.iter().map(|lease| lease.version));
+        assert_eq!((all.len(), versions), (LEASES, [4].into()));
+    })
+    .await;
+}

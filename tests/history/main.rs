@@ -23,6 +23,7 @@ mod generate;
 #[path = "../support/history/mod.rs"]
 mod history;
 mod journal;
+mod leases;
 mod messages;
 mod numbers;
 mod queries;

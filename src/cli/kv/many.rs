@@ -20,7 +20,7 @@ use crate::{
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "FILE holds one JSON object for each value, with the members key and value, and if wanted metadata,\ncreate (true: do not overwrite), if_version, if_revision:\n\n  {\"key\": \"user:1\", \"value\": {\"name\": \"Ada\"}, \"metadata\": {\"source\": \"import\"}}\n  {\"key\": \"user:2\", \"value\": {\"name\": \"Alan\"}, \"create\": true}\n\nExamples:\n  meshstore kv set-many users.jsonl -n users\n  meshstore kv set-many - -n users --each < users.jsonl"
+    after_help = "FILE holds one JSON object for each value, with the members key and value, and if wanted metadata,\ncreate (true: do not overwrite), if_version, if_revision, lease:\n\n  {\"key\": \"user:1\", \"value\": {\"name\": \"Ada\"}, \"metadata\": {\"source\": \"import\"}}\n  {\"key\": \"user:2\", \"value\": {\"name\": \"Alan\"}, \"create\": true}\n\nExamples:\n  meshstore kv set-many users.jsonl -n users\n  meshstore kv set-many - -n users --each < users.jsonl"
 )]
 pub(in crate::cli) struct SetMany {
     /// A file, or - for standard input; at most 1,024 values
@@ -44,6 +44,7 @@ struct Line<'a> {
     create: bool,
     if_version: Option<u64>,
     if_revision: Option<u64>,
+    lease: Option<u64>,
 }
 
 impl SetMany {
@@ -83,7 +84,7 @@ fn sets(text: &str) -> Result<Vec<Set>, Failure> {
     for line in serde_json::Deserializer::from_str(text).into_iter::<Line<'_>>() {
         let number = sets.len() + 1;
         let line = line.map_err(|error| Failure::usage(format!("value {number} of the file: {error}")))?;
-        let Line { key, value, metadata, create, if_version, if_revision } = line;
+        let Line { key, value, metadata, create, if_version, if_revision, lease } = line;
         if if_version.is_some() && if_revision.is_some() {
             let text = format!("value {number} of the file: if_version and if_revision exclude each other");
             return Err(Failure::usage(text));
@@ -94,6 +95,7 @@ fn sets(text: &str) -> Result<Vec<Set>, Failure> {
             attributes: metadata.map(|metadata| metadata.get().to_owned()),
             overwrite: !create,
             condition: if_version.map(Condition::Version).or(if_revision.map(Condition::ModRevision)),
+            lease,
         });
     }
     Ok(sets)

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     failure::Failure,
     input,
-    options::{Session, part},
+    options::{Attached, Session, part},
     output::{self, List},
 };
 use crate::client::{Condition, KeyFilter, Kv, Saved, Set, Value};
@@ -95,6 +95,8 @@ pub(super) enum Command {
         create: bool,
         #[command(flatten)]
         only: If,
+        #[command(flatten)]
+        with: Attached,
     },
     /// Delete a value
     #[command(after_help = "That there is none is no error.\n\nExample:\n  meshstore kv delete user:1 -n users")]
@@ -251,9 +253,10 @@ impl Command {
                 }
                 out.answer(&show::object(&entry), || show::lines(&entry))
             }
-            Self::Set { key, value, place, bytes, metadata, create, only } => {
+            Self::Set { key, value, place, bytes, metadata, create, only, with } => {
                 let value = if bytes { Value::Bytes(input::bytes(&value)?.into()) } else { text(&value)? };
-                let set = Set { key, value, attributes: metadata, overwrite: !create, condition: only.condition() };
+                let (condition, lease) = (only.condition(), with.lease);
+                let set = Set { key, value, attributes: metadata, overwrite: !create, condition, lease };
                 saved(session, place.write(session)?.set(set).await?)
             }
             Self::Delete { key, place, only } => delete(session, &place, &key, &only).await,

@@ -1,5 +1,7 @@
 //! Namespaces: their names, settings and scopes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -414,6 +416,26 @@ fn unwritten() -> (kv::Namespace, Option<ScopeId>) {
     let stored = StoredNamespace { values: 0, attributes: 0, metadata: "{}".into(), settings };
     let name = DEFAULT_NAMESPACE.into();
     (Namespace { name, stored, indexes: vec![], since: 0, record: None }.shown(), None)
+}
+
+/// What the namespaces are called that have these scopes for their values; those of dropped ones are left out.
+pub(in crate::layers) fn names_of(view: &View, mut wanted: BTreeSet<ScopeId>) -> Result<BTreeMap<ScopeId, String>> {
+    let (mut names, mut start) = (BTreeMap::new(), Vec::new());
+    while !wanted.is_empty() {
+        let records = view.records(SCOPE, &start, None, CHUNK)?;
+        let ended = records.len() < CHUNK;
+        for (key, record) in records {
+            start = successor(&key.user_bytes());
+            let namespace = open(view, &text_of(&key), record)?;
+            if wanted.remove(&namespace.values()) {
+                names.insert(namespace.values(), namespace.name);
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    Ok(names)
 }
 
 /// A page of the namespaces in order of their names.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    layers::check,
+    layers::{check, lease::Attachments},
     limits,
     model::{
         Key, OperationResult, Outcome, Record, Reference, ReferenceMode, keyspace, kind,
@@ -47,7 +47,7 @@ pub fn set(view: &View, principal: &str, namespace: &str, sets: Vec<Set>, per_ke
             (namespace, guards, operations)
         }
     };
-    let (mut keys, mut any, mut bytes) = (Vec::new(), false, 0);
+    let (mut keys, mut any, mut bytes, mut attached) = (Vec::new(), false, 0, Attachments::default());
     for set in last_of_each(sets, |set| &set.key) {
         let name = set.key.clone();
         bytes += name.len() + set.value.len();
@@ -57,6 +57,7 @@ pub fn set(view: &View, principal: &str, namespace: &str, sets: Vec<Set>, per_ke
                 bytes += one.bytes;
                 guards.extend(one.guards);
                 operations.extend(one.operations);
+                attached.join(one.attached);
                 keys.push((name, None));
             }
             Err(error @ Error::InvalidArgument { .. }) if per_key => keys.push((name, Some(error))),
@@ -76,7 +77,10 @@ pub fn set(view: &View, principal: &str, namespace: &str, sets: Vec<Set>, per_ke
             return Err(Error::invalid("sets", "", rule));
         }
     }
-    let write = any.then(|| Write::guarded(guards, operations).if_full(namespace.full()));
+    let write = any.then(|| {
+        let write = Write::guarded(guards, operations).if_full(namespace.full());
+        Write { attached, ..write }
+    });
     Ok(Sets { write, keys, per_key })
 }
 
@@ -93,16 +97,17 @@ fn last_of_each<T>(items: Vec<T>, key: impl Fn(&T) -> &str) -> Vec<T> {
 struct One {
     guards: Vec<Compare>,
     operations: Vec<Operation>,
+    attached: Attachments,
     /// Of attributes and index entries.
     bytes: usize,
 }
 
 fn set_one(view: &View, principal: &str, namespace: &Namespace, set: Set) -> Result<One> {
-    let Set { key: name, value, attributes, overwrite, condition } = set;
+    let Set { key: name, value, attributes, overwrite, condition, lease } = set;
     check_key(&name)?;
     check_value(&value)?;
     let key = namespace.value_key(&name);
-    let mut one = One { guards: vec![], operations: vec![], bytes: 0 };
+    let mut one = One { guards: vec![], operations: vec![], attached: Attachments::default(), bytes: 0 };
     if !overwrite || condition.is_some() {
         let record = view.record(&key)?;
         if !overwrite && record.is_some() {
@@ -113,8 +118,12 @@ fn set_one(view: &View, principal: &str, namespace: &Namespace, set: Set) -> Res
     }
     let entries = index::entries(namespace, &value);
     one.bytes += entries.iter().map(|entry| entry.key.len()).sum::<usize>();
-    one.operations
-        .push(Operation::Put { key: key.clone(), put: Put { entries, ..Put::value(seal(value, principal)) } });
+    let length = value.len();
+    let mut put = Put { entries, ..Put::value(seal(value, principal)) };
+    if let Some(lease) = lease {
+        one.attached.attach(lease, ("value", length), &mut put)?;
+    }
+    one.operations.push(Operation::Put { key: key.clone(), put });
     if let Some(attributes) = attributes {
         let Attributes { bytes, guard, operation, .. } =
             write_attributes(view, namespace, (&name, key), &attributes, true)?;

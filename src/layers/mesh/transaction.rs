@@ -12,13 +12,14 @@ use crate::{
         Write,
         check::{check_count, check_some},
         consensus_log,
+        lease::Attachments,
     },
     limits,
     model::{
         Key,
         consensus_log::EntryId,
         mesh::{Change, Condition, Extent, Listed, RecordId, Transaction},
-        transaction::{self as core, Compare, NumberField, Operation, Relation, ScopeField},
+        transaction::{Compare, NumberField, Operation, Relation, ScopeField},
     },
 };
 
@@ -34,12 +35,13 @@ pub fn write(transaction: Transaction) -> Result<Write> {
     for (index, (extent, listed)) in unchanged.into_iter().enumerate() {
         compares.push(as_listed(&extent, listed).map_err(|error| within("unchanged", index, error))?);
     }
-    let mut written = BTreeSet::new();
+    let (mut written, mut attached) = (BTreeSet::new(), Attachments::default());
     let mut operations = Vec::with_capacity(changes.len());
     for (index, change) in changes.into_iter().enumerate() {
         let made = made_of(change).map_err(|error| within("changes", index, error))?;
-        compares.extend(made.compares);
-        for operation in made.then {
+        attached.join(made.attached);
+        compares.extend(made.transaction.compares);
+        for operation in made.transaction.then {
             if let Operation::Put { key, .. } | Operation::Delete { key } = &operation
                 && !written.insert(key.clone())
             {
@@ -50,7 +52,7 @@ pub fn write(transaction: Transaction) -> Result<Write> {
         }
     }
     check_count("preconditions", compares.len(), limits::COMPARES)?;
-    Ok(Write::compared(compares, operations))
+    Ok(Write { attached, ..Write::compared(compares, operations) })
 }
 
 fn key(record: &RecordId) -> Result<Key> {
@@ -95,8 +97,8 @@ fn as_listed(extent: &Extent, Listed { count, since_revision: since }: Listed) -
     Ok(Compare::Unchanged { start, end, count, since })
 }
 
-fn made_of(change: Change) -> Result<core::Transaction> {
-    let write = match change {
+fn made_of(change: Change) -> Result<Write> {
+    Ok(match change {
         Change::StoreMessage(message) => message::store(message)?,
         Change::PutState { key, value } => state::put(&key, value)?,
         Change::SaveNodeState { node_id, state_json } => node_state::save(&node_id, state_json)?,
@@ -104,8 +106,13 @@ fn made_of(change: Change) -> Result<core::Transaction> {
         Change::SaveConfig { key, value_json } => config::save(&key, value_json)?,
         Change::AppendEntry { group, entry } => consensus_log::append(&group, entry)?,
         Change::Delete(record) => Write::always(vec![Operation::Delete { key: key(&record)? }]),
-    };
-    Ok(write.transaction)
+        Change::Attached { change, .. }
+            if matches!(*change, Change::AppendEntry { .. } | Change::Delete(_) | Change::Attached { .. }) =>
+        {
+            return Err(Error::invalid("lease", "", "entries of logs and deletions take none"));
+        }
+        Change::Attached { lease, change } => made_of(*change)?.attached_to(lease)?,
+    })
 }
 
 /// The same error, saying in which item it is.

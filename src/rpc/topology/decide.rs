@@ -61,9 +61,9 @@ impl Topology {
         change: Change,
         decide: impl Fn(&View, &Note) -> Result<Option<Write>>,
     ) -> Result<Done> {
-        let Change { call: Call { principal, deadline }, attempt, note } = change;
+        let Change { call: Call { principal, deadline, fence }, attempt, note } = change;
         let _turn = tokio::time::timeout_at(deadline, self.turn.lock()).await;
-        let caller = Caller { principal, attempt, deadline };
+        let caller = Caller { principal, attempt, deadline, fence };
         let decide = |view: &View| Ok(Decision { write: decide(view, &note)?, found: () });
         let done = service::change(self.node.as_ref(), caller, decide).await?;
         Ok(Done { revision: done.revision, changed: done.outcome.is_some() })

@@ -575,6 +575,7 @@ pub async fn a_repeated_write_answers_as_the_first(client: &Client) {
         metadata_json: None,
         overwrite: Some(false),
         condition: None,
+        lease: 0,
     };
     let create =
         |attempt| StorageSetRequest { attempt: place(1, attempt), namespace: name.clone(), set: Some(set("k", "1")) };
@@ -668,6 +669,7 @@ pub async fn a_repeated_write_of_many_keys_says_what_it_knows(client: &Client) {
                 metadata_json: None,
                 overwrite: Some(false),
                 condition: None,
+                lease: 0,
             })
             .collect(),
         per_key,

@@ -5,6 +5,8 @@ mod consensus_log;
 mod json;
 mod kv;
 mod large_messages;
+mod leases;
+mod locks;
 mod log_transactions;
 mod members;
 mod message_lists;
@@ -109,6 +111,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
     all.extend(kv());
     all.extend(query());
     all.extend(watch());
+    all.extend(leases());
     of_tables!(all: [State, NodeState, Route, Config] [
         tables::what_is_stored_is_read_back,
         tables::an_upsert_keeps_the_creation,
@@ -250,6 +253,36 @@ fn watch() -> Vec<(&'static str, Case)> {
         watch::a_connection_has_so_many_watches_and_room_for_calls,
         watch::a_wait_that_is_given_up_loses_nothing,
         watch::many_watch_one_namespace,
+    ]
+}
+
+/// Those of leases and locks.
+fn leases() -> Vec<(&'static str, Case)> {
+    cases![
+        leases::a_lease_takes_along_what_is_attached_to_it,
+        leases::a_lease_that_nobody_keeps_expires_with_all_its_keys,
+        leases::a_lease_that_is_kept_outlives_its_time,
+        leases::whoever_keeps_a_lease_is_told_when_it_is_gone,
+        leases::many_leases_are_kept_at_one_revision,
+        leases::leases_are_listed_in_pages,
+        leases::what_is_overwritten_without_a_lease_stays,
+        leases::a_lease_holds_so_many_keys_and_no_more,
+        leases::the_heaviest_lease_goes_at_once,
+        leases::keys_of_a_cleared_namespace_are_no_longer_held,
+        leases::what_is_wrong_with_a_lease_is_named,
+        leases::a_repeated_grant_answers_as_the_first,
+        locks::a_lock_is_given_on_in_turn,
+        locks::trying_takes_a_lock_or_leaves_nothing,
+        locks::who_gives_up_leaves_nothing_behind,
+        locks::a_lock_is_let_go_by_its_own_lease_only,
+        locks::a_write_with_a_token_needs_the_lock,
+        locks::only_writes_take_a_fence,
+        locks::what_is_wrong_with_a_lock_is_named,
+        locks::a_holder_that_vanishes_is_followed_by_the_next,
+        locks::a_holder_is_told_that_its_lock_is_lost,
+        locks::locks_and_queues_outlive_a_change_of_the_leader,
+        locks::what_is_done_under_a_lock_is_done_one_after_the_other,
+        locks::a_leader_is_elected_seen_and_followed,
     ]
 }
 

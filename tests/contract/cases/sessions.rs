@@ -40,7 +40,7 @@ impl Wire {
     }
 
     async fn put(&mut self, attempt: Option<Attempt>, key: &str, value: &str) -> Result<u64> {
-        let request = PutStateRequest { attempt, key: key.into(), value: value.to_owned().into() };
+        let request = PutStateRequest { attempt, key: key.into(), value: value.to_owned().into(), lease: 0 };
         opened(self.mesh.put_state(request).await).map(|written| written.revision)
     }
 

@@ -8,8 +8,9 @@
 //! A file for each kind of history: `linearizable` (registers, one key at a time), `set`, `append` (transactions over
 //! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry` (sessions that end), `freshness`
 //! (reads of all modes), `journal` (transactions over several kinds of records), `topology` (changes with their reasons),
-//! `query` (queries beside reads of everything), `watch` (what watchers are told). Each holds the calls, the replies, and
-//! `check`. A checker that gives up says [`Verdict::Unknown`], which counts as failed.
+//! `query` (queries beside reads of everything), `watch` (what watchers are told), `lease` (what goes with one), `lock`
+//! (tokens). Each holds the calls, the replies, and `check`. A checker that gives up says [`Verdict::Unknown`], which counts
+//! as failed.
 
 #![allow(
     dead_code,
@@ -25,7 +26,9 @@ pub mod counter;
 pub mod expiry;
 pub mod freshness;
 pub mod journal;
+pub mod lease;
 pub mod linearizable;
+pub mod lock;
 pub mod messages;
 pub mod query;
 pub mod session;

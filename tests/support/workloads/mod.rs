@@ -12,6 +12,8 @@ mod counter;
 mod expiry;
 mod freshness;
 mod journal;
+mod lease;
+mod lock;
 mod messages;
 mod query;
 mod register;
@@ -150,6 +152,8 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<values::Values>::default(),
         Arc::<query::Queries>::default(),
         Arc::<watch::Watch>::default(),
+        Arc::<lease::Leases>::default(),
+        Arc::<lock::Locks>::default(),
     ]
 }
 

@@ -37,7 +37,8 @@ impl Sessions {
     async fn attempt(&self, seat: &Seat, endpoint: &str, session: u64, sequence: u64, answered_below: u64) -> bool {
         let mut client = MeshClient::new((seat.stage.channel)(endpoint));
         let attempt = Some(Attempt { session, sequence, answered_below, attempt: 1 });
-        let put = PutStateRequest { attempt, key: format!("session/{session}"), value: sequence.to_string().into() };
+        let (key, value) = (format!("session/{session}"), sequence.to_string().into());
+        let put = PutStateRequest { attempt, key, value, lease: 0 };
         let write = async {
             opened(client.put_state(request(put)))
                 .await

@@ -117,6 +117,7 @@ pub fn begin(upload: UploadId, announced: &Announced) -> Write {
         transaction: Transaction { compares: vec![room], then, otherwise: vec![] },
         guards: vec![Compare::Exists { key: upload.key(), exists: false }],
         meaning: Meaning::unmet(full),
+        ..Write::default()
     }
 }
 
@@ -134,8 +135,8 @@ pub fn chunk(upload: UploadId, chunk: Chunk) -> Write {
     ];
     Write {
         transaction: Transaction { compares, then, otherwise: vec![] },
-        guards: vec![],
         meaning: Meaning::unmet(not_open()),
+        ..Write::default()
     }
 }
 
@@ -156,8 +157,8 @@ pub fn finish(upload: UploadId, message: Message, content: LargeContent) -> Resu
     ];
     Ok(Write {
         transaction: Transaction { compares: vec![arrived], then, otherwise: vec![] },
-        guards: vec![],
         meaning: Meaning::unmet(not_open()),
+        ..Write::default()
     })
 }
 

@@ -32,7 +32,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{sync, task::JoinHandle, time::Instant};
 
 pub use fault::Faults;
 pub use measures::{Counts, Measures};
@@ -344,7 +344,7 @@ impl Node {
     }
 
     /// When locks or their queues change, as far as that is applied here.
-    pub fn locks(&self) -> watch::Receiver<u64> {
+    pub fn locks(&self) -> sync::watch::Receiver<u64> {
         self.shared.machine.locks()
     }
 

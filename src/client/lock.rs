@@ -81,7 +81,7 @@ impl Lock {
                 tenure.end().await?;
                 return Err(Error::DeadlineExceeded {
                     deadline_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
-                    waiting_for: format!("the lock {}, which others hold", self.name),
+                    waiting_for: format!("waiting for the lock {}, which others hold", self.name),
                     may_have_applied: false,
                 });
             }

@@ -370,3 +370,6 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

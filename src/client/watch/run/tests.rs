@@ -1,0 +1,176 @@
+//! What a watch makes of what it is told, without anybody who tells it.
+
+use super::*;
+use crate::model::{
+    mesh::Stored,
+    watch::{Changed, Keys, Target},
+};
+
+fn watch(start: Start) -> Watch {
+    let client = Client::builder().endpoints(["a:1", "b:1", "c:1"]).seed(1).connect_lazy().unwrap();
+    let phase = match start {
+        Start::Current => Phase::Content { merge: Merge::default(), resync: false },
+        Start::Now | Start::After(_) => Phase::Changes,
+    };
+    let target = Target::Config(Keys::All);
+    let request = WatchRequest { target, start, mode: client.mode, progress_ms: 100, previous: true };
+    Watch {
+        silence: LATE,
+        shown: Shown::new(1 << 20),
+        last: 0,
+        started: false,
+        stream: None,
+        opening: None,
+        phase,
+        search: Search::default(),
+        parts: Vec::new(),
+        ready: VecDeque::new(),
+        ended: None,
+        client,
+        request,
+    }
+}
+
+fn change(key: &str, revision: u64) -> Change {
+    let stored = Stored {
+        value: "1".to_owned(),
+        created_at_ms: 0,
+        updated_at_ms: 0,
+        create_revision: revision,
+        mod_revision: revision,
+        version: 1,
+    };
+    Change::Config(Changed { key: key.into(), now: Some(stored), before: None })
+}
+
+fn gone(key: &str) -> Change {
+    Change::Config(Changed { key: key.into(), now: None, before: None })
+}
+
+fn changes(revision: u64, keys: &[&str], more: bool) -> Told {
+    Told::Changes { revision, changes: keys.iter().map(|key| change(key, revision)).collect(), more }
+}
+
+fn events(watch: &mut Watch) -> Vec<Event> {
+    watch.ready.drain(..).collect()
+}
+
+/// A node that it goes to fails so.
+fn fails(watch: &mut Watch, error: Error) -> Option<String> {
+    let endpoint = watch.candidate()?;
+    watch.failed(&endpoint, error);
+    Some(endpoint.address.clone())
+}
+
+fn not_covered() -> Error {
+    Error::NoLongerCovered { revision: 5, oldest: 9 }
+}
+
+fn broken() -> Error {
+    Error::Unknown("broken".into())
+}
+
+#[tokio::test]
+async fn a_transaction_that_breaks_off_is_told_anew_and_nothing_comes_twice() {
+    let mut watch = watch(Start::Now);
+    watch.take(Told::Started { node_id: 1, revision: 4 });
+    watch.take(changes(5, &["a"], false));
+    watch.take(changes(6, &["b"], true));
+    fails(&mut watch, broken());
+    assert_eq!(watch.revision(), 5);
+    watch.take(Told::Started { node_id: 2, revision: 5 });
+    watch.take(changes(5, &["a"], false));
+    watch.take(changes(6, &["b"], true));
+    watch.take(changes(6, &["c"], false));
+    let told = |revision, keys: &[&str]| Event::Changes {
+        revision,
+        changes: keys.iter().map(|key| change(key, revision)).collect(),
+        resynced: false,
+    };
+    assert_eq!(events(&mut watch), [told(5, &["a"]), told(6, &["b", "c"])]);
+    watch.take(Told::Progress { revision: 9, age_ms: 0 });
+    watch.take(Told::Progress { revision: 7, age_ms: 0 });
+    assert_eq!(events(&mut watch), [Event::Progress { revision: 9 }, Event::Progress { revision: 9 }]);
+}
+
+#[tokio::test]
+async fn every_node_is_asked_before_what_there_is_is_compared() {
+    let mut watch = watch(Start::Now);
+    watch.take(Told::Started { node_id: 1, revision: 4 });
+    watch.take(changes(5, &["a", "b"], false));
+    events(&mut watch);
+    // One does not answer, and is asked again.
+    let down = fails(&mut watch, broken()).unwrap();
+    let mut asked = Vec::new();
+    while asked.len() < 2 {
+        asked.extend(fails(&mut watch, not_covered()));
+    }
+    assert!(!asked.contains(&down) && asked[0] != asked[1], "{down} {asked:?}");
+    assert_eq!(fails(&mut watch, not_covered()), Some(down));
+    assert!(watch.candidate().is_none());
+    watch.none_covers();
+    assert_eq!(events(&mut watch), [Event::Reset { after: 5, complete: true }]);
+    watch.take(Told::Started { node_id: 1, revision: 9 });
+    watch.take(Told::Content { revision: 9, records: vec![change("b", 5), change("c", 7)], last: true });
+    let difference = vec![gone("a"), change("c", 7)];
+    let expected =
+        [Event::Changes { revision: 9, changes: difference, resynced: true }, Event::Current { revision: 9 }];
+    assert_eq!(events(&mut watch), expected);
+    assert!(watch.candidate().is_some());
+}
+
+#[tokio::test]
+async fn a_watch_that_never_began_says_that_nobody_covers_it() {
+    let mut watch = watch(Start::After(5));
+    fails(&mut watch, broken());
+    for _ in 0..3 {
+        fails(&mut watch, not_covered());
+    }
+    watch.none_covers();
+    assert_eq!(watch.ended, Some(not_covered()));
+    assert_eq!(watch.next().await, Err(not_covered()));
+}
+
+#[tokio::test]
+async fn a_revision_that_nobody_has_come_to_is_of_another_history() {
+    let unknown = || Error::invalid("after_revision", "5", "must be at most 2");
+    let mut begun = watch(Start::Now);
+    begun.take(Told::Started { node_id: 1, revision: 5 });
+    fails(&mut begun, unknown());
+    assert_eq!(events(&mut begun), [Event::Reset { after: 5, complete: true }]);
+    let mut never = watch(Start::After(5));
+    fails(&mut never, unknown());
+    assert_eq!(never.next().await, Err(unknown()));
+}
+
+#[tokio::test]
+async fn content_that_breaks_off_goes_on_as_the_difference() {
+    let mut watch = watch(Start::Current);
+    watch.take(Told::Started { node_id: 1, revision: 4 });
+    // Nothing was shown yet: this is no reset.
+    fails(&mut watch, broken());
+    watch.take(Told::Started { node_id: 2, revision: 4 });
+    let page = vec![change("a", 1), change("b", 2)];
+    watch.take(Told::Content { revision: 4, records: page.clone(), last: false });
+    fails(&mut watch, Error::ViewTooOld { revision: 4, oldest: 5 });
+    watch.take(Told::Started { node_id: 2, revision: 6 });
+    watch.take(Told::Content { revision: 6, records: vec![change("b", 2), change("c", 6)], last: true });
+    let difference = vec![gone("a"), change("c", 6)];
+    let expected = [
+        Event::Content { revision: 4, records: page },
+        Event::Reset { after: 0, complete: true },
+        Event::Changes { revision: 6, changes: difference, resynced: true },
+        Event::Current { revision: 6 },
+    ];
+    assert_eq!(events(&mut watch), expected);
+    assert_eq!(watch.revision(), 6);
+}
+
+#[tokio::test]
+async fn what_no_node_can_mend_ends_it() {
+    let mut watch = watch(Start::Now);
+    watch.take(Told::Started { node_id: 1, revision: 5 });
+    fails(&mut watch, Error::PermissionDenied("no".into()));
+    assert_eq!(watch.next().await, Err(Error::PermissionDenied("no".into())));
+    assert_eq!(watch.next().await, Err(Error::PermissionDenied("no".into())));
+}

@@ -14,6 +14,9 @@ pub mod client;
 pub use client::Client;
 pub use error::{Error, Result};
 
+pub mod contract;
+pub use contract::Storage;
+
 #[cfg(feature = "server")]
 pub mod environment;
 
@@ -38,6 +41,13 @@ pub mod service;
 pub mod state;
 #[cfg(feature = "server")]
 pub mod storage;
+
+#[cfg(feature = "server")]
+pub mod backends;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 
 #[cfg(feature = "cli")]
 pub mod cli;

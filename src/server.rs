@@ -97,14 +97,7 @@ pub async fn serve(
         started = starting => started.map_err(|error| Fault::new(format!("starting panicked: {error}")))??,
         () = &mut stop => return Ok(()),
     };
-    let overdue = |view: &View| {
-        let back = topology::confirm::overdue(view)?;
-        Ok(back.map(|write| (write.guards, write.transaction)))
-    };
-    running.node.keep_doing("rollback of unconfirmed changes", Arc::new(overdue));
-    running.node.keep_sweeping("reclaim of large messages", mesh::large::Reclaim::default());
-    running.node.keep_sweeping("retention of messages", mesh::retention::Trim::default());
-    running.node.keep_sweeping("building of indexes", kv::index::build::Build::default());
+    keep_house(&running.node);
     let (drain, drained) = watch::channel(false);
     let calls = Arc::new(Calls::new(config.log.slow_call, Pressure::new(config.cluster.limits.calls_per_principal)));
     let clients = serve_clients(&doors, &config, (&running.node, &calls), drained).await?;
@@ -119,6 +112,18 @@ pub async fn serve(
         return Err(fault);
     }
     shut_down(running, raft, drain, clients).await
+}
+
+/// Has a node do, whenever it leads, what layers want done though nobody calls.
+pub fn keep_house(node: &Node) {
+    let overdue = |view: &View| {
+        let back = topology::confirm::overdue(view)?;
+        Ok(back.map(|write| (write.guards, write.transaction)))
+    };
+    node.keep_doing("rollback of unconfirmed changes", Arc::new(overdue));
+    node.keep_sweeping("reclaim of large messages", mesh::large::Reclaim::default());
+    node.keep_sweeping("retention of messages", mesh::retention::Trim::default());
+    node.keep_sweeping("building of indexes", kv::index::build::Build::default());
 }
 
 async fn shut_down(

@@ -1,8 +1,7 @@
 //! `meshstore backup`: all that a cluster holds as of one revision, in one file.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +13,7 @@ use super::{
     failure::Failure,
     options::Session,
     output::{Output, fields, table},
+    whole_file::WholeFile,
 };
 use crate::{
     client::Backup,
@@ -52,34 +52,14 @@ impl Command {
 }
 
 async fn create(session: &Session, file: &Path) -> Result<(), Failure> {
-    let about = |error: io::Error, path: &Path| Failure::Failed(format!("{}: {error}", path.display()));
-    let mut name = file.file_name().ok_or_else(|| Failure::usage("FILE must be the name of a file"))?.to_owned();
-    name.push(".part");
-    let part = file.with_file_name(name);
-    if file.exists() {
-        return Err(Failure::usage(format!("{} exists; a backup replaces nothing", file.display())));
-    }
+    let mut out = WholeFile::begin(file, "a backup")?;
     let mut backup = session.reader()?.cluster().backup().await?;
-    let mut out = File::create(&part).map_err(|error| about(error, &part))?;
-    let written = match receive(&mut backup, &mut out).await {
-        Ok(()) => out.sync_all().map_err(|error| about(error, &part)).and_then(|()| look(&part)),
-        Err(failure) => Err(failure),
-    };
-    let contents = match written {
-        Ok(contents) => contents,
-        Err(failure) => {
-            // What came is no backup; the failure is what matters.
-            let _ = fs::remove_file(&part);
-            return Err(failure);
-        }
-    };
-    fs::rename(&part, file).map_err(|error| about(error, file))?;
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| about(error, directory))?;
+    receive(&mut backup, &mut out).await?;
+    let contents = out.end(look)?;
     answer(&session.out, file, &contents)
 }
 
-async fn receive(backup: &mut Backup, out: &mut File) -> Result<(), Failure> {
+async fn receive(backup: &mut Backup, out: &mut WholeFile) -> Result<(), Failure> {
     let bar = ProgressBar::new(backup.about_bytes());
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes} of about {total_bytes}, {bytes_per_sec}") {
         bar.set_style(style);

@@ -33,6 +33,7 @@ mod status;
 mod txn;
 mod verify;
 mod watch;
+mod whole_file;
 
 use std::process::ExitCode;
 

@@ -16,11 +16,11 @@ const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// A source of jitter.
-pub(super) struct Jitter(AtomicU64);
+pub(crate) struct Jitter(AtomicU64);
 
 impl Jitter {
     /// From a seed; without one, from the randomness that std gives to its hash maps.
-    pub(super) fn new(seed: Option<u64>) -> Self {
+    pub(crate) fn new(seed: Option<u64>) -> Self {
         Self(AtomicU64::new(seed.unwrap_or_else(|| RandomState::new().hash_one(0))))
     }
 
@@ -39,7 +39,7 @@ impl Jitter {
     }
 
     /// The wait after so many failed attempts (from 1): between a half and the whole of a step that doubles.
-    pub(super) fn backoff(&self, failures: u32) -> Duration {
+    pub(crate) fn backoff(&self, failures: u32) -> Duration {
         let step = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST);
         self.spread(step / 2)
     }

@@ -290,12 +290,23 @@ impl Client {
 
     /// A read, in this client's mode.
     pub(super) async fn read<R: Read>(&self, request: R) -> Result<R::Reply> {
+        self.read_as(request, false).await
+    }
+
+    /// The same; with `keep` the node that answers keeps the revision readable for the next.
+    pub(super) async fn read_as<R: Read>(&self, request: R, keep: bool) -> Result<R::Reply> {
         let preference = match self.mode {
             // The leader answers without asking another node for its index.
             ReadMode::Linearizable => Preference::Leader,
             ReadMode::AtLeast(_) | ReadMode::Stale(_) => Preference::Any,
         };
-        self.read_from(preference, self.mode.into(), request).await
+        self.read_from(preference, v1::ReadOptions { keep, ..self.mode.into() }, request).await
+    }
+
+    /// A read of one revision that an answer has shown, which the node that answers keeps readable for the next.
+    pub(super) async fn read_at<R: Read>(&self, revision: u64, request: R) -> Result<R::Reply> {
+        let options = v1::ReadOptions { revision: Some(revision), keep: true, ..ReadMode::AtLeast(revision).into() };
+        self.read_from(Preference::Leader, options, request).await
     }
 
     /// The same, in a mode of its own.

@@ -91,19 +91,24 @@ impl Kv {
     ///
     /// Errors: `NotFound` if there is none, or no such namespace; `TooStale` if no node can keep what the read mode asks.
     pub async fn get(&self, key: &str) -> Result<Entry> {
-        self.get_as_of(key, None).await
+        self.get_as(key, (true, None)).await
     }
 
     /// The version of a value that was current at a revision.
     ///
     /// Errors: as of [`get`](Self::get); `InvalidArgument` if the namespace does not keep it.
     pub async fn get_at(&self, key: &str, revision: u64) -> Result<Entry> {
-        self.get_as_of(key, Some(revision)).await
+        self.get_as(key, (true, Some(revision))).await
     }
 
-    async fn get_as_of(&self, key: &str, as_of_revision: Option<u64>) -> Result<Entry> {
+    /// A value with the caller's attributes or without them, now or as of a revision.
+    pub(crate) async fn get_as(
+        &self,
+        key: &str,
+        (include_metadata, as_of_revision): (bool, Option<u64>),
+    ) -> Result<Entry> {
         let (namespace, key) = (self.namespace.clone(), key.to_owned());
-        let request = v1::StorageGetRequest { read: None, namespace, key, include_metadata: true, as_of_revision };
+        let request = v1::StorageGetRequest { read: None, namespace, key, include_metadata, as_of_revision };
         expected("entry", self.client.read(request).await?.entry)?.try_into()
     }
 
@@ -143,7 +148,8 @@ impl Kv {
         self.delete_as(key, Some(condition)).await
     }
 
-    async fn delete_as(&self, key: &str, condition: Option<Condition>) -> Result<bool> {
+    /// Deletes a value, if something is true of it where that is said.
+    pub(crate) async fn delete_as(&self, key: &str, condition: Option<Condition>) -> Result<bool> {
         let (namespace, condition) = (self.namespace.clone(), condition.map(Into::into));
         let request = v1::StorageDeleteRequest { attempt: None, namespace, key: key.into(), condition };
         Ok(self.client.execute(request).await?.deleted)
@@ -161,9 +167,22 @@ impl Kv {
     ///
     /// Errors: `InvalidArgument` if they are too many, or too large for one answer (3 MiB together).
     pub async fn get_many(&self, keys: Vec<String>) -> Result<(Vec<Entry>, Vec<String>)> {
+        self.get_many_as(keys, (true, None)).await
+    }
+
+    /// Values with the caller's attributes or without them; of one revision if that is said, which is kept readable for the
+    /// next call.
+    pub(crate) async fn get_many_as(
+        &self,
+        keys: Vec<String>,
+        (include_metadata, revision): (bool, Option<u64>),
+    ) -> Result<(Vec<Entry>, Vec<String>)> {
         let namespace = self.namespace.clone();
-        let request = v1::StorageGetManyRequest { read: None, namespace, keys, include_metadata: true };
-        let answer = self.client.read(request).await?;
+        let request = v1::StorageGetManyRequest { read: None, namespace, keys, include_metadata };
+        let answer = match revision {
+            Some(revision) => self.client.read_at(revision, request).await?,
+            None => self.client.read(request).await?,
+        };
         let entries = answer.entries.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
         Ok((entries, answer.missing))
     }
@@ -180,7 +199,8 @@ impl Kv {
         self.set_many_as(sets, true).await
     }
 
-    async fn set_many_as(&self, sets: Vec<Set>, per_key: bool) -> Result<Vec<SetResult>> {
+    /// Writes values, all or none, or each that can be.
+    pub(crate) async fn set_many_as(&self, sets: Vec<Set>, per_key: bool) -> Result<Vec<SetResult>> {
         let (namespace, sets) = (self.namespace.clone(), sets.into_iter().map(|set| self.sent(set)).collect());
         let request = v1::StorageSetManyRequest { attempt: None, namespace, sets, per_key };
         Ok(self.client.execute(request).await?.results.into_iter().map(Into::into).collect())
@@ -199,10 +219,15 @@ impl Kv {
     ///
     /// Errors: `NotFound` if there is no such namespace; `InvalidArgument` for a pattern or cursor that is none.
     pub async fn list(&self, filter: KeyFilter) -> Result<Page<String>> {
+        self.list_as(filter, false).await
+    }
+
+    /// The same; with `keep` its revision is kept readable though there may be no next page.
+    pub(crate) async fn list_as(&self, filter: KeyFilter, keep: bool) -> Result<Page<String>> {
         let KeyFilter { pattern, limit, offset, cursor } = filter;
         let namespace = self.namespace.clone();
         let request = v1::StorageListRequest { read: None, namespace, pattern, limit, offset, cursor };
-        self.client.read(request).await?.try_into()
+        self.client.read_as(request, keep).await?.try_into()
     }
 
     /// All keys that match a pattern, as of one revision. They must fit into memory.
@@ -245,7 +270,8 @@ impl Kv {
         self.set_metadata_as(key, attributes, merge, Some(revision)).await
     }
 
-    async fn set_metadata_as(
+    /// Sets attributes, if they were last written at a revision where that is said.
+    pub(crate) async fn set_metadata_as(
         &self,
         key: &str,
         attributes: &str,

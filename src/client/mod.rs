@@ -34,7 +34,7 @@
 //! Layout: `call.rs` makes one call, `endpoints.rs` knows where, `session.rs` numbers the writes, `rpc.rs`
 //! lists the methods, and each surface has a file of its own.
 
-mod backoff;
+pub(crate) mod backoff;
 mod builder;
 mod call;
 mod cluster;

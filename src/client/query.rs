@@ -83,6 +83,11 @@ impl Kv {
         KvQuery { kv: self.clone(), query: Query { filter, attributes: true, ..Query::default() } }
     }
 
+    /// A page of a query that is put together already.
+    pub(crate) async fn query_as(&self, query: Query) -> Result<Page<Entry>> {
+        KvQuery { kv: self.clone(), query }.page().await
+    }
+
     /// How many values a filter lets through. Without an index that helps, all are read.
     ///
     /// Errors: `NotFound` if there is no such namespace; `InvalidArgument` for a filter that is none.

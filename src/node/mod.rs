@@ -27,7 +27,10 @@ mod vitals;
 mod watch;
 
 use std::{
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,8 @@ use tokio::{sync, task::JoinHandle, time::Instant};
 pub use fault::Faults;
 pub use measures::{Counts, Measures};
 pub use members::{Asked, Listed, ListedMember, NewAddresses, RemovedMember};
+pub use pages::PagedViews;
+pub use propose::check_encoded;
 pub use standing::Decide;
 pub use start::{Parts, Running, start};
 pub use status::{MemberStatus, Status};
@@ -45,7 +50,6 @@ pub use watch::{Group, Hub, Look, WatchCounts, Watcher};
 
 use self::{
     clock::LogClock,
-    pages::PagedViews,
     propose::{Answered, Proposer},
     read::{NodeView, ReadIndex},
 };
@@ -69,13 +73,15 @@ use crate::{
         state_machine::Machine,
     },
     state::{View, scope::Account},
-    storage::{StoreStatus, ViewError},
+    storage::{self, StoreStatus, ViewError},
 };
 
 /// The principal of what a node proposes of itself.
 const OWN: &str = "node";
 /// The deadline of what a node proposes of itself.
 const OWN_DEADLINE: Duration = Duration::from_secs(5);
+/// A node that waits until it can be read looks again after so long, if nothing else tells it.
+const READ_RETRY: Duration = Duration::from_millis(50);
 /// How often a view is taken anew if a merge has just passed its revision.
 const VIEW_ATTEMPTS: usize = 5;
 
@@ -100,7 +106,7 @@ struct Shared {
     log: Log,
     proposer: Mutex<Option<Proposer>>,
     read_index: ReadIndex,
-    pages: PagedViews,
+    pages: PagedViews<storage::View>,
     watches: Arc<Hub>,
     network: Arc<Peers>,
     log_clock: Arc<LogClock>,
@@ -135,6 +141,11 @@ impl Shared {
         self.directory.identity().cluster()
     }
 
+    /// That the node is not stopping. Errors: `Unavailable`.
+    fn check_running(&self) -> Result<()> {
+        if self.stopping.load(Ordering::Acquire) { Err(stopping()) } else { Ok(()) }
+    }
+
     async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome> {
         self.propose_answered(proposal, deadline).await.map(|answered| answered.outcome)
     }
@@ -153,7 +164,6 @@ impl Shared {
         self.check_state()?;
         let budget = deadline.saturating_duration_since(Instant::now());
         let proposer = self.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let stopping = || Error::Unavailable { reason: "the node is stopping".into(), leader: None };
         proposer.ok_or_else(stopping)?.propose(&proposal, deadline, budget).await
     }
 
@@ -186,6 +196,32 @@ impl Node {
         self.leadership() != Leadership::Unknown
     }
 
+    /// Waits until a leader answers for this node's reads, as long as that takes. Errors: `Unavailable` when the node stops.
+    pub async fn can_be_read(&self) -> Result<()> {
+        let mut watch = self.shared.consensus.watch();
+        // That it was voted for in an earlier life, as its log says, is no sign that it leads.
+        while self.read(ReadMode::Linearizable, None, Instant::now() + OWN_DEADLINE).await.is_err() {
+            self.shared.check_running()?;
+            let changed = tokio::time::timeout(READ_RETRY, self.shared.consensus.changed(&mut watch)).await;
+            changed.unwrap_or(Ok(())).map_err(|_| stopping())?;
+        }
+        Ok(())
+    }
+
+    /// The members of the cluster, as this node's log has them. Waits until that is known. Errors: `Unavailable` when the
+    /// node stops.
+    pub async fn member_ids(&self) -> Result<Vec<u64>> {
+        let consensus = &self.shared.consensus;
+        let mut watch = consensus.watch();
+        loop {
+            let members = consensus.members().all;
+            if !members.is_empty() {
+                return Ok(members.into_keys().collect());
+            }
+            consensus.changed(&mut watch).await.map_err(|_| stopping())?;
+        }
+    }
+
     /// Whether the state here is known to be wrong.
     pub fn has_diverged(&self) -> bool {
         self.shared.check_state().is_err()
@@ -208,6 +244,7 @@ impl Node {
     /// revision is no longer kept; `DeadlineExceeded`.
     pub async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
         let shared = &self.shared;
+        shared.check_running()?;
         shared.check_state()?;
         shared.measures.count_read(mode);
         let budget = deadline.saturating_duration_since(Instant::now());
@@ -244,7 +281,10 @@ impl Node {
 
     /// Keeps the revision of a view readable for some seconds, for the next page of a list.
     pub fn keep_for_pages(&self, view: &View) {
-        self.shared.pages.keep(self.shared.machine.store(), view.revision());
+        // If it cannot be kept the next page says so.
+        if let Ok(kept) = self.shared.machine.store().view(view.revision()) {
+            self.shared.pages.keep(view.revision(), kept);
+        }
     }
 
     fn view(&self, named: Option<u64>, until: Option<(Instant, Duration)>) -> Result<View> {
@@ -268,6 +308,7 @@ impl Node {
     ///
     /// Errors: `Unavailable` if the node is stopping, or its state is known to be wrong.
     pub fn view_at_hand(&self) -> Result<View> {
+        self.shared.check_running()?;
         self.shared.check_state()?;
         self.view(None, None)
     }
@@ -339,8 +380,7 @@ impl Node {
     pub async fn changed_since(&self, revision: u64) -> Result<u64> {
         let mut progress = self.shared.machine.progress();
         let newer = progress.wait_for(|progress| progress.revision > revision).await;
-        let stopping = |_| Error::Unavailable { reason: "the node is stopping".into(), leader: None };
-        newer.map(|progress| progress.revision).map_err(stopping)
+        newer.map(|progress| progress.revision).map_err(|_| stopping())
     }
 
     /// When locks or their queues change, as far as that is applied here.
@@ -412,6 +452,10 @@ impl Node {
     }
 }
 
+fn stopping() -> Error {
+    Error::Unavailable { reason: "the node is stopping".into(), leader: None }
+}
+
 fn read_deadline(budget: Duration) -> Error {
     Error::DeadlineExceeded {
         deadline_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
@@ -420,7 +464,8 @@ fn read_deadline(budget: Duration) -> Error {
     }
 }
 
-fn check_size(transaction: &Transaction) -> Result<()> {
+/// That a transaction keeps the bounds of what a layer may propose. Errors: `InvalidArgument`.
+pub fn check_size(transaction: &Transaction) -> Result<()> {
     let counts = [
         ("compares", transaction.compares.len(), limits::COMPARES),
         ("then", transaction.then.len(), limits::LAYER_OPERATIONS),

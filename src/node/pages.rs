@@ -12,22 +12,23 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::storage::{Store, View};
-
 /// How long a revision is kept after its last page.
 const KEPT: Duration = Duration::from_secs(10);
 /// Most revisions that are kept.
 const REVISIONS: usize = 64;
 
 /// The views that are kept for pages, by revision.
-#[derive(Default)]
-pub(super) struct PagedViews(Mutex<BTreeMap<u64, (Instant, View)>>);
+pub struct PagedViews<V>(Mutex<BTreeMap<u64, (Instant, V)>>);
 
-impl PagedViews {
-    /// Keeps a revision, of which a view must be open now.
-    pub(super) fn keep(&self, store: &Store, revision: u64) {
-        // If it cannot be kept the next page says so.
-        let Ok(view) = store.view(revision) else { return };
+impl<V> Default for PagedViews<V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<V> PagedViews<V> {
+    /// Keeps a view of a revision.
+    pub fn keep(&self, revision: u64, view: V) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert(revision, (Instant::now() + KEPT, view));
         if kept.len() > REVISIONS {
@@ -36,14 +37,23 @@ impl PagedViews {
         }
     }
 
+    /// The view that is kept of a revision.
+    pub fn get(&self, revision: u64) -> Option<V>
+    where
+        V: Clone,
+    {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&revision).map(|(_, view)| view.clone())
+    }
+
     /// Lets go of what has been kept long enough.
-    pub(super) fn expire(&self) {
+    pub fn expire(&self) {
         let now = Instant::now();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (until, _)| *until > now);
     }
 
     /// Lets go of all.
-    pub(super) fn clear(&self) {
+    pub fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
@@ -60,7 +70,7 @@ mod tests {
         environment::Environment,
         model::Position,
         state::{Meta, audit::Accounts},
-        storage::{self, Checkpoint, EngineKind},
+        storage::{self, Checkpoint, EngineKind, Store},
     };
 
     /// A store whose runs are on disk, in a directory that lives as long as it.
@@ -97,16 +107,17 @@ mod tests {
     async fn a_revision_stays_readable_for_a_while_after_its_last_page() {
         let home = tempfile::tempdir().unwrap();
         let (store, pages) = (open(home.path()), PagedViews::default());
+        let keep = |revision| pages.keep(revision, store.view(revision).unwrap());
         merge(&store, 1).await;
         let page = store.view(1).unwrap();
-        pages.keep(&store, page.revision());
+        keep(page.revision());
         drop(page);
         merge(&store, 2).await;
         tokio::time::advance(KEPT / 2).await;
         pages.expire();
         let next = store.view(1).unwrap();
         assert_eq!(next.get(b"key").unwrap().unwrap(), "1");
-        pages.keep(&store, 1);
+        keep(1);
         drop(next);
         tokio::time::advance(KEPT - Duration::from_millis(1)).await;
         pages.expire();
@@ -120,10 +131,11 @@ mod tests {
     async fn so_many_revisions_are_kept_and_no_more() {
         let home = tempfile::tempdir().unwrap();
         let (store, pages) = (open(home.path()), PagedViews::default());
+        let keep = |revision| pages.keep(revision, store.view(revision).unwrap());
         let last = REVISIONS as u64 + 1;
         for revision in 1..=last {
             store.write(revision, vec![(Bytes::from_static(b"key"), Some(revision.to_string().into()))]);
-            pages.keep(&store, revision);
+            keep(revision);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         merge(&store, last + 1).await;

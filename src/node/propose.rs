@@ -83,10 +83,7 @@ impl Proposer {
     /// Queues a proposal and waits for its outcome.
     pub(super) async fn propose(&self, proposal: &Proposal, deadline: Instant, budget: Duration) -> Result<Answered> {
         let encoded = codec::encode_payload(proposal);
-        if encoded.len() > limits::TRANSACTION_BYTES {
-            let rule = format!("at most {} bytes encoded", limits::TRANSACTION_BYTES);
-            return Err(Error::invalid("transaction", format!("{} bytes", encoded.len()), rule));
-        }
+        check_encoded(encoded.len())?;
         let full = |reason: &str| Error::ResourceExhausted { reason: reason.into(), retry_after_ms: RETRY_AFTER_MS };
         let wanted = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(wanted);
@@ -196,6 +193,15 @@ impl Packer {
             }
         }
     }
+}
+
+/// That a proposal of so many bytes is one that may be proposed. Errors: `InvalidArgument`.
+pub fn check_encoded(bytes: usize) -> Result<()> {
+    if bytes <= limits::TRANSACTION_BYTES {
+        return Ok(());
+    }
+    let rule = format!("at most {} bytes encoded", limits::TRANSACTION_BYTES);
+    Err(Error::invalid("transaction", format!("{bytes} bytes"), rule))
 }
 
 fn not_leading(leader: Option<String>) -> Error {

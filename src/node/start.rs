@@ -388,6 +388,8 @@ impl Running {
         shared.machine.rest();
         shared.machine.store().close().await;
         shared.log.close().await?;
+        // Also if somebody still has a handle on this node, whose calls are refused.
+        shared.directory.unlock();
         tracing::info!("stopped");
         shared.faults.first().map_or(Ok(()), Err)
     }

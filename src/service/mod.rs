@@ -46,6 +46,8 @@ pub trait Core: Send + Sync {
     fn knows_leader(&self) -> bool;
     /// That all nodes know a feature level. Errors: `Refused`, `Unavailable`.
     fn require(&self, level: u32, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
+    /// Keeps the revision of a view readable for some seconds, for the next page of a list.
+    fn keep_for_pages(&self, view: &View);
 }
 
 impl Core for Node {
@@ -75,6 +77,10 @@ impl Core for Node {
 
     async fn require(&self, level: u32, deadline: Instant) -> Result<()> {
         Self::require(self, level, deadline).await
+    }
+
+    fn keep_for_pages(&self, view: &View) {
+        Self::keep_for_pages(self, view);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What layers read: records and index entries of one revision.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{derived, stored};
@@ -23,10 +25,11 @@ pub trait Source: Send + Sync {
     fn fault(&self, fault: Fault) -> crate::Error;
 }
 
-/// All records as of one revision.
+/// All records as of one revision. Clones read the same.
+#[derive(Clone)]
 pub struct View {
     revision: u64,
-    source: Box<dyn Source>,
+    source: Arc<dyn Source>,
 }
 
 /// One entry of an index.
@@ -80,7 +83,7 @@ impl Version {
 impl View {
     /// A view of `source`, which shows `revision`.
     pub fn new(revision: u64, source: Box<dyn Source>) -> Self {
-        Self { revision, source }
+        Self { revision, source: source.into() }
     }
 
     /// The one revision that everything read here shows.

@@ -1,5 +1,6 @@
 //! The contract of mesh storage, as its users rely on it: one set of cases, written against the public
-//! client only, run against every kind of cluster.
+//! client only, run against every kind of cluster. The storage contract has a set of its own (`storage`), written against
+//! its trait, and run against every backend as well.
 //!
 //! A case is `async fn(&Client)`. All cases of a kind run one after the other on one cluster, so that
 //! starting it is paid once; each works under names of its own (`cases::unique`) and asserts nothing about
@@ -20,24 +21,38 @@ mod cases;
 mod harness;
 #[path = "../support/nodes.rs"]
 mod nodes;
+mod storage;
+
+use std::{pin::Pin, sync::Arc};
 
 use harness::{Kind, with_cluster};
-use meshstore::Client;
+use meshstore::{Client, contract::Remote};
+use storage::Through;
 
-/// Runs every case, and fails with the names of those that failed.
+/// A case over a `T`.
+type Case<T> = for<'a> fn(&'a T) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Runs every case: those of the client, and those of the storage contract on the cluster as a backend.
 async fn run_all(client: Client) {
+    let mut failed = run(&client, cases::all()).await;
+    failed.extend(run(&Through(Arc::new(Remote::new(client))), storage::all()).await);
+    assert!(failed.is_empty(), "{} cases failed: {failed:?}", failed.len());
+}
+
+/// Runs cases one after the other: the names of those that failed.
+async fn run<T: Clone + Send + Sync + 'static>(over: &T, cases: Vec<(&'static str, Case<T>)>) -> Vec<&'static str> {
     let only = std::env::var("MESHSTORE_CASE").unwrap_or_default();
     let mut failed = Vec::new();
-    for (name, case) in cases::all().into_iter().filter(|(name, _)| name.contains(&only)) {
-        let client = client.clone();
+    for (name, case) in cases.into_iter().filter(|(name, _)| name.contains(&only)) {
+        let over = over.clone();
         // In a task of its own, so that a failed assertion ends the case and not the run.
-        let outcome = tokio::spawn(async move { case(&client).await }).await;
+        let outcome = tokio::spawn(async move { case(&over).await }).await;
         println!("{name}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
         if outcome.is_err() {
             failed.push(name);
         }
     }
-    assert!(failed.is_empty(), "{} cases failed: {failed:?}", failed.len());
+    failed
 }
 
 /// Against the cluster that `MESHSTORE_ENDPOINTS` names (`host:port`, with commas between); nothing to do
@@ -73,25 +88,9 @@ async fn three_nodes_tls() {
 /// Not among the cases: a cluster that runs may hold what somebody needs.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_namespaces_are_cleared_at_once() {
-    use meshstore::client::{NamespaceSettings, Set, Value};
     with_cluster(Kind::Embedded(1, "memory"), async |client: Client| {
-        let namespaces = client.namespaces();
-        namespaces.clear_all().await.unwrap();
-        let bounded = NamespaceSettings { max_entries: 5, ..NamespaceSettings::default() };
-        namespaces.create("empty", "{}", bounded).await.unwrap();
-        for name in ["", "a", "b"] {
-            client.kv(name).set(Set::new("k", Value::Json("1".into())).attributes("{}")).await.unwrap();
-        }
-        let revision = namespaces.clear_all().await.unwrap().revision;
-        for namespace in namespaces.list_all().await.unwrap() {
-            assert_eq!((namespace.entries, namespace.metadata.mod_revision), (0, revision), "{}", namespace.name);
-        }
-        for number in 0..100 {
-            client.kv(format!("many-{number}")).set(Set::new("k", Value::Json("1".into()))).await.unwrap();
-        }
-        namespaces.clear_all().await.unwrap();
-        let status = namespaces.status().await.unwrap();
-        assert_eq!((status.entries, status.namespaces, status.capacity), (0, 104, None));
+        let storage = Through(Arc::new(Remote::new(client)));
+        storage::cases::all_namespaces_are_cleared_at_once(&storage).await;
     })
     .await;
 }

@@ -1,6 +1,11 @@
 //! Nodes inside the test's process: the real server on real sockets and files.
 
-use std::{fs, net::TcpListener, path::Path, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use meshstore::{
     Client,
@@ -20,7 +25,7 @@ pub struct Nodes {
     /// What a client needs to be served, if the nodes have TLS.
     pub access: Option<Access>,
     running: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// An authority's certificate, and a token.
@@ -34,6 +39,12 @@ impl Nodes {
     /// Starts a cluster of so many nodes with this engine.
     pub async fn start(count: usize, engine: &str) -> Self {
         Self::start_in(TempDir::new().unwrap(), configuration(count, engine), None).await
+    }
+
+    /// Serves a data directory that there is already.
+    pub async fn serve(data: &Path) -> Self {
+        let text = configuration(1, "sled");
+        Self::start_at(TempDir::new().unwrap(), text, None, |_| data.to_owned()).await
     }
 
     /// The same with TLS, certificates of the nodes, and a token for clients.
@@ -55,12 +66,16 @@ impl Nodes {
     }
 
     async fn start_in(directory: TempDir, text: String, access: Option<Access>) -> Self {
+        let home = directory.path().to_owned();
+        Self::start_at(directory, text, access, |id| home.join(format!("node-{id}"))).await
+    }
+
+    async fn start_at(directory: TempDir, text: String, access: Option<Access>, data: impl Fn(u64) -> PathBuf) -> Self {
         let count = text.matches("[[node]]").count();
-        let mut nodes = Self { endpoints: Vec::new(), access, running: Vec::new(), _directory: directory };
+        let mut nodes = Self { endpoints: Vec::new(), access, running: Vec::new(), directory };
         for id in 1..=count as u64 {
-            let data_dir = nodes._directory.path().join(format!("node-{id}"));
-            let flags = Flags { node: Some(id), data_dir: Some(data_dir), ..Flags::default() };
-            let config = Config::parse(&text, &nodes._directory.path().join("test.toml"), &flags).unwrap();
+            let flags = Flags { node: Some(id), data_dir: Some(data(id)), ..Flags::default() };
+            let config = Config::parse(&text, &nodes.directory.path().join("test.toml"), &flags).unwrap();
             nodes.endpoints.push(config.node.client.to_string());
             let (stop, stopped) = oneshot::channel();
             let stopped = async move {
@@ -78,11 +93,17 @@ impl Nodes {
 
     /// Stops all nodes gracefully.
     pub async fn stop(self) {
+        drop(self.stop_and_keep().await);
+    }
+
+    /// The same; what they leave in their directories stays as long as what is answered.
+    pub async fn stop_and_keep(self) -> TempDir {
         let (stops, nodes): (Vec<_>, Vec<_>) = self.running.into_iter().unzip();
         drop(stops);
         for node in nodes {
             node.await.expect("the node stops cleanly");
         }
+        self.directory
     }
 }
 

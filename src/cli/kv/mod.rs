@@ -2,6 +2,7 @@
 
 mod index;
 mod many;
+mod moving;
 mod namespace;
 mod query;
 pub(super) mod show;
@@ -230,6 +231,10 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "namespace")]
         all_namespaces: bool,
     },
+    /// Write all values of a namespace, as of one revision, into a file of JSON lines
+    Export(moving::Export),
+    /// Write the values of a file of JSON lines into a namespace
+    Import(moving::Import),
     /// Show how much is stored
     #[command(after_help = "Example:\n  meshstore kv status")]
     Status,
@@ -301,6 +306,8 @@ impl Command {
                     None => client.namespaces().clear_all().await?,
                 })
             }
+            Self::Export(export) => export.run(session).await,
+            Self::Import(import) => import.run(session).await,
             Self::Status => show::status(session, &session.reader()?.namespaces().status().await?),
             Self::Query(query) => query.run(session).await,
             Self::Index(command) => command.run(session).await,

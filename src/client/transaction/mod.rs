@@ -22,10 +22,7 @@ use tokio::time::Instant;
 use super::{Client, Json, Transaction, endpoints::Preference, rpc::Read};
 use crate::{
     Error, Result, limits,
-    model::{
-        ReadMode,
-        mesh::{Change, Condition, Extent, Listed, Page, PageRequest, RecordId, Stored},
-    },
+    model::mesh::{Change, Condition, Extent, Listed, Page, PageRequest, RecordId, Stored},
     proto::v1,
 };
 
@@ -263,7 +260,7 @@ impl OpenTransaction {
             }
         };
         drop(first);
-        client.read_from(Preference::Leader, exactly(revision), request).await
+        client.read_at(revision, request).await
     }
 
     /// The first read. An answer that there is nothing does not say of which revision it is, so that is asked.
@@ -288,11 +285,6 @@ impl std::fmt::Debug for OpenTransaction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpenTransaction").field("ended", &self.ended().is_none()).finish_non_exhaustive()
     }
-}
-
-/// Options of a read at one revision, which the node that answers keeps readable for the next.
-fn exactly(revision: u64) -> v1::ReadOptions {
-    v1::ReadOptions { revision: Some(revision), keep: true, ..ReadMode::AtLeast(revision).into() }
 }
 
 fn over() -> Error {

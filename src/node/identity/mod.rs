@@ -61,13 +61,13 @@ struct StoredIdentity {
     started: bool,
 }
 
-/// A data directory, locked for this process until it is dropped.
+/// A data directory, locked for this process until it is dropped or unlocked.
 pub struct Directory {
     environment: Environment,
     path: PathBuf,
     identity: Identity,
     stored: Mutex<Written>,
-    _lock: Box<dyn File>,
+    lock: Mutex<Option<Box<dyn File>>>,
 }
 
 /// The identity as it is on disk, or why that is not known.
@@ -109,7 +109,12 @@ impl Directory {
         }
         let identity = Identity::new(node, stored.directory, stored.cluster);
         let stored = Mutex::new(Written { stored, failed: None });
-        Ok(Self { environment: environment.clone(), path: path.into(), identity, stored, _lock: lock })
+        Ok(Self { environment: environment.clone(), path: path.into(), identity, stored, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Lets others open it, though whoever has this may still look at it. Nothing is written here any more.
+    pub fn unlock(&self) {
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Where it is.

@@ -24,7 +24,6 @@ mod watch;
 
 use std::{
     fmt::Debug,
-    pin::Pin,
     process,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -38,7 +37,7 @@ use crate::harness;
 use tables::{Config, NodeState, Route, State};
 
 /// One case.
-pub type Case = for<'a> fn(&'a Client) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+type Case = crate::Case<Client>;
 
 macro_rules! cases {
     ($($module:ident::$case:ident $(<$table:ident>)?),+ $(,)?) => {
@@ -184,36 +183,10 @@ fn transactions() -> Vec<(&'static str, Case)> {
     ]
 }
 
-/// Those of the storage contract.
+/// Those of the storage contract on the wire.
 fn kv() -> Vec<(&'static str, Case)> {
     cases![
-        kv::a_value_is_kept_exactly_with_what_is_known_of_it,
-        kv::the_default_namespace_always_exists,
-        kv::a_write_creates_its_namespace_and_nothing_else_does,
-        kv::one_key_is_another_value_in_each_namespace,
-        kv::deleting_what_is_not_there_is_no_error,
-        kv::what_is_there_is_overwritten_only_if_it_may_be,
-        kv::a_condition_that_does_not_hold_changes_nothing,
-        kv::attributes_are_merged_or_replaced,
-        kv::several_values_are_read_at_one_revision,
-        kv::several_values_are_written_all_or_none,
-        kv::several_values_are_written_as_far_as_possible,
-        kv::a_list_is_in_key_order_and_its_pattern_selects,
-        kv::a_list_has_limit_offset_and_pages,
-        kv::values_are_counted,
-        kv::a_namespace_is_created_shown_listed_and_modified,
-        kv::names_of_namespaces_are_checked,
-        kv::a_namespace_that_holds_values_goes_only_with_them,
-        kv::a_full_namespace_takes_no_more,
-        kv::older_versions_are_kept_as_many_as_asked,
-        kv::a_namespace_without_history_keeps_none,
-        kv::clearing_leaves_the_namespace,
-        kv::keys_and_values_are_checked,
-        kv::of_many_increments_none_is_lost,
-        kv::namespaces_that_are_created_at_once_keep_apart,
         kv::a_repeated_write_answers_as_the_first,
-        kv::what_is_known_of_the_past_is_never_guessed,
-        kv::a_history_of_large_values_comes_in_parts,
         kv::a_repeated_write_of_many_keys_says_what_it_knows,
         kv::a_count_is_of_the_revision_that_is_asked_for,
     ]

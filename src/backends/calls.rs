@@ -1,0 +1,221 @@
+//! The calls of the contract, made to a store in this process.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    Error, Result,
+    contract::{
+        ClearOptions, CountOptions, CreateNamespaceOptions, DeleteManyOptions, DeleteNamespaceOptions, DeleteOptions,
+        Entry, Filter, GetManyOptions, GetMetadataOptions, GetOptions, HasOptions, HistoryOptions, ListOptions,
+        Metadata, Namespace, NamespaceChange, Page, PageRequest, Properties, QueryOptions, RestoreOptions, Saved,
+        SetEntry, SetManyOptions, SetMetadataOptions, SetOptions, SetResult, Storage, StorageStatus, Value, Version,
+        async_trait,
+    },
+    layers::kv::{namespace, query, read},
+    limits,
+    model::{Principal, ReadMode, query::Found},
+    service::{Caller, Core, storage as service},
+    state::View,
+};
+
+/// A store in this process: what the calls of the contract need of it. Whatever is one is a [`Storage`].
+pub trait Backend: Send + Sync + 'static {
+    /// The store.
+    type Core: Core;
+
+    /// The store.
+    fn core(&self) -> &Self::Core;
+    /// As whom its values are written.
+    fn principal(&self) -> &Principal;
+    /// Whether what was acknowledged outlives the process.
+    fn is_durable(&self) -> bool;
+}
+
+/// Until when an answer is of use.
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_millis(limits::DEADLINE_DEFAULT_MS)
+}
+
+/// Who asks for a change. Nothing gets lost on the way here, so there is no session.
+fn caller(backend: &impl Backend) -> Caller {
+    Caller { principal: backend.principal().to_string(), attempt: None, deadline: deadline(), fence: None }
+}
+
+/// The newest state.
+fn newest() -> service::Freshness {
+    (ReadMode::Linearizable, None, deadline())
+}
+
+/// Reads of the newest state, or of one revision, which is kept readable then.
+async fn look<T>(
+    backend: &impl Backend,
+    revision: Option<u64>,
+    read: impl FnOnce(&View) -> Result<T> + Send,
+) -> Result<T> {
+    let core = backend.core();
+    let (view, _) = core.read(ReadMode::Linearizable, revision, deadline()).await?;
+    if revision.is_some() {
+        core.keep_for_pages(&view);
+    }
+    read(&view)
+}
+
+/// Reads a page, and keeps its revision readable if there is a next one, or if that is asked for.
+async fn page<T>(
+    backend: &impl Backend,
+    (revision, keep): (Option<u64>, bool),
+    read: impl FnOnce(&View) -> Result<Page<T>> + Send,
+) -> Result<Page<T>> {
+    let core = backend.core();
+    let (view, _) = core.read(ReadMode::Linearizable, revision, deadline()).await?;
+    let page = read(&view)?;
+    if keep || !page.next_cursor.is_empty() {
+        core.keep_for_pages(&view);
+    }
+    Ok(page)
+}
+
+/// Reads on a thread of its own, since that may go through many values.
+async fn apart<T: Send + 'static>(view: View, read: impl FnOnce(&View) -> Result<T> + Send + 'static) -> Result<T> {
+    let read = tokio::task::spawn_blocking(move || read(&view)).await;
+    read.map_err(|error| Error::Unexpected(format!("a search panicked: {error}")))?
+}
+
+#[async_trait]
+impl<B: Backend> Storage for B {
+    fn properties(&self) -> Properties {
+        let is_durable = self.is_durable();
+        Properties { supports_transactions: false, supports_query: true, supports_metadata: true, is_durable }
+    }
+
+    async fn get(&self, key: &str, options: GetOptions) -> Result<Entry> {
+        let GetOptions { namespace, include_metadata, as_of_revision } = options;
+        look(self, None, |view| read::get(view, &namespace, key, (include_metadata, as_of_revision))).await
+    }
+
+    async fn set(&self, key: &str, value: Value, options: SetOptions) -> Result<Saved> {
+        let (namespace, set) = options.set(key, value);
+        let (revision, results) = service::set(self.core(), caller(self), &namespace, (vec![set], false)).await?;
+        Ok(Saved { revision, version: results.first().map_or(0, |result| result.version) })
+    }
+
+    async fn delete(&self, key: &str, options: DeleteOptions) -> Result<bool> {
+        let DeleteOptions { namespace, condition } = options;
+        let what = (vec![key.to_owned()], condition);
+        let (_, results) = service::delete(self.core(), caller(self), &namespace, what).await?;
+        Ok(results.first().is_some_and(|(_, deleted)| *deleted))
+    }
+
+    async fn has(&self, key: &str, options: HasOptions) -> Result<bool> {
+        look(self, None, |view| read::has(view, &options.namespace, key)).await
+    }
+
+    async fn get_many(&self, keys: Vec<String>, options: GetManyOptions) -> Result<(Vec<Entry>, Vec<String>)> {
+        let GetManyOptions { namespace, include_metadata, revision } = options;
+        look(self, revision, |view| read::get_many(view, &namespace, keys, include_metadata)).await
+    }
+
+    async fn set_many(&self, entries: Vec<SetEntry>, options: SetManyOptions) -> Result<Vec<SetResult>> {
+        let what = (options.sets(entries), options.per_key);
+        Ok(service::set(self.core(), caller(self), &options.namespace, what).await?.1)
+    }
+
+    async fn delete_many(&self, keys: Vec<String>, options: DeleteManyOptions) -> Result<Vec<(String, bool)>> {
+        Ok(service::delete(self.core(), caller(self), &options.namespace, (keys, None)).await?.1)
+    }
+
+    async fn list(&self, options: ListOptions) -> Result<Page<String>> {
+        let (namespace, filter, keep) = options.filter();
+        let list = read::list(&namespace, &filter)?;
+        page(self, (list.revision(), keep), |view| list.read(view)).await
+    }
+
+    async fn query(&self, filter: Filter, options: QueryOptions) -> Result<Page<Entry>> {
+        filter.check()?;
+        let (namespace, query) = options.query(filter);
+        let search = query::search(&namespace, &query)?;
+        let core = self.core();
+        let (view, stamp) = core.read(ReadMode::Linearizable, search.revision(), deadline()).await?;
+        let Found { entries: items, next_cursor, .. } = apart(view.clone(), move |view| search.read(view)).await?;
+        if !next_cursor.is_empty() {
+            core.keep_for_pages(&view);
+        }
+        Ok(Page { items, next_cursor, revision: stamp.revision })
+    }
+
+    async fn count(&self, options: CountOptions) -> Result<u64> {
+        let CountOptions { namespace, filter } = options;
+        let Some(filter) = filter.filter(|filter| !filter.is_empty()) else {
+            return Ok(service::count(self.core(), &namespace, newest()).await?.0);
+        };
+        filter.check()?;
+        let (view, _) = self.core().read(ReadMode::Linearizable, None, deadline()).await?;
+        apart(view, move |view| query::count(view, &namespace, &filter)).await
+    }
+
+    async fn create_namespace(&self, name: &str, options: CreateNamespaceOptions) -> Result<u64> {
+        let CreateNamespaceOptions { metadata, settings } = options;
+        let metadata = metadata.unwrap_or_default();
+        service::create_namespace(self.core(), caller(self), (name, &metadata), settings).await
+    }
+
+    async fn modify_namespace(&self, name: &str, change: NamespaceChange) -> Result<u64> {
+        service::modify_namespace(self.core(), caller(self), name, change).await
+    }
+
+    async fn delete_namespace(&self, name: &str, options: DeleteNamespaceOptions) -> Result<u64> {
+        service::delete_namespace(self.core(), caller(self), name, options.recursive).await
+    }
+
+    async fn show_namespace(&self, name: &str) -> Result<Namespace> {
+        Ok(service::show_namespace(self.core(), name, newest()).await?.0)
+    }
+
+    async fn list_namespaces(&self, asked: PageRequest) -> Result<Page<Namespace>> {
+        let list = namespace::list(&asked)?;
+        let Page { items, next_cursor, revision } =
+            page(self, (list.revision(), false), |view| list.read(view)).await?;
+        Ok(Page { items: service::measured(self.core(), items), next_cursor, revision })
+    }
+
+    async fn get_metadata(&self, key: &str, options: GetMetadataOptions) -> Result<Metadata> {
+        look(self, None, |view| read::metadata(view, &options.namespace, key)).await
+    }
+
+    async fn set_metadata(&self, key: &str, metadata: &str, options: SetMetadataOptions) -> Result<u64> {
+        let SetMetadataOptions { namespace, merge, if_attributes_revision } = options;
+        let how = (merge, if_attributes_revision);
+        service::set_attributes(self.core(), caller(self), (&namespace, key), metadata, how).await
+    }
+
+    async fn history(&self, key: &str, options: HistoryOptions) -> Result<Vec<Version>> {
+        look(self, None, |view| {
+            let (mut versions, mut before) = (Vec::new(), None);
+            loop {
+                let (mut part, more) = read::history(view, &options.namespace, key, before)?;
+                versions.append(&mut part);
+                match more {
+                    Some(revision) => before = Some(revision),
+                    None => return Ok(versions),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn restore(&self, key: &str, as_of_revision: u64, options: RestoreOptions) -> Result<Saved> {
+        let place = (options.namespace.as_str(), key);
+        let (revision, version) = service::restore(self.core(), caller(self), place, as_of_revision).await?;
+        Ok(Saved { revision, version })
+    }
+
+    async fn clear(&self, options: ClearOptions) -> Result<u64> {
+        service::clear(self.core(), caller(self), options.namespace.as_deref()).await
+    }
+
+    async fn get_status(&self) -> Result<StorageStatus> {
+        Ok(service::status(self.core(), newest()).await?.0)
+    }
+}

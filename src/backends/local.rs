@@ -1,0 +1,249 @@
+//! A store without a log: the core's apply over pairs that stand in one place.
+//!
+//! One thread writes ([`writer`]). Like the proposer of a node it takes what has queued as one batch and stamps it with log time
+//! and wall time; the core applies it; the [`Keeper`] commits the pairs and the state beside them, all or nothing, once for the
+//! whole batch; then everybody is answered. So writes of many callers share one sync of the disk, and what was answered is
+//! there.
+//!
+//! Readers open [`Pairs`] of one revision beside it ([`Reader`]) and wait for nobody. A revision that a list has shown stays
+//! readable for some seconds, as on a node.
+//!
+//! **Time**: log time passes while the store is open, by the monotonic clock, and goes on where it was when the store is opened
+//! again. What is due goes before anybody reads past it: a read that finds something due has it expire first. So there is no
+//! timer, and nothing happens to a store that nobody asks.
+//!
+//! **A fault** (a disk that cannot be read or synced, bytes that are not what was written) ends the store: it answers nothing
+//! more, and says why. Only a full disk does not: the batch is taken back, and its callers may try again.
+
+mod queue;
+mod writer;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use self::queue::Queue;
+pub use self::writer::{Handle, start};
+use crate::{
+    Error, Result,
+    environment::Clock,
+    error::Fault,
+    model::{
+        Outcome, ReadMode, ReadStamp, ScopeId,
+        proposal::{Action, Call, Guards, Proposal},
+        session::Attempt,
+    },
+    node::{PagedViews, Request, check_size},
+    service::Core,
+    state::{Base, Meta, State, View, scope::Account, view::Source},
+};
+
+/// The principal of what a store proposes of itself.
+const OWN: &str = "store";
+
+/// Who keeps the pairs, and alone writes them. What is written is read back by [`Base`] at once, and by readers and after a
+/// restart only once it is committed.
+pub trait Keeper: Base + Send + 'static {
+    /// The pairs of a scope that was dropped are never read again: they are to go, behind, part by part.
+    fn forget(&mut self, prefix: &[u8]) -> Result<(), Fault>;
+    /// Makes everything since the last commit durable and visible, with the state beside it. All or nothing.
+    fn commit(&mut self, meta: &Meta) -> Result<(), Fault>;
+    /// After a fault: takes back what is not committed, and answers the state as it was, if the store can go on from there.
+    /// `None`: it cannot.
+    fn take_back(&mut self) -> Option<Meta>;
+    /// Frees a bounded part of what is no longer needed: whether there is more.
+    fn reclaim(&mut self) -> Result<bool, Fault>;
+}
+
+/// Opens views beside the keeper.
+pub trait Reader: Send + Sync + 'static {
+    /// All pairs as of the last commit, and its revision.
+    fn newest(&self) -> Result<(u64, Box<dyn Pairs>), Fault>;
+}
+
+/// All pairs as of one revision.
+pub trait Pairs: Send + Sync {
+    /// The stored value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault>;
+    /// Up to `limit` pairs with `start <= key < end`, in order (`end` `None`: to the last key).
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Fault>;
+}
+
+/// What the writer and all readers of a local store share.
+pub struct Local {
+    /// `None`: the store is closed.
+    reader: Mutex<Option<Arc<dyn Reader>>>,
+    clock: Arc<dyn Clock>,
+    /// Log time when the store was opened, and the monotonic time then.
+    opened: (u64, Duration),
+    state: Mutex<State>,
+    /// When the next record is due, in log time; `u64::MAX`: none is.
+    due_ms: AtomicU64,
+    queue: Queue,
+    pages: PagedViews<View>,
+    broken: Arc<OnceLock<Fault>>,
+}
+
+impl Local {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Log time now.
+    fn now_ms(&self) -> u64 {
+        let (log_time_ms, at) = self.opened;
+        let passed = self.clock.monotonic().saturating_sub(at).as_millis();
+        log_time_ms.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    fn is_due(&self) -> bool {
+        self.due_ms.load(Ordering::Acquire) <= self.now_ms()
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.broken.get() {
+            Some(fault) => Err(stopped(fault)),
+            None if self.queue.is_closed() => Err(closed()),
+            None => Ok(()),
+        }
+    }
+
+    /// A view of the newest revision, or of one that is kept.
+    fn view(&self, named: Option<u64>) -> Result<View> {
+        self.check()?;
+        if let Some(kept) = named.and_then(|revision| self.pages.get(revision)) {
+            return Ok(kept);
+        }
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (newest, pairs) = reader.ok_or_else(closed)?.newest().map_err(|fault| broke(&self.broken, fault))?;
+        match named {
+            Some(revision) if revision > newest => Err(ahead(revision, newest)),
+            Some(revision) if revision < newest => Err(Error::ViewTooOld { revision, oldest: newest }),
+            _ => Ok(View::new(newest, Box::new(Snapshot { pairs, broken: Arc::clone(&self.broken) }))),
+        }
+    }
+
+    /// Proposes, and waits for the outcome.
+    async fn submit(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome> {
+        self.check()?;
+        let budget = deadline.saturating_duration_since(Instant::now());
+        let answer = self.queue.push(proposal)?;
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Error::Unknown("the store stopped before it answered".into())),
+            Err(_) => Err(Error::DeadlineExceeded {
+                deadline_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+                waiting_for: "the write to be on disk".into(),
+                may_have_applied: true,
+            }),
+        }
+    }
+}
+
+/// Takes note of a fault, and answers what a caller is told.
+fn broke(broken: &OnceLock<Fault>, fault: Fault) -> Error {
+    let fault = broken.get_or_init(|| {
+        tracing::error!(%fault, "the store stops");
+        fault
+    });
+    stopped(fault)
+}
+
+fn stopped(fault: &Fault) -> Error {
+    Error::Unavailable { reason: format!("the store has stopped: {fault}"), leader: None }
+}
+
+fn closed() -> Error {
+    Error::Unavailable { reason: "the store is closed".into(), leader: None }
+}
+
+fn ahead(revision: u64, newest: u64) -> Error {
+    let reason = format!("this store is at revision {newest}, and has not come to {revision}");
+    Error::Unavailable { reason, leader: None }
+}
+
+/// Pairs as layers read them.
+struct Snapshot {
+    pairs: Box<dyn Pairs>,
+    broken: Arc<OnceLock<Fault>>,
+}
+
+impl Source for Snapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.pairs.get(key).map_err(|fault| self.fault(fault))
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        self.pairs.range(start, end, limit).map_err(|fault| self.fault(fault))
+    }
+
+    fn fault(&self, fault: Fault) -> Error {
+        broke(&self.broken, fault)
+    }
+}
+
+impl Core for Local {
+    fn at_hand(&self) -> Result<View> {
+        self.view(None)
+    }
+
+    async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
+        // What is due may be more than goes at once.
+        while self.is_due() {
+            let (principal, action) = (OWN.into(), Action::Tick);
+            self.submit(Proposal { principal, call: None, guards: Guards::default(), action }, deadline).await?;
+        }
+        let view = self.view(revision)?;
+        match mode {
+            ReadMode::AtLeast(least) if view.revision() < least && revision.is_none() => {
+                Err(ahead(least, view.revision()))
+            }
+            // What was acknowledged is all there is, so everything read is fresh.
+            _ => {
+                let stamp = ReadStamp { revision: view.revision(), age_ms: 0 };
+                Ok((view, stamp))
+            }
+        }
+    }
+
+    async fn propose(&self, request: Request, deadline: Instant) -> Result<Outcome> {
+        let Request { principal, attempt, guards, transaction } = request;
+        check_size(&transaction)?;
+        // There are no permissions here whose revision the guards would have to name.
+        let action = Action::Transact(transaction);
+        self.submit(Proposal { principal, call: attempt.map(Call::from), guards, action }, deadline).await
+    }
+
+    async fn refuse(&self, principal: String, attempt: Attempt, reason: String, deadline: Instant) -> Result<Outcome> {
+        let action = Action::Refuse { reason };
+        let (call, guards) = (Some(attempt.into()), Guards::default());
+        self.submit(Proposal { principal, call, guards, action }, deadline).await
+    }
+
+    fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>) {
+        let state = self.state();
+        let account = |scope| state.meta().scopes.get(scope).map(|scope| scope.account);
+        (state.meta().revision, wanted.iter().map(account).collect())
+    }
+
+    /// There is no other.
+    fn knows_leader(&self) -> bool {
+        self.check().is_ok()
+    }
+
+    /// This program alone reads what it writes; what a newer one has written in a place is that place's to refuse.
+    async fn require(&self, _level: u32, _deadline: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    fn keep_for_pages(&self, view: &View) {
+        self.pages.keep(view.revision(), view.clone());
+    }
+}

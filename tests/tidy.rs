@@ -88,6 +88,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "raft",
             "node",
             "layers",
+            "service",
             "rpc",
         ],
     ),

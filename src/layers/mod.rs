@@ -17,6 +17,7 @@ mod list;
 pub mod mesh;
 mod scopes;
 pub mod topology;
+pub mod transaction;
 
 pub use list::page_limit;
 

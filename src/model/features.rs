@@ -1,14 +1,20 @@
 //! Feature levels: what programs of different versions can read of each other's data (`node::members::features`).
 
 /// What each level brought. The first is what every program knows, also one that says nothing of levels.
-pub const LEVELS: &[(u32, &str)] =
-    &[(1, "everything before"), (LARGE_MESSAGES, "large messages and retention"), (STORAGE, "the storage contract")];
+pub const LEVELS: &[(u32, &str)] = &[
+    (1, "everything before"),
+    (LARGE_MESSAGES, "large messages and retention"),
+    (STORAGE, "the storage contract"),
+    (TRANSACTIONS, "transactions that the leader keeps"),
+];
 /// Messages whose content is an upload, and rules of how long messages are kept.
 pub const LARGE_MESSAGES: u32 = 2;
 /// Scopes that are created and dropped, and keep older versions: namespaces.
 pub const STORAGE: u32 = 3;
+/// Calls that name a transaction, which an older program would answer as if they did not.
+pub const TRANSACTIONS: u32 = 4;
 /// The highest level that this program knows.
-pub const LEVEL: u32 = STORAGE;
+pub const LEVEL: u32 = TRANSACTIONS;
 
 /// What a level brought, as people call it.
 pub fn brought(level: u32) -> &'static str {

@@ -2,6 +2,7 @@
 
 pub mod consensus_log;
 pub mod features;
+pub mod isolation;
 pub mod key;
 pub mod keyspace;
 pub mod kind;

@@ -41,6 +41,7 @@ mod reason {
     pub(super) const TOO_BUSY: &str = "TOO_BUSY";
     pub(super) const PERMISSION_DENIED: &str = "PERMISSION_DENIED";
     pub(super) const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+    pub(super) const TRANSACTION_ABORTED: &str = "TRANSACTION_ABORTED";
     pub(super) const UNEXPECTED: &str = "UNEXPECTED";
 }
 
@@ -121,6 +122,7 @@ fn parts(error: &Error) -> (Code, &'static str, Vec<(&'static str, String)>) {
             (Code::PermissionDenied, reason::PERMISSION_DENIED, vec![("text", why.clone())])
         }
         Error::Unauthenticated(why) => (Code::Unauthenticated, reason::UNAUTHENTICATED, vec![("text", why.clone())]),
+        Error::TransactionAborted(why) => (Code::Aborted, reason::TRANSACTION_ABORTED, vec![("text", why.clone())]),
         Error::Unexpected(what) => (Code::Internal, reason::UNEXPECTED, vec![("text", what.clone())]),
     }
 }
@@ -153,6 +155,7 @@ fn from_details(info: &ErrorInfo, details: &ErrorDetails) -> Option<Error> {
         }
         reason::REFUSED => Error::Refused(text("text")?),
         reason::CONFLICT => Error::Conflict(text("text")?),
+        reason::TRANSACTION_ABORTED => Error::TransactionAborted(text("text")?),
         reason::CONDITION_FAILED => Error::ConditionFailed(text("text")?),
         reason::SESSION_EXPIRED => Error::SessionExpired { session: number("session")? },
         reason::VIEW_TOO_OLD => Error::ViewTooOld { revision: number("revision")?, oldest: number("oldest")? },
@@ -290,6 +293,7 @@ mod tests {
             Error::ResourceExhausted { reason: "queue".into(), retry_after_ms: u64::MAX },
             Error::PermissionDenied("no".into()),
             Error::Unauthenticated("no token".into()),
+            Error::TransactionAborted("key a was changed by others".into()),
             Error::Unexpected("what".into()),
         ]
     }
@@ -327,6 +331,7 @@ mod tests {
             ResourceExhausted,
             PermissionDenied,
             Unauthenticated,
+            Aborted,
             Internal,
         ];
         assert_eq!(codes, expected);

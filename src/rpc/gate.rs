@@ -88,7 +88,7 @@ impl<S> Layer<S> for Authenticate {
     type Service = Gated<Self, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gated { gate: self.clone(), inner }
+        Gated::new(self.clone(), inner)
     }
 }
 
@@ -96,7 +96,7 @@ impl<S> Layer<S> for Authorise {
     type Service = Gated<Self, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gated { gate: *self, inner }
+        Gated::new(*self, inner)
     }
 }
 
@@ -105,6 +105,12 @@ impl<S> Layer<S> for Authorise {
 pub struct Gated<G, S> {
     gate: G,
     inner: S,
+}
+
+impl<G, S> Gated<G, S> {
+    pub(super) fn new(gate: G, inner: S) -> Self {
+        Self { gate, inner }
+    }
 }
 
 impl<G, S, B, R> Service<Request<B>> for Gated<G, S>

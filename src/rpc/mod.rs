@@ -25,6 +25,7 @@ mod session;
 mod storage;
 mod topology;
 pub mod trace;
+pub mod transaction;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -35,6 +36,7 @@ use self::{
     forward::{AcceptForwarded, Forwarded},
     gate::Authorise,
     trace::Trace,
+    transaction::{Belongs, Entered, Place},
 };
 use crate::{
     Error, Result,
@@ -50,6 +52,7 @@ use crate::{
         },
     },
     security::Policy,
+    service::{Core, transactions::Transactions},
     state::View,
 };
 
@@ -77,14 +80,14 @@ const SERVICES: [&str; 6] = [
 ];
 
 /// The services of the client listener.
-pub fn routes(node: Arc<Node>) -> Routes {
+pub fn routes(node: Arc<Node>, transactions: Transactions) -> Routes {
     let mesh = MeshServer::new(mesh::Mesh::new(Arc::clone(&node), large::Uploads::new(Arc::clone(&node))))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let topology = TopologyServer::new(topology::Topology::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let storage = StorageServer::new(storage::Storage::new(Arc::clone(&node)))
+    let storage = StorageServer::new(storage::Storage::new(Arc::clone(&node), transactions))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let log = ConsensusLogServer::new(consensus_log::ConsensusLog::new(Arc::clone(&node)))
@@ -101,8 +104,9 @@ pub fn routes(node: Arc<Node>) -> Routes {
 }
 
 /// The same services for the peer listener: calls that other nodes pass on.
-pub fn forwarded_routes(node: Arc<Node>, policy: Policy) -> Routes {
-    Routes::from(routes(node).into_axum_router().layer(Trace).layer(Authorise::new(policy)).layer(AcceptForwarded))
+pub fn forwarded_routes(node: Arc<Node>, transactions: Transactions, policy: Policy) -> Routes {
+    let routes = routes(node, transactions.clone()).into_axum_router().layer(Belongs::to(transactions)).layer(Trace);
+    Routes::from(routes.layer(Authorise::new(policy)).layer(AcceptForwarded))
 }
 
 /// Who calls, as proposals and sessions name it.
@@ -150,17 +154,24 @@ fn timeout(text: &str) -> Option<Duration> {
     }
 }
 
-/// A request that has been opened: who asks, and until when.
+/// A request that has been opened: who asks, until when, and in which transaction if in one.
 struct Call {
     principal: String,
     deadline: Instant,
+    entered: Option<Entered>,
 }
 
 impl Call {
     /// The call, and what it asks.
     fn open<T>(request: Request<T>) -> Result<(Self, T)> {
-        let call = Self { principal: principal(&request), deadline: deadline(&request)? };
+        let entered = request.extensions().get::<Entered>().cloned();
+        let call = Self { principal: principal(&request), deadline: deadline(&request)?, entered };
         Ok((call, request.into_inner()))
+    }
+
+    /// Where the call is made: in the store, or in a transaction, in which it is alone until this is dropped.
+    async fn place<'a>(&self, node: &'a Node) -> Result<Place<'a>> {
+        Place::of(node, self.entered.as_ref(), (&self.principal, self.deadline)).await
     }
 
     /// Makes a change, and answers the revision with it in.
@@ -178,9 +189,10 @@ impl Call {
     /// is the one that led.
     async fn decide(self, node: &Node, attempt: Option<v1::Attempt>, write: Write) -> Result<Decided> {
         let deadline = self.deadline;
+        let place = self.place(node).await?;
         let (request, meaning) = self.request(attempt, write)?;
         let session = request.attempt.map(|attempt| attempt.session);
-        let outcome = node.propose(request, deadline).await?;
+        let outcome = place.propose(request, deadline).await?;
         meaning.of(outcome, session)
     }
 
@@ -201,15 +213,27 @@ impl Call {
         revision: Option<u64>,
         read: impl FnOnce(&View) -> Result<T>,
     ) -> Result<Response<A>, Status> {
+        let place = self.place(node).await?;
+        self.read_in((&place, node), options, revision, read).await
+    }
+
+    /// The same, where the call is made already.
+    async fn read_in<T, A: From<(v1::ReadHeader, T)>>(
+        self,
+        (place, node): (&Place<'_>, &Node),
+        options: Option<v1::ReadOptions>,
+        revision: Option<u64>,
+        read: impl FnOnce(&View) -> Result<T>,
+    ) -> Result<Response<A>, Status> {
         let options = options.unwrap_or_default();
         let exactly = exact_revision(options.revision, revision)?;
         let mode = match (ReadMode::from(Some(options)), exactly) {
             // A later page must show the revision of the first. A node that has not reached it yet can wait
             // for it, whatever age was allowed; there is no other answer that it could give.
-            (ReadMode::Stale(_), Some(revision)) => ReadMode::AtLeast(revision),
+            (ReadMode::Stale(_), Some(revision)) if self.entered.is_none() => ReadMode::AtLeast(revision),
             (mode, _) => mode,
         };
-        let (view, stamp) = node.read(mode, exactly, self.deadline).await?;
+        let (view, stamp) = place.read(mode, exactly, self.deadline).await?;
         if options.keep {
             node.keep_for_pages(&view);
         }
@@ -225,6 +249,18 @@ impl Call {
         revision: Option<u64>,
         read: impl FnOnce(&View) -> Result<Page<T>>,
     ) -> Result<Response<A>, Status> {
+        let place = self.place(node).await?;
+        self.list_in((&place, node), options, revision, read).await
+    }
+
+    /// The same, where the call is made already.
+    async fn list_in<T, A: From<(v1::ReadHeader, Page<T>)>>(
+        self,
+        (place, node): (&Place<'_>, &Node),
+        options: Option<v1::ReadOptions>,
+        revision: Option<u64>,
+        read: impl FnOnce(&View) -> Result<Page<T>>,
+    ) -> Result<Response<A>, Status> {
         let keep = |view: &View| {
             let page = read(view)?;
             if !page.next_cursor.is_empty() {
@@ -232,7 +268,7 @@ impl Call {
             }
             Ok(page)
         };
-        self.read(node, options, revision, keep).await
+        self.read_in((place, node), options, revision, keep).await
     }
 }
 

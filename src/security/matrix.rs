@@ -9,7 +9,7 @@ use super::decide::{
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 105] = [
+const MATRIX: [Entry; 108] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -87,6 +87,9 @@ const MATRIX: [Entry; 105] = [
     ("/meshstore.v1.Storage/Restore", Write, Storage),
     ("/meshstore.v1.Storage/Clear", Write, Storage),
     ("/meshstore.v1.Storage/GetStatus", Read, Storage),
+    ("/meshstore.v1.Storage/BeginTransaction", Write, Storage),
+    ("/meshstore.v1.Storage/Commit", Write, Storage),
+    ("/meshstore.v1.Storage/Rollback", Write, Storage),
     ("/meshstore.v1.ConsensusLog/AppendToRaft", Write, ConsensusLog),
     ("/meshstore.v1.ConsensusLog/ReadRaft", Read, ConsensusLog),
     ("/meshstore.v1.ConsensusLog/AppendEntry", Write, ConsensusLog),

@@ -5,6 +5,7 @@
 //! what would be refused, or would change nothing, is looked at again in the newest state, before it is said.
 
 pub mod storage;
+pub mod transactions;
 
 use tokio::time::Instant;
 
@@ -39,6 +40,10 @@ pub trait Core: Send + Sync {
     ) -> impl Future<Output = Result<Outcome>> + Send;
     /// What the newest state at hand holds of some scopes, as far as they exist, and its revision.
     fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>);
+    /// Whether `accounts` count what a view shows, and no more than was committed since.
+    fn accounts_are_shown(&self) -> bool {
+        true
+    }
     /// Whether it is known who leads.
     fn knows_leader(&self) -> bool;
     /// That all nodes know a feature level. Errors: `Refused`, `Unavailable`.

@@ -25,6 +25,7 @@ use crate::{
     Error, Result, limits,
     model::{
         ReadMode,
+        isolation::TRANSACTION,
         session::Attempt,
         trace::{TRACEPARENT, TraceParent},
     },
@@ -114,6 +115,9 @@ impl<'a> Call<'a> {
         request.set_timeout(time);
         if let Some(authorization) = &self.client.shared.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        if let Some(transaction) = &self.client.transaction {
+            request.metadata_mut().insert(TRANSACTION, transaction.clone());
         }
         if let Ok(trace) = self.trace.to_string().parse() {
             request.metadata_mut().insert(TRACEPARENT, trace);

@@ -42,6 +42,7 @@ mod config;
 pub mod connection;
 pub mod consensus_log;
 mod endpoints;
+mod held;
 mod json;
 mod kv;
 mod large;
@@ -78,6 +79,7 @@ pub use self::{
     cluster::{Backup, Cluster},
     config::Config,
     consensus_log::{GroupLog, RaftLog},
+    held::HeldTransaction,
     json::Json,
     kv::{Kv, Namespaces},
     large::{LargeMessage, Progress},
@@ -95,6 +97,7 @@ pub use crate::{
     model::{
         ReadMode,
         consensus_log::{EntryId, LogEntry},
+        isolation::{Begun, Isolation},
         kv::{
             Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, Set, SetResult,
             StorageStatus, Value, Version,
@@ -121,6 +124,8 @@ pub struct Client {
     mode: ReadMode,
     deadline: Duration,
     pin: Option<Arc<Endpoint>>,
+    /// The id of the transaction to which all calls belong.
+    transaction: Option<tonic::metadata::AsciiMetadataValue>,
 }
 
 /// What became of a write.
@@ -185,7 +190,7 @@ impl Client {
 
     fn of(shared: Arc<Shared>) -> Self {
         let (mode, deadline) = (shared.mode, shared.deadline);
-        Self { shared, mode, deadline, pin: None }
+        Self { shared, mode, deadline, pin: None, transaction: None }
     }
 
     /// Makes changes of any kind together: all at one revision if all preconditions hold, else none. Together with
@@ -312,7 +317,7 @@ impl Client {
             None => Ok(()),
             Some(session) => {
                 let request = crate::proto::v1::CloseSessionRequest { session };
-                self.ask(endpoints::Preference::Leader, request).await.map(drop)
+                self.outside().ask(endpoints::Preference::Leader, request).await.map(drop)
             }
         }
     }

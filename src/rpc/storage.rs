@@ -65,8 +65,7 @@ impl storage_server::Storage for Storage {
         let (call, v1::StorageSetRequest { attempt, namespace, set }) = Call::open(request)?;
         let place = call.place(&self.node).await?;
         let sets = vec![required("set", set)?.try_into()?];
-        let (revision, results) =
-            service::set(&place, caller(call, attempt)?, &namespace, (sets, false)).await?;
+        let (revision, results) = service::set(&place, caller(call, attempt)?, &namespace, (sets, false)).await?;
         let version = results.first().map_or(0, |result| result.version);
         Ok(Response::new(v1::StorageSetResponse { revision, leader_id: self.node.id(), version }))
     }
@@ -96,8 +95,7 @@ impl storage_server::Storage for Storage {
         let (call, v1::StorageSetManyRequest { attempt, namespace, sets, per_key }) = Call::open(request)?;
         let place = call.place(&self.node).await?;
         let sets = sets.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
-        let (revision, results) =
-            service::set(&place, caller(call, attempt)?, &namespace, (sets, per_key)).await?;
+        let (revision, results) = service::set(&place, caller(call, attempt)?, &namespace, (sets, per_key)).await?;
         let results = results.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::StorageSetManyResponse { revision, leader_id: self.node.id(), results }))
     }
@@ -108,8 +106,7 @@ impl storage_server::Storage for Storage {
     ) -> Answer<v1::StorageDeleteManyResponse> {
         let (call, v1::StorageDeleteManyRequest { attempt, namespace, keys }) = Call::open(request)?;
         let place = call.place(&self.node).await?;
-        let (revision, results) =
-            service::delete(&place, caller(call, attempt)?, &namespace, (keys, None)).await?;
+        let (revision, results) = service::delete(&place, caller(call, attempt)?, &namespace, (keys, None)).await?;
         let results = results.into_iter().map(|(key, deleted)| v1::DeleteResult { key, deleted }).collect();
         Ok(Response::new(v1::StorageDeleteManyResponse { revision, leader_id: self.node.id(), results }))
     }
@@ -196,8 +193,7 @@ impl storage_server::Storage for Storage {
         let place = call.place(&self.node).await?;
         let v1::StorageRestoreRequest { attempt, namespace, key, as_of_revision } = request;
         let caller = caller(call, attempt)?;
-        let (revision, version) =
-            service::restore(&place, caller, (&namespace, &key), as_of_revision).await?;
+        let (revision, version) = service::restore(&place, caller, (&namespace, &key), as_of_revision).await?;
         Ok(Response::new(v1::StorageSetResponse { revision, leader_id: self.node.id(), version }))
     }
 

@@ -321,12 +321,7 @@ fn concerned(over: &Over<'_>, operations: &[Operation]) -> Result<BTreeSet<Scope
     Ok(found)
 }
 
-fn of_record(
-    key: &Key,
-    entries: &[Entry],
-    references: &[Reference],
-    into: &mut BTreeSet<ScopeId>,
-) {
+fn of_record(key: &Key, entries: &[Entry], references: &[Reference], into: &mut BTreeSet<ScopeId>) {
     into.insert(key.scope());
     into.extend(key.scope().derived());
     for entry in entries {

@@ -128,8 +128,11 @@ impl Reads {
 
     /// The ranges and scopes, as compares that hold while they are as they were at a revision.
     pub fn others(&self, since: u64) -> impl Iterator<Item = Compare> {
-        let ranges = self.ranges.iter().map(move |(end, (start, count))| {
-            Compare::Unchanged { start: start.clone(), end: end.clone(), count: *count, since }
+        let ranges = self.ranges.iter().map(move |(end, (start, count))| Compare::Unchanged {
+            start: start.clone(),
+            end: end.clone(),
+            count: *count,
+            since,
         });
         ranges.chain(self.scopes.iter().map(move |scope| Compare::unchanged_since(*scope, since)))
     }
@@ -202,7 +205,8 @@ fn within_room(reads: &Reads) -> Result<()> {
 impl Source for Shown {
     fn get(&self, pair_key: &[u8]) -> Result<Option<Bytes>> {
         if let Some(pending) = self.pending.pairs().get(pair_key) {
-            let shows_older = pending.is_some() && key::scope_of(pair_key).is_some_and(|s| is_record_keyspace(s.keyspace));
+            let shows_older =
+                pending.is_some() && key::scope_of(pair_key).is_some_and(|s| is_record_keyspace(s.keyspace));
             if self.reads.is_some() && shows_older {
                 self.note(pair_key, self.ground.get(pair_key)?.as_ref())?;
             }

@@ -92,7 +92,9 @@ impl Names {
                 Some(key) => self.key(&key),
                 None => format!("the list of {}", self.scope(start.scope())),
             },
-            Compare::Scope { scope, field: ScopeField::LastRevision, .. } => format!("the list of {}", self.scope(*scope)),
+            Compare::Scope { scope, field: ScopeField::LastRevision, .. } => {
+                format!("the list of {}", self.scope(*scope))
+            }
             Compare::Scope { scope, .. } => self.scope(*scope),
         })
     }

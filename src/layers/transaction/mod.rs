@@ -220,7 +220,9 @@ impl Transaction {
                 Outcome::Applied { revision, succeeded: false, results: vec![] }
             }
             Taken::Raced if self.is_serializable() => {
-                return Err(ground.source.fault(Fault::bug("a write does not hold on the view that it was decided on")));
+                return Err(ground
+                    .source
+                    .fault(Fault::bug("a write does not hold on the view that it was decided on")));
             }
             Taken::Raced => Outcome::Raced,
             Taken::Refused(Refusal::NoSuchScope(_) | Refusal::ScopeNotNew(_)) if self.is_serializable() => {
@@ -278,7 +280,8 @@ impl Transaction {
             return Ok(());
         }
         for compare in compares {
-            let (Compare::Exists { key, .. } | Compare::Number { key, .. } | Compare::Value { key, .. }) = compare else {
+            let (Compare::Exists { key, .. } | Compare::Number { key, .. } | Compare::Value { key, .. }) = compare
+            else {
                 continue;
             };
             if !self.pending.writes(key) {
@@ -304,7 +307,10 @@ impl Transaction {
     }
 
     fn overtaken(&self, key: &Key) -> Error {
-        Error::TransactionAborted(format!("{} was changed by others after a write was decided on it", conflict::plain(key)))
+        Error::TransactionAborted(format!(
+            "{} was changed by others after a write was decided on it",
+            conflict::plain(key)
+        ))
     }
 }
 

@@ -37,7 +37,9 @@ impl FromStr for Id {
             Some(Self { node: node.parse().ok()?, term: term.parse().ok()?, number })
         };
         // Only as it was given out: one transaction has one name.
-        parse().filter(|id| id.to_string() == text).ok_or_else(|| invalid(text, "is not what BeginTransaction answered"))
+        parse()
+            .filter(|id| id.to_string() == text)
+            .ok_or_else(|| invalid(text, "is not what BeginTransaction answered"))
     }
 }
 
@@ -57,7 +59,9 @@ mod tests {
         assert_eq!(text, "tx-3-17-00000ab0000000000000000000000000");
         assert_eq!(text.parse(), Ok(id));
         let bad = ["", "tx", "tx-1", "tx-1-2", "tx-1-2-3", "3-17-00000ab0000000000000000000000000", "tx--1-2-0", "ß"];
-        for text in bad.into_iter().chain([text.to_uppercase().as_str(), &format!("{text}0"), &text.replace("-3-", "-03-")]) {
+        for text in
+            bad.into_iter().chain([text.to_uppercase().as_str(), &format!("{text}0"), &text.replace("-3-", "-03-")])
+        {
             let Err(Error::InvalidArgument { field, rule, .. }) = text.parse::<Id>() else { panic!("{text}") };
             assert_eq!((field.as_str(), rule.starts_with("Invalid transaction id")), ("transaction", true));
         }

@@ -10,9 +10,7 @@ use crate::{
     Error, Result,
     layers::transaction::{Transaction, bytes_of},
     limits,
-    model::{
-        Outcome, ReadMode, ReadStamp, Refusal, ScopeId, session::Attempt, transaction as core,
-    },
+    model::{Outcome, ReadMode, ReadStamp, Refusal, ScopeId, session::Attempt, transaction as core},
     node::Request,
     service::Core,
     state::{
@@ -150,7 +148,13 @@ impl<H: Home> Core for Inside<'_, H> {
         self.take(&request)
     }
 
-    async fn refuse(&self, _principal: String, attempt: Attempt, reason: String, _deadline: Instant) -> Result<Outcome> {
+    async fn refuse(
+        &self,
+        _principal: String,
+        attempt: Attempt,
+        reason: String,
+        _deadline: Instant,
+    ) -> Result<Outcome> {
         let transaction = lock(&self.slot.transaction);
         let refused = Outcome::Refused { revision: transaction.revision(), refusal: Refusal::Layer(reason) };
         Ok(transaction.answered(Some(attempt)).unwrap_or(refused))

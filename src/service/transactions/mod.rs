@@ -29,8 +29,8 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use self::inside::Inside;
 use self::id::{Id, invalid};
+pub use self::inside::Inside;
 use super::Core;
 use crate::{
     Error, Result,
@@ -338,7 +338,9 @@ fn finished(id: &str, ending: &Ending) -> Error {
         Ending::Committed { revision, .. } => invalid(id, &format!("has been committed, at revision {revision}")),
         Ending::RolledBack => invalid(id, "has been rolled back"),
         Ending::Aborted(why) => Error::TransactionAborted(why.clone()),
-        Ending::Unknown => invalid(id, "is being committed, or was, and what became of it is told to who repeats the commit"),
+        Ending::Unknown => {
+            invalid(id, "is being committed, or was, and what became of it is told to who repeats the commit")
+        }
     }
 }
 
@@ -348,7 +350,10 @@ fn lost() -> Error {
 }
 
 fn not_leading() -> Error {
-    Error::Unavailable { reason: "this node does not lead, and only the leader keeps transactions".into(), leader: None }
+    Error::Unavailable {
+        reason: "this node does not lead, and only the leader keeps transactions".into(),
+        leader: None,
+    }
 }
 
 fn full(reason: String) -> Error {

@@ -267,8 +267,7 @@ impl Pending {
     fn ask(&mut self, ground: &Ground<'_>, operations: &[Operation], mut wanted: BTreeSet<ScopeId>) -> Result<()> {
         let over = Over { source: ground.source, pairs: &self.pairs, failed: RefCell::default() };
         wanted.extend(concerned(&over, operations).map_err(|fault| over.error(fault))?);
-        let created = |scope: &ScopeId| self.scopes.contains_key(&(scope.scope, scope.keyspace));
-        wanted.retain(|scope| !self.asked.contains(scope) && !created(scope));
+        wanted.retain(|scope| !self.asked.contains(scope));
         let wanted: Vec<ScopeId> = wanted.into_iter().collect();
         let (last_scope, found) = (ground.scopes)(&wanted);
         self.meta.last_scope = self.meta.last_scope.max(last_scope);

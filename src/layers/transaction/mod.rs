@@ -19,9 +19,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::check;
 use crate::{
-    Error, Result,
-    error::Fault,
-    limits,
+    Error, Result, limits,
     model::{
         Key, OperationResult, Outcome, Refusal,
         isolation::Isolation,
@@ -74,6 +72,30 @@ struct Relied {
 impl Relied {
     fn len(&self) -> usize {
         self.records.len() + self.exists.len() + self.others.len()
+    }
+
+    /// Errors: a key of which others say something else.
+    fn check(&self, others: &Self) -> Result<(), Key> {
+        let differs = |key: &&Key| {
+            let (records, exists) = (self.records.get(*key), self.exists.get(*key));
+            records.zip(others.records.get(*key)).is_some_and(|(here, there)| here != there)
+                || exists.zip(others.exists.get(*key)).is_some_and(|(here, there)| here != there)
+        };
+        match others.records.keys().chain(others.exists.keys()).find(differs) {
+            Some(key) => Err(key.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes others in that say nothing else.
+    fn absorb(&mut self, others: Self) {
+        let Self { records, exists, others, .. } = others;
+        let records = records.into_iter().map(|(key, at)| Compare::written_at(key, at));
+        let exists = exists.into_iter().map(|(key, exists)| Compare::Exists { key, exists });
+        for compare in records.chain(exists).chain(others) {
+            // They were checked.
+            let _ = self.add(compare);
+        }
     }
 
     /// Adds a compare. Errors: the key that was otherwise when another write was decided.
@@ -197,7 +219,7 @@ impl Transaction {
         if !otherwise.is_empty() {
             return Err(Error::Refused("a transaction cannot hold what is done if a condition does not hold".into()));
         }
-        let mut relied = self.relied.clone();
+        let mut relied = Relied::default();
         for compare in guards.iter().chain(compares) {
             if let Some(compare) = self.below(ground, compare)? {
                 relied.add(compare).map_err(|key| self.overtaken(&key))?;
@@ -206,12 +228,13 @@ impl Transaction {
         if self.is_serializable() {
             self.given_away(ground, then, &mut relied)?;
         }
+        self.relied.check(&relied).map_err(|key| self.overtaken(&key))?;
         self.check_size(then, &relied)?;
         let revision = self.laid_over;
         let taken = Arc::make_mut(&mut self.pending).take(ground, (guards, compares), then)?;
         let outcome = match taken {
             Taken::Taken(results) => {
-                self.relied = relied;
+                self.relied.absorb(relied);
                 let results = results.into_iter().map(without_version).collect();
                 Outcome::Applied { revision, succeeded: true, results }
             }
@@ -219,15 +242,13 @@ impl Transaction {
                 self.note_unmet(ground, compares)?;
                 Outcome::Applied { revision, succeeded: false, results: vec![] }
             }
+            // What a guard says of a whole scope is asked of the newest state, also if the view is older.
             Taken::Raced if self.is_serializable() => {
-                return Err(ground
-                    .source
-                    .fault(Fault::bug("a write does not hold on the view that it was decided on")));
+                return Err(self.since("others have changed what a write was decided on"));
             }
             Taken::Raced => Outcome::Raced,
             Taken::Refused(Refusal::NoSuchScope(_) | Refusal::ScopeNotNew(_)) if self.is_serializable() => {
-                let text = format!("others have changed the namespaces since revision {}", self.revision);
-                return Err(Error::TransactionAborted(text));
+                return Err(self.since("others have changed the namespaces"));
             }
             Taken::Refused(Refusal::NoSuchScope(_) | Refusal::ScopeNotNew(_)) => Outcome::Raced,
             Taken::Refused(refusal) => Outcome::Refused { revision, refusal },
@@ -297,13 +318,17 @@ impl Transaction {
             _ => None,
         });
         let records = self.pending.len() + keys.filter(|key| !self.pending.writes(key)).count();
-        let bytes = self.pending.bytes() + self.reads.bytes() + relied.bytes;
+        let bytes = self.bytes() + relied.bytes;
         let bytes = bytes + bytes_of(operations);
-        let compares = self.reads.len() + relied.len();
+        let compares = self.reads.len() + self.relied.len() + relied.len();
         let most = limits::TRANSACTION_BYTES - PROPOSAL_BYTES;
         check::check_count("transaction", records, limits::TRANSACTION_RECORDS)
             .and_then(|()| check::check_count("transaction", compares, limits::COMPARES))
             .and_then(|()| check::check_length("transaction", bytes, most))
+    }
+
+    fn since(&self, what: &str) -> Error {
+        Error::TransactionAborted(format!("{what} after revision {}", self.revision))
     }
 
     fn overtaken(&self, key: &Key) -> Error {

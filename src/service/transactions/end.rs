@@ -164,16 +164,6 @@ impl Transactions {
         let repeated = caller.attempt.is_some_and(|attempt| attempt.attempt > 1);
         match &found {
             Found::Ended(Ending::Committed { revision, proposed: false }) if repeated => Ok(*revision),
-            Found::Lost if caller.attempt.is_none() => {
-                let text = "it was lost with its leader; nothing of it was written, unless this commit was sent before \
-                            without a session: then nobody knows";
-                Err(Error::TransactionAborted(text.into()))
-            }
-            Found::Lost => {
-                let text = "it was lost with its leader; nothing of it was written; begin another";
-                let error = Error::TransactionAborted(text.into());
-                if repeated { self.close(home, caller, error).await } else { Err(error) }
-            }
             _ if repeated => self.close(home, caller, found.error(id)).await,
             _ => Err(found.error(id)),
         }

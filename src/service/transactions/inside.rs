@@ -3,11 +3,13 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use bytes::Bytes;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use super::{Ending, Home, Slot, Transactions, full, lock};
 use crate::{
     Error, Result,
+    error::Fault,
     layers::transaction::{Transaction, bytes_of},
     limits,
     model::{Outcome, ReadMode, ReadStamp, Refusal, ScopeId, session::Attempt, transaction as core},
@@ -43,11 +45,19 @@ impl<'a, H: Home> Inside<'a, H> {
         transaction.is_serializable().then(|| transaction.revision())
     }
 
+    /// What the next call reads, if it needs nothing newer than what is at hand.
+    fn ground(&self) -> Result<Arc<View>> {
+        match &self.slot.ground {
+            Some(kept) => Ok(Arc::clone(kept)),
+            None => Ok(Arc::new(self.home.at_hand()?)),
+        }
+    }
+
     /// The view of a call, over a ground.
     fn show(&self, ground: Arc<View>) -> Result<View> {
         let mut transaction = lock(&self.slot.transaction);
         self.lay_over(&mut transaction, &ground)?;
-        let (view, noted) = transaction.show(ground);
+        let (view, noted) = transaction.show(Arc::new(Readable(ground)));
         lock(&self.noted).extend(noted);
         Ok(view)
     }
@@ -67,9 +77,7 @@ impl<'a, H: Home> Inside<'a, H> {
     fn ended_by<T>(&self, answer: Result<T>) -> Result<T> {
         match answer {
             Err(Error::TransactionAborted(why)) => Err(self.abort(why)),
-            Err(Error::ViewTooOld { revision, .. }) if self.slot.ground.revision() == revision => {
-                Err(self.abort(format!("it has been open for too long: revision {revision} is no longer readable")))
-            }
+            Err(Error::ViewTooOld { revision, .. }) if self.slot.ground.is_some() => Err(self.abort(too_old(revision))),
             answer => answer,
         }
     }
@@ -86,10 +94,7 @@ impl<'a, H: Home> Inside<'a, H> {
         if let Some(outcome) = transaction.answered(*attempt) {
             return Ok(outcome);
         }
-        let ground = match transaction.is_serializable() {
-            true => Arc::clone(&self.slot.ground),
-            false => Arc::new(self.home.at_hand()?),
-        };
+        let ground = self.ground()?;
         self.lay_over(&mut transaction, &ground)?;
         self.check_room(wanted)?;
         let taken = self.over(&ground, |over| transaction.take(over, (&guards.compares, wanted), *attempt));
@@ -110,12 +115,39 @@ impl<'a, H: Home> Inside<'a, H> {
     }
 }
 
+fn too_old(revision: u64) -> String {
+    format!("it has been open for too long: revision {revision} is no longer readable")
+}
+
+/// What a transaction reads. That it is kept no longer is the end of the transaction, and no matter of a list.
+struct Readable(Arc<View>);
+
+impl Readable {
+    fn read<T>(&self, read: Result<T>) -> Result<T> {
+        read.map_err(|error| match error {
+            Error::ViewTooOld { revision, .. } => Error::TransactionAborted(too_old(revision)),
+            error => error,
+        })
+    }
+}
+
+impl Source for Readable {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.read(self.0.get(key))
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        self.read(self.0.range(start, end, limit))
+    }
+
+    fn fault(&self, fault: Fault) -> Error {
+        Source::fault(self.0.as_ref(), fault)
+    }
+}
+
 impl<H: Home> Core for Inside<'_, H> {
     fn at_hand(&self) -> Result<View> {
-        match self.revision() {
-            Some(_) => self.show(Arc::clone(&self.slot.ground)),
-            None => self.show(Arc::new(self.home.at_hand()?)),
-        }
+        self.show(self.ground()?)
     }
 
     async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {

@@ -17,6 +17,8 @@
 mod end;
 mod id;
 mod inside;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -121,8 +123,8 @@ struct Slot {
     principal: String,
     deadline: Instant,
     timeout: Duration,
-    /// Keeps readable what a serializable one reads.
-    ground: Arc<View>,
+    /// What a serializable one reads, which it keeps readable.
+    ground: Option<Arc<View>>,
     /// Held by the call that is in it.
     turn: Arc<tokio::sync::Mutex<()>>,
     transaction: Mutex<Transaction>,
@@ -193,7 +195,7 @@ impl Transactions {
             principal: principal.to_owned(),
             deadline: Instant::now() + timeout,
             timeout,
-            ground: Arc::new(ground),
+            ground: (isolation == Isolation::Serializable).then(|| Arc::new(ground)),
             turn: Arc::default(),
             transaction: Mutex::new(Transaction::begin(isolation, revision)),
             phase: Mutex::new(Phase::Open),
@@ -345,7 +347,8 @@ fn finished(id: &str, ending: &Ending) -> Error {
 }
 
 fn lost() -> Error {
-    let text = "it was lost with its leader; nothing of it was written, unless a commit was sent; begin another";
+    let text = "it was lost with its leader; nothing of it was written, unless another commit of it was sent before; begin \
+                another";
     Error::TransactionAborted(text.into())
 }
 

@@ -114,6 +114,16 @@ impl Pending {
         self.bytes
     }
 
+    /// Their encoded bytes with these operations in.
+    pub fn bytes_with(&self, operations: &[Operation]) -> usize {
+        let replaced = operations.iter().filter_map(|operation| match operation {
+            Operation::Put { key, .. } | Operation::Delete { key } => self.writes.get(key),
+            _ => None,
+        });
+        let replaced: usize = replaced.map(codec::payload_len).sum();
+        self.bytes.saturating_sub(replaced) + operations.iter().map(codec::payload_len).sum::<usize>()
+    }
+
     /// Whether a key is written.
     pub fn writes(&self, key: &Key) -> bool {
         self.writes.contains_key(key)
@@ -165,12 +175,7 @@ impl Pending {
         if !operations.iter().all(can_wait) {
             return Err(Error::Refused("a change of this kind cannot wait for the commit of a transaction".into()));
         }
-        let compared = guards.iter().chain(compares).filter_map(|compare| match compare {
-            Compare::Scope { scope, .. } => Some(*scope),
-            Compare::Unchanged { start, .. } => Some(start.scope()),
-            _ => None,
-        });
-        let compared = compared.collect();
+        let compared = guards.iter().chain(compares).map(Compare::scope).collect();
         self.ask(ground, operations, compared)?;
         let over = Over { source: ground.source, pairs: &self.pairs, failed: RefCell::default() };
         let mut overlay = Overlay::new(&self.meta, &over, ground.wall_ms);

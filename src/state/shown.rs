@@ -224,6 +224,9 @@ impl Source for Shown {
             below.extend(page.iter().map(|(key, _)| key.clone()));
             Ok::<_, Error>(page)
         })?;
+        if self.reads.is_none() {
+            return Ok(found);
+        }
         // What the answer does not reach was not shown.
         let reached = found.last().filter(|_| found.len() >= limit).map(|(key, _)| behind(key));
         let end = reached.or_else(|| end.map(Bytes::copy_from_slice)).or_else(|| end_of_scope(start));

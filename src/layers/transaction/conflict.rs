@@ -17,7 +17,7 @@ use crate::{
 pub fn conflict(ground: &Ground<'_>, view: &View, guards: &[Compare], since: u64) -> Result<Option<String>> {
     // What a key is called may depend on its namespace: if that has changed it is the better answer.
     let (namespaces, others): (Vec<_>, Vec<_>) =
-        guards.iter().partition(|guard| scope_of(guard).keyspace == keyspace::NAMESPACES);
+        guards.iter().partition(|guard| guard.scope().keyspace == keyspace::NAMESPACES);
     for guard in namespaces.into_iter().chain(others) {
         if !Pending::holds(ground, guard)? {
             let what = Names::read(view, guards)?.what(view, guard)?;
@@ -30,14 +30,6 @@ pub fn conflict(ground: &Ground<'_>, view: &View, guards: &[Compare], since: u64
 /// What a transaction is told that does not fit into a scope, if that is one of values. Errors: those of the view.
 pub fn full(view: &View, guards: &[Compare], scope: ScopeId) -> Result<Option<Error>> {
     Ok(Names::read(view, guards)?.namespaces.get(&scope).map(Namespace::full))
-}
-
-fn scope_of(compare: &Compare) -> ScopeId {
-    match compare {
-        Compare::Exists { key, .. } | Compare::Number { key, .. } | Compare::Value { key, .. } => key.scope(),
-        Compare::Unchanged { start, .. } => start.scope(),
-        Compare::Scope { scope, .. } => *scope,
-    }
 }
 
 /// A key in words that need no look at anything else.

@@ -287,7 +287,8 @@ impl Transaction {
     fn given_away(&self, ground: &Ground<'_>, operations: &[Operation], relied: &mut Relied) -> Result<()> {
         for operation in operations {
             let Operation::Delete { key } = operation else { continue };
-            if !self.pending.writes(key) {
+            // Where a compare asks the same, it says the same or nothing is done.
+            if !self.pending.writes(key) && !relied.exists.contains_key(key) {
                 let exists = ground.source.get(key.as_bytes())?.is_some();
                 relied.add(Compare::Exists { key: key.clone(), exists }).map_err(|key| self.overtaken(&key))?;
             }
@@ -318,8 +319,7 @@ impl Transaction {
             _ => None,
         });
         let records = self.pending.len() + keys.filter(|key| !self.pending.writes(key)).count();
-        let bytes = self.bytes() + relied.bytes;
-        let bytes = bytes + bytes_of(operations);
+        let bytes = self.pending.bytes_with(operations) + self.reads.bytes() + self.relied.bytes + relied.bytes;
         let compares = self.reads.len() + self.relied.len() + relied.len();
         let most = limits::TRANSACTION_BYTES - PROPOSAL_BYTES;
         check::check_count("transaction", records, limits::TRANSACTION_RECORDS)

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use meshstore::{
     Client, Error, Result,
     client::{
-        Condition, HeldTransaction, Isolation, KeyFilter, Kv, LogEntry, Message, MessageFilter, NamespaceChange,
+        Condition, HeldTransaction, Isolation, KeyFilter, Kv, Message, MessageFilter, NamespaceChange,
         NamespaceSettings, PageRequest, ReadMode, Set, Value, Version,
     },
     limits,
@@ -76,7 +76,6 @@ pub async fn its_own_writes_are_read_and_committed_at_one_revision(client: &Clie
         open.routes().save(&name, &7).await.unwrap();
         open.config().save(&name, "text").await.unwrap();
         open.messages().store(message(&name, &name)).await.unwrap();
-        let entry = LogEntry { term: 1, index: 5, entry_json: "1".into() };
         open.group_log(&name).append(1, 5, "1").await.unwrap();
 
         assert_eq!(number(&kv, "b").await, 2);
@@ -92,7 +91,7 @@ pub async fn its_own_writes_are_read_and_committed_at_one_revision(client: &Clie
         assert_eq!(open.config().list_all_keys(&name).await.unwrap(), [name.clone()]);
         let to = MessageFilter { to: Some(name.clone()), ..MessageFilter::default() };
         assert_eq!(open.messages().list_all(to.clone()).await.unwrap()[0].value.id, name);
-        assert_eq!(open.group_log(&name).get(5, None).await.unwrap().value, entry);
+        assert_eq!(open.group_log(&name).get(5, None).await.unwrap().stored.value.raw(), "1");
         assert_missing(outside.get("a").await, "namespace", &name);
         assert_missing(client.state().get(&name).await, "state", &name);
         assert_eq!(client.messages().list_all(to).await.unwrap(), []);
@@ -107,7 +106,7 @@ pub async fn its_own_writes_are_read_and_committed_at_one_revision(client: &Clie
         assert_eq!(client.routes().get(&name).await.unwrap().mod_revision, revision);
         assert_eq!(client.config().get(&name).await.unwrap().mod_revision, revision);
         assert_eq!(client.messages().get(&name).await.unwrap().mod_revision, revision);
-        assert_eq!(client.group_log(&name).get(5, Some(1)).await.unwrap().mod_revision, revision);
+        assert_eq!(client.group_log(&name).get(5, Some(1)).await.unwrap().stored.mod_revision, revision);
     }
 }
 
@@ -611,7 +610,7 @@ pub async fn a_transaction_is_reached_through_every_node(client: &Client) {
     let members = client.cluster().status(false).await.unwrap().members;
     for member in &members {
         let pinned = client.clone().pin(&member.client_address).unwrap().inside(open.id()).unwrap();
-        let key = member.id.to_string();
+        let key = member.node_id.to_string();
         pinned.kv(&name).set(set(&key, 1)).await.unwrap();
         assert_eq!(number(&pinned.kv(&name), &key).await, 1);
         pinned.state().put(&format!("{name}{key}"), "x").await.unwrap();

@@ -41,12 +41,15 @@ use crate::{
     storage::codec,
 };
 
+/// Finds scopes; see [`Ground::scopes`].
+pub type Scopes<'a> = dyn Fn(&[ScopeId]) -> (u32, Vec<Option<Scope>>) + 'a;
+
 /// What pending writes are laid over.
 pub struct Ground<'a> {
     /// The stored pairs of one revision.
     pub source: &'a dyn Source,
     /// The greatest number that a scope was given, and some scopes as far as they exist.
-    pub scopes: &'a dyn Fn(&[ScopeId]) -> (u32, Vec<Option<Scope>>),
+    pub scopes: &'a Scopes<'a>,
     /// The time of day, in milliseconds since 1970.
     pub wall_ms: u64,
 }

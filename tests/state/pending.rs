@@ -197,6 +197,8 @@ fn unnoted(store: &Store, pending: &Pending) -> Shown {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
     #[test]
     fn what_is_shown_is_what_is_committed(before in calls(8), calls in calls(10)) {
         let ((mut committed, scopes, index), (mut one_by_one, ..)) = (store(&before), store(&before));

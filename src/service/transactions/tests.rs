@@ -73,6 +73,7 @@ struct Store {
     state: state::State,
     pairs: Pairs,
     term: u64,
+    numbers: u128,
     fates: VecDeque<Fate>,
     delayed: Vec<Proposal>,
 }
@@ -83,7 +84,8 @@ struct One(Mutex<Store>);
 impl One {
     fn new() -> Self {
         let (state, pairs) = (state::State::default(), Pairs::default());
-        let one = Self(Mutex::new(Store { state, pairs, term: 1, fates: VecDeque::new(), delayed: vec![] }));
+        let one =
+            Self(Mutex::new(Store { state, pairs, term: 1, numbers: 0, fates: VecDeque::new(), delayed: vec![] }));
         let open = one.apply(proposal(None, Guards::default(), Action::OpenSession { ttl_ms: 60_000 }));
         assert!(matches!(open, Outcome::Applied { revision: 1, .. }));
         one
@@ -184,7 +186,9 @@ impl Home for One {
     }
 
     fn id_parts(&self) -> (u64, u128) {
-        (0, rand::random())
+        let mut store = lock(&self.0);
+        store.numbers += 1;
+        (0, store.numbers)
     }
 
     fn scopes(&self, wanted: &[ScopeId]) -> (u32, Vec<Option<Scope>>) {

@@ -303,6 +303,10 @@ fn concerned(over: &Over<'_>, operations: &[Operation]) -> Result<BTreeSet<Scope
                 if let Some(old) = over.record(key)? {
                     of_record(key, &old.entries, &old.references, &mut found);
                 }
+                for entry in put.entries.iter().filter(|entry| entry.unique) {
+                    let taken = over.get(&derived::unique_slot(entry.scope, &entry.key))?;
+                    found.extend(taken.as_ref().and_then(derived::parse_unique_owner).map(|owner| owner.scope()));
+                }
             }
             Operation::Delete { key } if seen.insert(key.clone()) => going.push_back(key.clone()),
             Operation::SetScope { scope, .. } => found.extend([*scope].into_iter().chain(scope.derived())),

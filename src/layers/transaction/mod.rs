@@ -11,7 +11,9 @@
 //! The commit is one ordinary transaction of the core, guarded by all of these. So nothing is locked, nobody waits for
 //! another, and of two that stand in each other's way the second is aborted, and told by which record.
 //!
-//! Left out: operations that cannot be put together by key (dropping a scope, deleting a range, adding to a number).
+//! Left out: operations that cannot be put together by key (dropping a scope, deleting a range, adding to a number). And how
+//! much a scope holds is asked of the newest state, so that a write which has no room is refused at once: what such a refusal,
+//! or the size of a namespace, tells a transaction is not checked at its commit.
 
 mod conflict;
 

@@ -130,6 +130,10 @@ pub enum Error {
     /// Who calls is not known: a token or certificate is missing, wrong or expired. Nothing changed.
     #[error("not authenticated: {0}")]
     Unauthenticated(String),
+    /// The transaction has ended without being committed: others changed what it had read, its time was over, or it was lost
+    /// with its leader. Nothing of it was written; begin another.
+    #[error("the transaction was aborted: {0}")]
+    TransactionAborted(String),
     /// The server answered something that this client does not know.
     #[error("unexpected answer: {0}")]
     Unexpected(String),

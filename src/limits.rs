@@ -68,6 +68,18 @@ pub const ENTRY_PROPOSALS: usize = 512;
 pub const ENTRY_BYTES: usize = 1 << 20;
 /// Most bytes of entries in one AppendEntries call.
 pub const APPEND_BYTES: usize = 2 << 20;
+/// Most records that one transaction writes which a node keeps open.
+pub const TRANSACTION_RECORDS: usize = 4 * CHANGES;
+/// Most transactions that a node keeps open, and most of one principal.
+pub const OPEN_TRANSACTIONS: usize = 1_024;
+/// See [`OPEN_TRANSACTIONS`].
+pub const OPEN_TRANSACTIONS_PER_PRINCIPAL: usize = 256;
+/// Most bytes of what waits in all of them to be committed.
+pub const OPEN_TRANSACTIONS_BYTES: usize = 256 << 20;
+/// How long a transaction stays open that names no time, in milliseconds.
+pub const TRANSACTION_TIMEOUT_DEFAULT_MS: u64 = 30_000;
+/// The longest that one may ask for, in milliseconds.
+pub const TRANSACTION_TIMEOUT_MAX_MS: u64 = 300_000;
 /// Largest message that a peer decodes, in bytes.
 pub const PEER_DECODE_BYTES: usize = 16 << 20;
 /// Largest message that is decoded from a client, in bytes.
@@ -129,6 +141,9 @@ const _: () = assert!(UPLOADS * UPLOAD_CHUNKS * MESSAGE_CHUNK_BYTES * 2 <= QUEUE
 // No call outlives what it has uploaded.
 const _: () = assert!(UPLOAD_TTL_MS >= 2 * DEADLINE_MAX_MS);
 const _: () = assert!(CHANGES <= LAYER_OPERATIONS);
+const _: () = assert!(TRANSACTION_RECORDS <= LAYER_OPERATIONS);
+const _: () = assert!(TRANSACTION_BYTES <= OPEN_TRANSACTIONS_BYTES);
+const _: () = assert!(TRANSACTION_TIMEOUT_DEFAULT_MS <= TRANSACTION_TIMEOUT_MAX_MS);
 const _: () = assert!(TRANSACTION_BYTES * 2 <= PEER_DECODE_BYTES);
 const _: () = assert!(APPEND_BYTES + TRANSACTION_BYTES <= PEER_DECODE_BYTES);
 const _: () = assert!(ENTRY_BYTES <= APPEND_BYTES);

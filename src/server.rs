@@ -24,8 +24,10 @@ use crate::{
         gate::{Authenticate, Authorise},
         pressure::{Bound, Pressure},
         trace::Trace,
+        transaction::Belongs,
     },
     security::{Callers, Policy, Security},
+    service::transactions::Transactions,
     state::View,
 };
 
@@ -89,7 +91,9 @@ pub async fn serve(
     let http = rpc::http::Http::start(&doors.watchers, &config.node.http.to_string()).await?;
     tokio::pin!(stop);
     let policy = doors.policy();
-    let calls = move |node: &Node| rpc::forwarded_routes(Arc::new(node.clone()), policy);
+    let transactions = Transactions::default();
+    let passed_on = transactions.clone();
+    let calls = move |node: &Node| rpc::forwarded_routes(Arc::new(node.clone()), passed_on.clone(), policy);
     let parts =
         node::Parts { environment: doors.peers.clone(), observer, faults: faults.clone(), calls: Box::new(calls) };
     let starting = raft.spawn(node::start(parts, config.clone()));
@@ -98,9 +102,10 @@ pub async fn serve(
         () = &mut stop => return Ok(()),
     };
     keep_house(&running.node);
+    watching.spawn(transactions.clone().keep(running.node.clone()));
     let (drain, drained) = watch::channel(false);
     let calls = Arc::new(Calls::new(config.log.slow_call, Pressure::new(config.cluster.limits.calls_per_principal)));
-    let clients = serve_clients(&doors, &config, (&running.node, &calls), drained).await?;
+    let clients = serve_clients(&doors, &config, (&running.node, &calls, transactions), drained).await?;
     http.serves(&running.node, calls);
     let broken = tokio::select! {
         fault = faults.wait() => Some(fault),
@@ -175,14 +180,15 @@ impl Doors {
 async fn serve_clients(
     doors: &Doors,
     config: &Config,
-    (node, calls): (&Node, &Arc<Calls>),
+    (node, calls, transactions): (&Node, &Arc<Calls>, Transactions),
     mut drain: watch::Receiver<bool>,
 ) -> Result<tokio::task::JoinHandle<()>, Fault> {
     let address = config.node.client.to_string();
     let listener = doors.clients.net.listen(&address).await;
     let listener = listener.map_err(|error| Fault::new(format!("cannot listen for clients on {address}: {error}")))?;
     let (health, keep_health) = rpc::health::service(node.clone());
-    let routes = rpc::routes(Arc::new(node.clone())).add_service(health).add_service(rpc::reflection::service()?);
+    let routes = rpc::routes(Arc::new(node.clone()), transactions.clone());
+    let routes = routes.add_service(health).add_service(rpc::reflection::service()?);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
@@ -194,6 +200,7 @@ async fn serve_clients(
         .layer(Authorise::new(doors.policy()))
         .layer(Bound(Arc::clone(calls.pressure())))
         .layer(Trace)
+        .layer(Belongs::to(transactions))
         .layer(forwarding(node))
         .add_routes(routes)
         .serve_with_incoming_shutdown(net::incoming(listener), async move {

@@ -89,6 +89,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "raft",
             "node",
             "layers",
+            "service",
             "rpc",
         ],
     ),

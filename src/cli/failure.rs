@@ -59,6 +59,7 @@ impl Failure {
                 Error::Conflict(_) => (CONFLICT, "conflict"),
                 Error::ConditionFailed(_) => (CONFLICT, "condition_failed"),
                 Error::Fenced { .. } => (CONFLICT, "fenced"),
+                Error::TransactionAborted(_) => (CONFLICT, "transaction_aborted"),
                 Error::PermissionDenied(_) => (CONFLICT, "permission_denied"),
                 Error::Unauthenticated(_) => (CONFLICT, "unauthenticated"),
                 Error::ViewTooOld { .. } => (CONFLICT, "view_too_old"),

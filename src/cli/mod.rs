@@ -41,7 +41,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::{
     failure::Failure,
-    options::{Options, Session},
+    options::{Options, Session, Within},
     output::Output,
 };
 
@@ -55,7 +55,7 @@ Exit codes:
   5  conflict, not permitted, a view too old, or refused by the state of the store
 
 Environment: MESHSTORE_ENDPOINTS, MESHSTORE_CA, MESHSTORE_CERT, MESHSTORE_KEY, MESHSTORE_TOKEN_FILE,
-MESHSTORE_TOKEN, and for serve MESHSTORE_CONFIG, MESHSTORE_NODE, MESHSTORE_DATA,
+MESHSTORE_TOKEN, MESHSTORE_TRANSACTION, and for serve MESHSTORE_CONFIG, MESHSTORE_NODE, MESHSTORE_DATA,
 MESHSTORE_ENGINE, MESHSTORE_INSECURE, MESHSTORE_LOG. Flags win over them.
 
 Examples:
@@ -88,14 +88,11 @@ enum Command {
     #[command(subcommand)]
     Mesh(mesh::Command),
     /// Messages between mesh nodes
-    #[command(subcommand)]
-    Message(message::Command),
+    Message(Within<message::Command>),
     /// Shared state: bytes by key
-    #[command(subcommand)]
-    State(state::Command),
+    State(Within<state::Command>),
     /// The storage contract: values by key in namespaces, with attributes and older versions
-    #[command(subcommand)]
-    Kv(kv::Command),
+    Kv(Within<kv::Command>),
     /// Leases: what is attached to one goes with it
     #[command(subcommand)]
     Lease(lease::Command),
@@ -104,14 +101,11 @@ enum Command {
     #[command(subcommand)]
     Election(lock::Command),
     /// The runtime state of mesh nodes: JSON by node id
-    #[command(subcommand)]
-    NodeState(node_state::Command),
+    NodeState(Within<node_state::Command>),
     /// The routing table: JSON by destination
-    #[command(subcommand)]
-    Route(route::Command),
+    Route(Within<route::Command>),
     /// Runtime configuration: JSON by key
-    #[command(subcommand)]
-    Config(config::Command),
+    Config(Within<config::Command>),
     /// The consensus log: the Raft log, decoded, and the logs of consensus groups
     #[command(subcommand)]
     Log(log::Command),
@@ -141,6 +135,21 @@ enum Command {
     /// Certificates and tokens: by what nodes and clients know each other
     #[command(subcommand)]
     Security(security::Command),
+}
+
+impl Command {
+    /// The transaction that the command is to be part of.
+    fn transaction(&self) -> Option<String> {
+        match self {
+            Self::Message(Within { transaction, .. })
+            | Self::State(Within { transaction, .. })
+            | Self::Kv(Within { transaction, .. })
+            | Self::NodeState(Within { transaction, .. })
+            | Self::Route(Within { transaction, .. })
+            | Self::Config(Within { transaction, .. }) => transaction.clone(),
+            _ => None,
+        }
+    }
 }
 
 /// Does what the command line says.
@@ -183,7 +192,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     };
     let runtime = runtime.enable_all().build()?;
     runtime.block_on(async {
-        let session = Session::new(options);
+        let session = Session::new(options, command.transaction());
         let done = match command {
             Command::Serve(_)
             | Command::Recover(_)
@@ -194,15 +203,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Status(status) => status.run(&session).await,
             Command::Member(command) => command.run(&session).await,
             Command::Mesh(command) => command.run(&session).await,
-            Command::Message(command) => command.run(&session).await,
-            Command::State(command) => command.run(&session).await,
-            Command::Kv(command) => command.run(&session).await,
+            Command::Message(within) => within.command.run(&session).await,
+            Command::State(within) => within.command.run(&session).await,
+            Command::Kv(within) => within.command.run(&session).await,
             Command::Lease(command) => command.run(&session).await,
             Command::Lock(lock) => lock.run(&session).await,
             Command::Election(command) => command.run(&session).await,
-            Command::NodeState(command) => command.run(&session).await,
-            Command::Route(command) => command.run(&session).await,
-            Command::Config(command) => command.run(&session).await,
+            Command::NodeState(within) => within.command.run(&session).await,
+            Command::Route(within) => within.command.run(&session).await,
+            Command::Config(within) => within.command.run(&session).await,
             Command::Log(command) => command.run(&session).await,
             Command::Txn(txn) => txn.run(&session).await,
             Command::Watch(command) => command.run(&session).await,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{failure::Failure, output::Output};
 use crate::{
@@ -69,6 +69,16 @@ pub(super) struct Options {
     pub(super) token_file: Option<PathBuf>,
 }
 
+/// Commands that may be part of a transaction.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Within<C: Subcommand> {
+    /// The transaction that it is part of, as `meshstore kv begin` gave it
+    #[arg(long, global = true, env = "MESHSTORE_TRANSACTION", value_name = "ID", hide_env_values = true)]
+    pub(super) transaction: Option<String>,
+    #[command(subcommand)]
+    pub(super) command: C,
+}
+
 impl Options {
     /// A client of the cluster that the flags name, as whom they say.
     pub(super) fn client(&self) -> Result<Builder, Failure> {
@@ -116,23 +126,40 @@ pub(super) struct Session {
     pub(super) options: Options,
     pub(super) out: Output,
     client: OnceLock<Client>,
+    transaction: Option<String>,
 }
 
 impl Session {
-    pub(super) fn new(options: Options) -> Self {
-        let out = Output::new(options.json);
-        Self { options, out, client: OnceLock::new() }
+    pub(super) fn new(options: Options, transaction: Option<String>) -> Self {
+        let out = Output { json: options.json, waits: transaction.is_some() };
+        Self { options, out, client: OnceLock::new(), transaction }
     }
 
-    /// The client, for a command that reads.
+    /// The id of the transaction that the command is part of: the one that it names itself, or else the one of the option.
+    pub(super) fn transaction(&self, named: Option<String>) -> Result<String, Failure> {
+        let missing = "which transaction? Give its ID, or --transaction, or MESHSTORE_TRANSACTION";
+        named.or_else(|| self.transaction.clone()).ok_or_else(|| Failure::usage(missing))
+    }
+
+    /// The client, for a command that reads. What it does is part of the transaction, if the command is part of one.
     pub(super) fn reader(&self) -> Result<Client, Failure> {
         if self.options.fence.is_some() {
             return Err(Failure::usage("--fence is for commands that write"));
         }
-        self.connected()
+        self.inside()
     }
 
-    fn connected(&self) -> Result<Client, Failure> {
+    /// The client, in the transaction if the command is part of one.
+    fn inside(&self) -> Result<Client, Failure> {
+        let client = self.outside()?;
+        Ok(match &self.transaction {
+            Some(transaction) => client.inside(transaction)?,
+            None => client,
+        })
+    }
+
+    /// The client, for what is part of no transaction.
+    pub(super) fn outside(&self) -> Result<Client, Failure> {
         if let Some(client) = self.client.get() {
             return Ok(client.clone());
         }
@@ -145,7 +172,7 @@ impl Session {
         if self.options.read.is_some() {
             return Err(Failure::usage("--read is for commands that read; a write has no read mode"));
         }
-        let client = self.connected()?;
+        let client = self.inside()?;
         Ok(match &self.options.fence {
             Some(fence) => client.with_fence(fence.clone()),
             None => client,

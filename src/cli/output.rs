@@ -10,19 +10,24 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
-use crate::client::{Json, Stored, Written};
+use crate::{
+    client::{Json, Stored, Written},
+    model::isolation::UNCOMMITTED,
+};
 
 /// Longest value that a table shows, in characters.
 const CELL: usize = 80;
 
 /// Where answers go.
 pub(super) struct Output {
-    json: bool,
+    pub(super) json: bool,
+    /// Whether writes wait for the commit of a transaction.
+    pub(super) waits: bool,
 }
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, waits: false }
     }
 
     /// Exactly these bytes.
@@ -56,9 +61,15 @@ impl Output {
     /// What became of a write.
     pub(super) fn written(&self, written: Written) -> Result<(), Failure> {
         let Written { revision, leader_id } = written;
-        self.answer(&json!({ "revision": revision, "leader_id": leader_id }), || {
-            format!("done at revision {revision} (leader: node {leader_id})")
+        self.answer(&json!({ "revision": revision, "leader_id": leader_id }), || match self.waits {
+            true => Self::waiting(revision),
+            false => format!("done at revision {revision} (leader: node {leader_id})"),
         })
+    }
+
+    /// What a person is told of a write that waits for the commit of its transaction.
+    pub(super) fn waiting(revision: u64) -> String {
+        format!("waits for the commit (the transaction reads revision {revision})")
     }
 
     /// A list: its items as JSON objects, or as rows of a table.
@@ -167,9 +178,14 @@ pub(super) fn put_version<T>(object: &mut Map<String, Value>, stored: &Stored<T>
 pub(super) fn version_fields<T>(stored: &Stored<T>) -> Vec<(&'static str, String)> {
     vec![
         ("version", stored.version.to_string()),
-        ("created", format!("{} (revision {})", time(stored.created_at_ms), stored.create_revision)),
-        ("updated", format!("{} (revision {})", time(stored.updated_at_ms), stored.mod_revision)),
+        ("created", format!("{} ({})", time(stored.created_at_ms), revision(stored.create_revision))),
+        ("updated", format!("{} ({})", time(stored.updated_at_ms), revision(stored.mod_revision))),
     ]
+}
+
+/// A revision for a person; what waits for a commit has none.
+pub(super) fn revision(revision: u64) -> String {
+    if revision == UNCOMMITTED { "not committed".into() } else { format!("revision {revision}") }
 }
 
 /// A JSON value and what the store knows of it, in both faces.

@@ -25,6 +25,7 @@ use crate::{
     Error, Result, limits,
     model::{
         ReadMode,
+        isolation::TRANSACTION,
         session::Attempt,
         trace::{TRACEPARENT, TraceParent},
     },
@@ -118,6 +119,9 @@ impl<'a> Call<'a> {
         request.set_timeout(time);
         if let Some(fence) = self.client.fence.as_ref().filter(|_| changes) {
             request.metadata_mut().insert_bin(FENCE, fence_header(fence));
+        }
+        if let Some(transaction) = &self.client.transaction {
+            request.metadata_mut().insert(TRANSACTION, transaction.clone());
         }
         let (call, trace) = (self.name, self.trace.trace_id());
         let span = tracing::debug_span!("attempt", call, %trace, endpoint = endpoint.address, attempt = self.attempts);

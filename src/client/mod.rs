@@ -42,6 +42,7 @@ mod config;
 pub mod connection;
 pub mod consensus_log;
 mod endpoints;
+mod held;
 mod json;
 mod kv;
 mod large;
@@ -82,6 +83,7 @@ pub use self::{
     cluster::{Backup, Cluster},
     config::Config,
     consensus_log::{GroupLog, RaftLog},
+    held::HeldTransaction,
     json::Json,
     kv::{Kv, Namespaces},
     large::{LargeMessage, Progress},
@@ -104,6 +106,7 @@ pub use crate::{
         ReadMode,
         consensus_log::{EntryId, LogEntry},
         filter::{Comparison, Filter, Operator},
+        isolation::{Begun, Isolation},
         kv::{
             Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, Set, SetResult,
             StorageStatus, Value, Version,
@@ -137,6 +140,8 @@ pub struct Client {
     lease: u64,
     /// What all writes depend on.
     fence: Option<Fence>,
+    /// The id of the transaction to which all calls belong.
+    transaction: Option<tonic::metadata::AsciiMetadataValue>,
 }
 
 /// What became of a write.
@@ -203,7 +208,7 @@ impl Client {
 
     fn of(shared: Arc<Shared>) -> Self {
         let (mode, deadline) = (shared.mode, shared.deadline);
-        Self { shared, mode, deadline, pin: None, lease: 0, fence: None }
+        Self { shared, mode, deadline, pin: None, lease: 0, fence: None, transaction: None }
     }
 
     /// Makes changes of any kind together: all at one revision if all preconditions hold, else none. Together with
@@ -367,7 +372,7 @@ impl Client {
             None => Ok(()),
             Some(session) => {
                 let request = crate::proto::v1::CloseSessionRequest { session };
-                self.ask(endpoints::Preference::Leader, request).await.map(drop)
+                self.outside().ask(endpoints::Preference::Leader, request).await.map(drop)
             }
         }
     }

@@ -202,6 +202,7 @@ writes! {
     clear(StorageClearRequest) -> WriteResponse;
     create_index(CreateIndexRequest) -> WriteResponse;
     drop_index(DropIndexRequest) -> WriteResponse;
+    commit(CommitTransactionRequest) -> WriteResponse;
 }
 
 reads! {
@@ -258,6 +259,9 @@ impl Rpc for v1::BackupRequest {
 }
 
 rpc!(TopologyClient.wait_until_applied(WaitUntilAppliedRequest) -> ShowAppliedResponse, changes: false);
+// One that was begun twice, because an answer got lost, is ended by its time; one that was rolled back stays so.
+rpc!(StorageClient.begin_transaction(BeginTransactionRequest) -> BeginTransactionResponse, changes: false);
+rpc!(StorageClient.rollback(RollbackTransactionRequest) -> RollbackTransactionResponse, changes: false);
 // A session that was opened twice, because an answer got lost, expires by itself.
 rpc!(SessionClient.open_session(OpenSessionRequest) -> OpenSessionResponse, changes: false);
 rpc!(SessionClient.keep_session(KeepSessionRequest) -> KeepSessionResponse, changes: false);

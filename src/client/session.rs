@@ -89,7 +89,7 @@ impl Session {
 
     async fn start(&self, client: &Client, deadline: Instant) -> Result<()> {
         let request = v1::OpenSessionRequest { ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX) };
-        let reply = client.ask_until(deadline, Preference::Leader, request).await?;
+        let reply = client.outside().ask_until(deadline, Preference::Leader, request).await?;
         let ttl = Duration::from_millis(reply.ttl_ms).max(Duration::from_secs(1));
         *lock(&self.open) = Some(Open::start(reply.session, ttl, Arc::downgrade(&client.shared)));
         Ok(())

@@ -24,7 +24,7 @@ use crate::{
     model::{
         Key, Record, ScopeId,
         consensus_log::{Indexes, LogEntry, StoredEntry},
-        key::{escape, prefix_end},
+        key::{escape, prefix_end, unescape},
         keyspace, kind,
         mesh::{Page, PageRequest},
         proposal::{Action, Proposal},
@@ -154,6 +154,16 @@ fn application_key() -> Key {
 /// The key of an entry. Errors: `InvalidArgument`.
 pub(super) fn entry_key(group: &str, index: u64, term: u64) -> Result<Key> {
     Ok(key(&in_group(group)?, index, Some(term)))
+}
+
+/// An entry's name towards people, by its key.
+pub(super) fn name_of(key: &Key) -> String {
+    let bytes = key.user_bytes();
+    let named = unescape(&bytes).and_then(|(group, numbers)| {
+        let (index, _) = numbers.split_first_chunk::<8>()?;
+        Some(format!("entry {} of log {}", u64::from_be_bytes(*index), String::from_utf8_lossy(&group)))
+    });
+    named.unwrap_or_else(|| "the last entry of the application".into())
 }
 
 /// From where to where the keys of these entries lie. Errors: `InvalidArgument`.

@@ -20,6 +20,7 @@ pub mod mesh;
 pub mod query;
 mod scopes;
 pub mod topology;
+pub mod transaction;
 pub mod watch;
 
 pub use list::page_limit;

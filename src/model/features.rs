@@ -7,6 +7,7 @@ pub const LEVELS: &[(u32, &str)] = &[
     (STORAGE, "the storage contract"),
     (VALUE_INDEXES, "indexes on values"),
     (LEASES, "leases and locks"),
+    (TRANSACTIONS, "transactions that the leader keeps"),
 ];
 /// Messages whose content is an upload, and rules of how long messages are kept.
 pub const LARGE_MESSAGES: u32 = 2;
@@ -16,8 +17,10 @@ pub const STORAGE: u32 = 3;
 pub const VALUE_INDEXES: u32 = 4;
 /// Leases, and locks on them.
 pub const LEASES: u32 = 5;
+/// Calls that name a transaction, which an older program would answer as if they did not.
+pub const TRANSACTIONS: u32 = 6;
 /// The highest level that this program knows.
-pub const LEVEL: u32 = LEASES;
+pub const LEVEL: u32 = TRANSACTIONS;
 
 /// What a level brought, as people call it.
 pub fn brought(level: u32) -> &'static str {

@@ -3,6 +3,7 @@
 pub mod consensus_log;
 pub mod features;
 pub mod filter;
+pub mod isolation;
 pub mod key;
 pub mod keyspace;
 pub mod kind;

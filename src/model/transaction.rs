@@ -93,6 +93,20 @@ impl Compare {
     pub fn written_at(key: Key, revision: u64) -> Self {
         Self::Number { key, field: NumberField::ModRevision, relation: Relation::Equal, to: revision }
     }
+
+    /// The scope that is asked about.
+    pub fn scope(&self) -> ScopeId {
+        match self {
+            Self::Exists { key, .. } | Self::Number { key, .. } | Self::Value { key, .. } => key.scope(),
+            Self::Unchanged { start, .. } => start.scope(),
+            Self::Scope { scope, .. } => *scope,
+        }
+    }
+
+    /// That nothing of a scope was changed since a revision.
+    pub fn unchanged_since(scope: ScopeId, revision: u64) -> Self {
+        Self::Scope { scope, field: ScopeField::LastRevision, relation: Relation::LessOrEqual, to: revision }
+    }
 }
 
 /// A number of a record.

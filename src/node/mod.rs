@@ -72,7 +72,10 @@ use crate::{
         network::Peers,
         state_machine::Machine,
     },
-    state::{View, scope::Account},
+    state::{
+        View,
+        scope::{Account, Scope},
+    },
     storage::{self, StoreStatus, ViewError},
 };
 
@@ -222,6 +225,14 @@ impl Node {
         }
     }
 
+    /// The term in which this node leads, if it does.
+    pub fn leads(&self) -> Option<u64> {
+        match self.leadership() {
+            Leadership::Me { term } => Some(term),
+            _ => None,
+        }
+    }
+
     /// Whether the state here is known to be wrong.
     pub fn has_diverged(&self) -> bool {
         self.shared.check_state().is_err()
@@ -318,6 +329,13 @@ impl Node {
         self.shared.machine.with_state(|_, meta| {
             let account = |scope| meta.scopes.get(scope).map(|scope| scope.account);
             (meta.revision, wanted.iter().map(account).collect())
+        })
+    }
+
+    /// The greatest number that a scope was given, and what the newest state here has of some scopes, as far as they exist.
+    pub fn scopes(&self, wanted: &[ScopeId]) -> (u32, Vec<Option<Scope>>) {
+        self.shared.machine.with_state(|_, meta| {
+            (meta.last_scope, wanted.iter().map(|scope| meta.scopes.get(scope).copied()).collect())
         })
     }
 

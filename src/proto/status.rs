@@ -43,6 +43,7 @@ mod reason {
     pub(super) const TOO_BUSY: &str = "TOO_BUSY";
     pub(super) const PERMISSION_DENIED: &str = "PERMISSION_DENIED";
     pub(super) const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+    pub(super) const TRANSACTION_ABORTED: &str = "TRANSACTION_ABORTED";
     pub(super) const UNEXPECTED: &str = "UNEXPECTED";
 }
 
@@ -131,6 +132,7 @@ fn parts(error: &Error) -> (Code, &'static str, Vec<(&'static str, String)>) {
             (Code::PermissionDenied, reason::PERMISSION_DENIED, vec![("text", why.clone())])
         }
         Error::Unauthenticated(why) => (Code::Unauthenticated, reason::UNAUTHENTICATED, vec![("text", why.clone())]),
+        Error::TransactionAborted(why) => (Code::Aborted, reason::TRANSACTION_ABORTED, vec![("text", why.clone())]),
         Error::Unexpected(what) => (Code::Internal, reason::UNEXPECTED, vec![("text", what.clone())]),
     }
 }
@@ -163,6 +165,7 @@ fn from_details(info: &ErrorInfo, details: &ErrorDetails) -> Option<Error> {
         }
         reason::REFUSED => Error::Refused(text("text")?),
         reason::CONFLICT => Error::Conflict(text("text")?),
+        reason::TRANSACTION_ABORTED => Error::TransactionAborted(text("text")?),
         reason::CONDITION_FAILED => Error::ConditionFailed(text("text")?),
         reason::FENCED => Error::Fenced { lock: text("lock")?, token: number("token")?, newest: number("newest")? },
         reason::SESSION_EXPIRED => Error::SessionExpired { session: number("session")? },
@@ -306,6 +309,7 @@ mod tests {
             Error::ResourceExhausted { reason: "queue".into(), retry_after_ms: u64::MAX },
             Error::PermissionDenied("no".into()),
             Error::Unauthenticated("no token".into()),
+            Error::TransactionAborted("key a was changed by others".into()),
             Error::Unexpected("what".into()),
         ]
     }
@@ -345,6 +349,7 @@ mod tests {
             ResourceExhausted,
             PermissionDenied,
             Unauthenticated,
+            Aborted,
             Internal,
         ];
         assert_eq!(codes, expected);

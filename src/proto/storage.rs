@@ -1,5 +1,7 @@
 //! The storage contract's values as wire messages, and back.
 
+use std::time::Duration;
+
 use super::{
     convert::{expected, required, stored, version_of},
     query::fields,
@@ -8,6 +10,7 @@ use super::{
 use crate::{
     Error, Result,
     model::{
+        isolation::{Begun, Isolation},
         kv::{
             Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Set, SetResult, StorageStatus,
             Value, Version,
@@ -259,5 +262,43 @@ impl From<v1::StorageStatusResponse> for StorageStatus {
     fn from(answer: v1::StorageStatusResponse) -> Self {
         let v1::StorageStatusResponse { header: _, healthy, entries, bytes, namespaces, capacity } = answer;
         Self { healthy, entries, bytes, namespaces, capacity: (capacity > 0).then_some(capacity) }
+    }
+}
+
+impl From<Isolation> for v1::Isolation {
+    fn from(isolation: Isolation) -> Self {
+        match isolation {
+            Isolation::Serializable => Self::Serializable,
+            Isolation::ReadCommitted => Self::ReadCommitted,
+            Isolation::ReadUncommitted => Self::ReadUncommitted,
+        }
+    }
+}
+
+/// Errors: `InvalidArgument` for a number that means nothing.
+pub fn isolation(number: i32) -> Result<Isolation> {
+    match v1::Isolation::try_from(number) {
+        Ok(v1::Isolation::Unspecified | v1::Isolation::Serializable) => Ok(Isolation::Serializable),
+        Ok(v1::Isolation::ReadCommitted) => Ok(Isolation::ReadCommitted),
+        Ok(v1::Isolation::ReadUncommitted) => Ok(Isolation::ReadUncommitted),
+        Err(_) => {
+            let rule = "must be serializable (1), read-committed (2) or read-uncommitted (3)";
+            Err(Error::invalid("isolation", number.to_string(), rule))
+        }
+    }
+}
+
+impl From<(u64, Begun)> for v1::BeginTransactionResponse {
+    fn from((leader_id, begun): (u64, Begun)) -> Self {
+        let Begun { id: transaction, revision, expires_in } = begun;
+        let expires_in_ms = u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX);
+        Self { transaction, revision, expires_in_ms, leader_id }
+    }
+}
+
+impl From<v1::BeginTransactionResponse> for Begun {
+    fn from(answer: v1::BeginTransactionResponse) -> Self {
+        let v1::BeginTransactionResponse { transaction: id, revision, expires_in_ms, leader_id: _ } = answer;
+        Self { id, revision, expires_in: Duration::from_millis(expires_in_ms) }
     }
 }

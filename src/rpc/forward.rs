@@ -32,7 +32,7 @@ use self::{
     body::{Answer, Passed, Sent},
     checksum::{CALL, Checked, Checksum, Summed, have_status},
 };
-use super::{TIMEOUT, time_allowed};
+use super::{TIMEOUT, time_allowed, transaction::TRANSACTION};
 use crate::{
     error::Error,
     limits,
@@ -64,8 +64,8 @@ const LARGE: &str = "/meshstore.v1.Mesh/StoreLargeMessage";
 /// The most that such a call may take: the content, and around each chunk its number, sum and lengths.
 const LARGE_BYTES: usize = limits::LARGE_MESSAGE_BYTES + limits::MESSAGE_CHUNKS * 64 + limits::CLIENT_DECODE_BYTES;
 
-/// The methods that only a leader can serve.
-const WRITES: [&str; 61] = [
+/// The methods that only a leader can serve; as are all calls of a transaction, which it keeps.
+const WRITES: [&str; 64] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     LARGE,
@@ -110,6 +110,9 @@ const WRITES: [&str; 61] = [
     "/meshstore.v1.Storage/SetMetadata",
     "/meshstore.v1.Storage/Restore",
     "/meshstore.v1.Storage/Clear",
+    "/meshstore.v1.Storage/BeginTransaction",
+    "/meshstore.v1.Storage/Commit",
+    "/meshstore.v1.Storage/Rollback",
     "/meshstore.v1.Lease/Grant",
     "/meshstore.v1.Lease/KeepAlive",
     "/meshstore.v1.Lease/Revoke",
@@ -209,7 +212,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if WRITES.contains(&request.uri().path())
+        if (WRITES.contains(&request.uri().path()) || request.headers().contains_key(TRANSACTION))
             && let LeaderView::Other { id, member } = self.forward.leadership.leader()
         {
             let forward = self.forward.clone();

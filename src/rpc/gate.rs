@@ -16,7 +16,7 @@ use http::{Request, Response};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::{health, principal_of};
+use super::{health, principal_of, transaction};
 use crate::{
     environment::net::Connection,
     error::Error,
@@ -93,18 +93,23 @@ fn check_fence<B>(request: &Request<B>) -> Result<(), Error> {
     if !request.headers().contains_key(FENCE) {
         return Ok(());
     }
+    let path = request.uri().path();
     let heeds = |action: Action| action.access == Access::Write && action.surface != Surface::Session;
-    if matrix::action(request.uri().path()).is_some_and(heeds) {
+    if matrix::action(path).is_some_and(heeds) && !transaction::WRITE_NOTHING.contains(&path) {
         return Ok(());
     }
-    Err(Error::invalid("fence", "", "is for writes; neither reads nor sessions nor changes of the cluster take one"))
+    Err(Error::invalid(
+        "fence",
+        "",
+        "is for writes; neither reads nor sessions, nor the beginning of a transaction, nor changes of the cluster take one",
+    ))
 }
 
 impl<S> Layer<S> for Authenticate {
     type Service = Gated<Self, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gated { gate: self.clone(), inner }
+        Gated::new(self.clone(), inner)
     }
 }
 
@@ -112,7 +117,7 @@ impl<S> Layer<S> for Authorise {
     type Service = Gated<Self, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gated { gate: *self, inner }
+        Gated::new(*self, inner)
     }
 }
 
@@ -121,6 +126,12 @@ impl<S> Layer<S> for Authorise {
 pub struct Gated<G, S> {
     gate: G,
     inner: S,
+}
+
+impl<G, S> Gated<G, S> {
+    pub(super) fn new(gate: G, inner: S) -> Self {
+        Self { gate, inner }
+    }
 }
 
 impl<G, S, B, R> Service<Request<B>> for Gated<G, S>

@@ -27,6 +27,7 @@ mod session;
 mod storage;
 mod topology;
 pub mod trace;
+pub mod transaction;
 mod watch;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
@@ -38,6 +39,7 @@ use self::{
     forward::{AcceptForwarded, Forwarded},
     gate::Authorise,
     trace::Trace,
+    transaction::{Belongs, Entered, Place},
 };
 use crate::{
     Error, Result,
@@ -55,7 +57,7 @@ use crate::{
         },
     },
     security::Policy,
-    service::{self, Caller, Decision},
+    service::{self, Caller, Core, Decision, transactions::Transactions},
     state::View,
 };
 
@@ -86,14 +88,14 @@ const SERVICES: [&str; 9] = [
 ];
 
 /// The services of the client listener.
-pub fn routes(node: Arc<Node>) -> Routes {
+pub fn routes(node: Arc<Node>, transactions: Transactions) -> Routes {
     let mesh = MeshServer::new(mesh::Mesh::new(Arc::clone(&node), large::Uploads::new(Arc::clone(&node))))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let topology = TopologyServer::new(topology::Topology::new(Arc::clone(&node)))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let storage = StorageServer::new(storage::Storage::new(Arc::clone(&node)))
+    let storage = StorageServer::new(storage::Storage::new(Arc::clone(&node), transactions))
         .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
         .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
     let lease = LeaseServer::new(lease::Lease::new(Arc::clone(&node)))
@@ -120,8 +122,9 @@ pub fn routes(node: Arc<Node>) -> Routes {
 }
 
 /// The same services for the peer listener: calls that other nodes pass on.
-pub fn forwarded_routes(node: Arc<Node>, policy: Policy) -> Routes {
-    Routes::from(routes(node).into_axum_router().layer(Trace).layer(Authorise::new(policy)).layer(AcceptForwarded))
+pub fn forwarded_routes(node: Arc<Node>, transactions: Transactions, policy: Policy) -> Routes {
+    let routes = routes(node, transactions.clone()).into_axum_router().layer(Belongs::to(transactions)).layer(Trace);
+    Routes::from(routes.layer(Authorise::new(policy)).layer(AcceptForwarded))
 }
 
 /// Who calls, as proposals and sessions name it.
@@ -169,25 +172,32 @@ fn timeout(text: &str) -> Option<Duration> {
     }
 }
 
-/// A request that has been opened: who asks, until when, and what a write depends on.
+/// A request that has been opened: who asks, until when, what a write depends on, and in which transaction if in one.
 struct Call {
     principal: String,
     deadline: Instant,
     fence: Option<Fence>,
+    entered: Option<Entered>,
 }
 
 impl Call {
     /// The call, and what it asks.
     fn open<T>(request: Request<T>) -> Result<(Self, T)> {
         let (principal, deadline) = (principal(&request), deadline(&request)?);
-        let call = Self { principal, deadline, fence: fence(request.metadata())? };
+        let entered = request.extensions().get::<Entered>().cloned();
+        let call = Self { principal, deadline, fence: fence(request.metadata())?, entered };
         Ok((call, request.into_inner()))
     }
 
     /// Who asks for a change that is decided on what is there.
     fn caller(self, attempt: Option<v1::Attempt>) -> Result<Caller> {
-        let Self { principal, deadline, fence } = self;
+        let Self { principal, deadline, fence, entered: _ } = self;
         Ok(Caller { principal, attempt: attempt.map(Attempt::try_from).transpose()?, deadline, fence })
+    }
+
+    /// Where the call is made: in the store, or in a transaction, in which it is alone until this is dropped.
+    async fn place<'a>(&self, node: &'a Node) -> Result<Place<'a>> {
+        Place::of(node, self.entered.as_ref(), (&self.principal, self.deadline)).await
     }
 
     /// Makes a change, and answers the revision with it in.
@@ -204,14 +214,15 @@ impl Call {
     /// Makes a change, and answers what became of it. Only a leader's proposal is answered, so the node that answers
     /// is the one that led.
     async fn decide(self, node: &Node, attempt: Option<v1::Attempt>, write: Write) -> Result<Decided> {
+        let place = self.place(node).await?;
         if !write.attached.is_empty() {
             let decide = |_: &View| Ok(Decision { write: Some(write.clone()), found: () });
-            return Ok(service::change(node, self.caller(attempt)?, decide).await?.decided());
+            return Ok(service::change(&place, self.caller(attempt)?, decide).await?.decided());
         }
         let (deadline, fence) = (self.deadline, self.fence.clone());
         let (request, meaning) = self.request(attempt, write)?;
         let session = request.attempt.map(|attempt| attempt.session);
-        let outcome = node.propose(request, deadline).await?;
+        let outcome = place.propose(request, deadline).await?;
         check_fence(node, fence, &outcome, deadline).await?;
         meaning.of(outcome, session)
     }
@@ -234,15 +245,27 @@ impl Call {
         revision: Option<u64>,
         read: impl FnOnce(&View) -> Result<T>,
     ) -> Result<Response<A>, Status> {
-        let (view, stamp) = self.view(node, options, revision).await?;
+        let place = self.place(node).await?;
+        self.read_in((&place, node), options, revision, read).await
+    }
+
+    /// The same, where the call is made already.
+    async fn read_in<T, A: From<(v1::ReadHeader, T)>>(
+        self,
+        place: (&Place<'_>, &Node),
+        options: Option<v1::ReadOptions>,
+        revision: Option<u64>,
+        read: impl FnOnce(&View) -> Result<T>,
+    ) -> Result<Response<A>, Status> {
+        let (view, stamp) = self.view(place, options, revision).await?;
         let answer = read(&view)?;
-        Ok(Response::new(A::from((read_header(stamp, node.id()), answer))))
+        Ok(Response::new(A::from((read_header(stamp, place.1.id()), answer))))
     }
 
     /// What it reads. `revision`: the one of the pages before.
     async fn view(
         &self,
-        node: &Node,
+        (place, node): (&Place<'_>, &Node),
         options: Option<v1::ReadOptions>,
         revision: Option<u64>,
     ) -> Result<(View, ReadStamp)> {
@@ -251,10 +274,10 @@ impl Call {
         let mode = match (ReadMode::from(Some(options)), exactly) {
             // A later page must show the revision of the first. A node that has not reached it yet can wait
             // for it, whatever age was allowed; there is no other answer that it could give.
-            (ReadMode::Stale(_), Some(revision)) => ReadMode::AtLeast(revision),
+            (ReadMode::Stale(_), Some(revision)) if self.entered.is_none() => ReadMode::AtLeast(revision),
             (mode, _) => mode,
         };
-        let (view, stamp) = node.read(mode, exactly, self.deadline).await?;
+        let (view, stamp) = place.read(mode, exactly, self.deadline).await?;
         if options.keep {
             node.keep_for_pages(&view);
         }
@@ -294,6 +317,18 @@ impl Call {
         revision: Option<u64>,
         read: impl FnOnce(&View) -> Result<Page<T>>,
     ) -> Result<Response<A>, Status> {
+        let place = self.place(node).await?;
+        self.list_in((&place, node), options, revision, read).await
+    }
+
+    /// The same, where the call is made already.
+    async fn list_in<T, A: From<(v1::ReadHeader, Page<T>)>>(
+        self,
+        (place, node): (&Place<'_>, &Node),
+        options: Option<v1::ReadOptions>,
+        revision: Option<u64>,
+        read: impl FnOnce(&View) -> Result<Page<T>>,
+    ) -> Result<Response<A>, Status> {
         let keep = |view: &View| {
             let page = read(view)?;
             if !page.next_cursor.is_empty() {
@@ -301,7 +336,7 @@ impl Call {
             }
             Ok(page)
         };
-        self.read(node, options, revision, keep).await
+        self.read_in((place, node), options, revision, keep).await
     }
 }
 

@@ -15,23 +15,27 @@ use crate::{
     proto::{
         convert::{read_header, required},
         query::{fields, filter},
-        storage::condition,
+        storage::{condition, isolation},
         v1::{self, storage_server},
     },
-    service::storage::{self as service, Freshness},
+    service::{
+        storage::{self as service, Freshness},
+        transactions::{Options, Transactions},
+    },
     state::View,
 };
 
 /// The `Storage` service.
 pub(super) struct Storage {
     node: Arc<Node>,
+    transactions: Transactions,
     /// Who may search.
     turns: Arc<Semaphore>,
 }
 
 impl Storage {
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node, turns: Arc::new(Semaphore::new(limits::QUERIES)) }
+    pub(super) fn new(node: Arc<Node>, transactions: Transactions) -> Self {
+        Self { node, transactions, turns: Arc::new(Semaphore::new(limits::QUERIES)) }
     }
 
     fn written(&self, revision: u64) -> Response<v1::WriteResponse> {
@@ -58,18 +62,19 @@ impl storage_server::Storage for Storage {
 
     async fn set(&self, request: Request<v1::StorageSetRequest>) -> Answer<v1::StorageSetResponse> {
         let (call, v1::StorageSetRequest { attempt, namespace, set }) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let sets = vec![required("set", set)?.try_into()?];
-        let (revision, results) =
-            service::set(self.node.as_ref(), call.caller(attempt)?, &namespace, (sets, false)).await?;
+        let (revision, results) = service::set(&place, call.caller(attempt)?, &namespace, (sets, false)).await?;
         let version = results.first().map_or(0, |result| result.version);
         Ok(Response::new(v1::StorageSetResponse { revision, leader_id: self.node.id(), version }))
     }
 
     async fn delete(&self, request: Request<v1::StorageDeleteRequest>) -> Answer<v1::StorageDeleteResponse> {
         let (call, request) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let v1::StorageDeleteRequest { attempt, namespace, key, condition: only_if } = request;
         let what = (vec![key], condition(only_if)?);
-        let (revision, results) = service::delete(self.node.as_ref(), call.caller(attempt)?, &namespace, what).await?;
+        let (revision, results) = service::delete(&place, call.caller(attempt)?, &namespace, what).await?;
         let deleted = results.first().is_some_and(|(_, deleted)| *deleted);
         Ok(Response::new(v1::StorageDeleteResponse { revision, leader_id: self.node.id(), deleted }))
     }
@@ -87,9 +92,9 @@ impl storage_server::Storage for Storage {
 
     async fn set_many(&self, request: Request<v1::StorageSetManyRequest>) -> Answer<v1::StorageSetManyResponse> {
         let (call, v1::StorageSetManyRequest { attempt, namespace, sets, per_key }) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let sets = sets.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
-        let (revision, results) =
-            service::set(self.node.as_ref(), call.caller(attempt)?, &namespace, (sets, per_key)).await?;
+        let (revision, results) = service::set(&place, call.caller(attempt)?, &namespace, (sets, per_key)).await?;
         let results = results.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::StorageSetManyResponse { revision, leader_id: self.node.id(), results }))
     }
@@ -99,8 +104,8 @@ impl storage_server::Storage for Storage {
         request: Request<v1::StorageDeleteManyRequest>,
     ) -> Answer<v1::StorageDeleteManyResponse> {
         let (call, v1::StorageDeleteManyRequest { attempt, namespace, keys }) = Call::open(request)?;
-        let (revision, results) =
-            service::delete(self.node.as_ref(), call.caller(attempt)?, &namespace, (keys, None)).await?;
+        let place = call.place(&self.node).await?;
+        let (revision, results) = service::delete(&place, call.caller(attempt)?, &namespace, (keys, None)).await?;
         let results = results.into_iter().map(|(key, deleted)| v1::DeleteResult { key, deleted }).collect();
         Ok(Response::new(v1::StorageDeleteManyResponse { revision, leader_id: self.node.id(), results }))
     }
@@ -114,11 +119,11 @@ impl storage_server::Storage for Storage {
 
     async fn count(&self, request: Request<v1::StorageCountRequest>) -> Answer<v1::StorageCountResponse> {
         let (call, v1::StorageCountRequest { read, namespace, filter: sent }) = Call::open(request)?;
-        let filter = filter(sent)?;
+        let (filter, place) = (filter(sent)?, call.place(&self.node).await?);
         let (count, stamp) = if filter.is_empty() {
-            service::count(self.node.as_ref(), &namespace, freshness(&call, read)).await?
+            service::count(&place, &namespace, freshness(&call, read)).await?
         } else {
-            let (view, stamp) = call.view(&self.node, read, None).await?;
+            let (view, stamp) = call.view((&place, &self.node), read, None).await?;
             let count = move |view: &View| query::count(view, &namespace, &filter);
             (call.search(&self.node, (view, &self.turns), count).await?.1, stamp)
         };
@@ -129,7 +134,8 @@ impl storage_server::Storage for Storage {
         let (call, request) = Call::open(request)?;
         let (read, namespace, explain) = (request.read, request.namespace.clone(), request.explain);
         let search = query::search(&namespace, &request.open()?)?;
-        let (view, stamp) = call.view(&self.node, read, search.revision()).await?;
+        let place = call.place(&self.node).await?;
+        let (view, stamp) = call.view((&place, &self.node), read, search.revision()).await?;
         let (view, found) = call.search(&self.node, (view, &self.turns), move |view| search.read(view)).await?;
         if !found.next_cursor.is_empty() {
             self.node.keep_for_pages(&view);
@@ -156,41 +162,46 @@ impl storage_server::Storage for Storage {
 
     async fn create_namespace(&self, request: Request<v1::CreateNamespaceRequest>) -> Answer<v1::WriteResponse> {
         let (call, request) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let v1::CreateNamespaceRequest { attempt, name, metadata_json, settings } = request;
         let settings = settings.unwrap_or_default().into();
         let caller = call.caller(attempt)?;
-        let revision = service::create_namespace(self.node.as_ref(), caller, (&name, &metadata_json), settings).await?;
+        let revision = service::create_namespace(&place, caller, (&name, &metadata_json), settings).await?;
         Ok(self.written(revision))
     }
 
     async fn modify_namespace(&self, request: Request<v1::ModifyNamespaceRequest>) -> Answer<v1::WriteResponse> {
         let (call, mut request) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let caller = call.caller(request.attempt.take())?;
         let (name, change) = request.open();
-        Ok(self.written(service::modify_namespace(self.node.as_ref(), caller, &name, change).await?))
+        Ok(self.written(service::modify_namespace(&place, caller, &name, change).await?))
     }
 
     async fn delete_namespace(&self, request: Request<v1::DeleteNamespaceRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::DeleteNamespaceRequest { attempt, name, recursive }) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let caller = call.caller(attempt)?;
-        Ok(self.written(service::delete_namespace(self.node.as_ref(), caller, &name, recursive).await?))
+        Ok(self.written(service::delete_namespace(&place, caller, &name, recursive).await?))
     }
 
     async fn show_namespace(&self, request: Request<v1::ShowNamespaceRequest>) -> Answer<v1::ShowNamespaceResponse> {
         let (call, v1::ShowNamespaceRequest { read, name }) = Call::open(request)?;
-        let (shown, stamp) = service::show_namespace(self.node.as_ref(), &name, freshness(&call, read)).await?;
+        let place = call.place(&self.node).await?;
+        let (shown, stamp) = service::show_namespace(&place, &name, freshness(&call, read)).await?;
         let header = Some(read_header(stamp, self.node.id()));
         Ok(Response::new(v1::ShowNamespaceResponse { header, namespace: Some(shown.into()) }))
     }
 
     async fn list_namespaces(&self, request: Request<v1::ListNamespacesRequest>) -> Answer<v1::ListNamespacesResponse> {
         let (call, v1::ListNamespacesRequest { read, page }) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let list = namespace::list(&page.into())?;
         let measure = |view: &View| {
             let Page { items, next_cursor, revision } = list.read(view)?;
-            Ok(Page { items: service::measured(self.node.as_ref(), items), next_cursor, revision })
+            Ok(Page { items: service::measured(&place, items), next_cursor, revision })
         };
-        call.list(&self.node, read, list.revision(), measure).await
+        call.list_in((&place, &self.node), read, list.revision(), measure).await
     }
 
     async fn get_metadata(&self, request: Request<v1::GetMetadataRequest>) -> Answer<v1::GetMetadataResponse> {
@@ -200,10 +211,11 @@ impl storage_server::Storage for Storage {
 
     async fn set_metadata(&self, request: Request<v1::SetMetadataRequest>) -> Answer<v1::WriteResponse> {
         let (call, request) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let v1::SetMetadataRequest { attempt, namespace, key, metadata_json, merge, if_attributes_revision } = request;
         let (caller, how) = (call.caller(attempt)?, (merge.unwrap_or(true), if_attributes_revision));
-        let place = (namespace.as_str(), key.as_str());
-        Ok(self.written(service::set_attributes(self.node.as_ref(), caller, place, &metadata_json, how).await?))
+        let value = (namespace.as_str(), key.as_str());
+        Ok(self.written(service::set_attributes(&place, caller, value, &metadata_json, how).await?))
     }
 
     async fn history(&self, request: Request<v1::StorageHistoryRequest>) -> Answer<v1::StorageHistoryResponse> {
@@ -213,22 +225,49 @@ impl storage_server::Storage for Storage {
 
     async fn restore(&self, request: Request<v1::StorageRestoreRequest>) -> Answer<v1::StorageSetResponse> {
         let (call, request) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let v1::StorageRestoreRequest { attempt, namespace, key, as_of_revision } = request;
         let caller = call.caller(attempt)?;
-        let (revision, version) =
-            service::restore(self.node.as_ref(), caller, (&namespace, &key), as_of_revision).await?;
+        let (revision, version) = service::restore(&place, caller, (&namespace, &key), as_of_revision).await?;
         Ok(Response::new(v1::StorageSetResponse { revision, leader_id: self.node.id(), version }))
     }
 
     async fn clear(&self, request: Request<v1::StorageClearRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::StorageClearRequest { attempt, namespace }) = Call::open(request)?;
+        let place = call.place(&self.node).await?;
         let caller = call.caller(attempt)?;
-        Ok(self.written(service::clear(self.node.as_ref(), caller, namespace.as_deref()).await?))
+        Ok(self.written(service::clear(&place, caller, namespace.as_deref()).await?))
     }
 
     async fn get_status(&self, request: Request<v1::StorageStatusRequest>) -> Answer<v1::StorageStatusResponse> {
         let (call, v1::StorageStatusRequest { read }) = Call::open(request)?;
-        let (status, stamp) = service::status(self.node.as_ref(), freshness(&call, read)).await?;
+        let place = call.place(&self.node).await?;
+        let (status, stamp) = service::status(&place, freshness(&call, read)).await?;
         Ok(Response::new((read_header(stamp, self.node.id()), status).into()))
+    }
+
+    async fn begin_transaction(
+        &self,
+        request: Request<v1::BeginTransactionRequest>,
+    ) -> Answer<v1::BeginTransactionResponse> {
+        let (call, v1::BeginTransactionRequest { isolation: level, timeout_ms }) = Call::open(request)?;
+        let options = Options { isolation: isolation(level)?, timeout_ms };
+        let begun = self.transactions.begin(self.node.as_ref(), &call.principal, options, call.deadline).await?;
+        Ok(Response::new((self.node.id(), begun).into()))
+    }
+
+    async fn commit(&self, request: Request<v1::CommitTransactionRequest>) -> Answer<v1::WriteResponse> {
+        let (call, v1::CommitTransactionRequest { attempt, transaction }) = Call::open(request)?;
+        let caller = call.caller(attempt)?;
+        Ok(self.written(self.transactions.commit(self.node.as_ref(), caller, &transaction).await?))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackTransactionRequest>,
+    ) -> Answer<v1::RollbackTransactionResponse> {
+        let (call, v1::RollbackTransactionRequest { transaction }) = Call::open(request)?;
+        self.transactions.rollback(self.node.as_ref(), call.caller(None)?, &transaction).await?;
+        Ok(Response::new(v1::RollbackTransactionResponse {}))
     }
 }

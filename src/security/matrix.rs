@@ -9,7 +9,7 @@ use super::decide::{
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 119] = [
+const MATRIX: [Entry; 122] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -91,6 +91,9 @@ const MATRIX: [Entry; 119] = [
     ("/meshstore.v1.Storage/Restore", Write, Storage),
     ("/meshstore.v1.Storage/Clear", Write, Storage),
     ("/meshstore.v1.Storage/GetStatus", Read, Storage),
+    ("/meshstore.v1.Storage/BeginTransaction", Write, Storage),
+    ("/meshstore.v1.Storage/Commit", Write, Storage),
+    ("/meshstore.v1.Storage/Rollback", Write, Storage),
     ("/meshstore.v1.Lease/Grant", Write, Lease),
     ("/meshstore.v1.Lease/KeepAlive", Write, Lease),
     ("/meshstore.v1.Lease/Revoke", Write, Lease),

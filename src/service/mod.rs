@@ -7,6 +7,7 @@
 pub mod lease;
 pub mod lock;
 pub mod storage;
+pub mod transactions;
 pub mod watch;
 
 use tokio::time::Instant;
@@ -42,6 +43,10 @@ pub trait Core: Send + Sync {
     ) -> impl Future<Output = Result<Outcome>> + Send;
     /// What the newest state at hand holds of some scopes, as far as they exist, and its revision.
     fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>);
+    /// Whether `accounts` count what a view shows, and no more than was committed since.
+    fn accounts_are_shown(&self) -> bool {
+        true
+    }
     /// Whether it is known who leads.
     fn knows_leader(&self) -> bool;
     /// That all nodes know a feature level. Errors: `Refused`, `Unavailable`.

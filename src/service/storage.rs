@@ -162,7 +162,7 @@ pub async fn count<C: Core>(
     loop {
         let (view, stamp) = core.read(mode, revision, deadline).await?;
         let Some(scope) = read::values_of(&view, namespace)? else { return Ok((0, stamp)) };
-        if revision.is_some() {
+        if revision.is_some() || !core.accounts_are_shown() {
             return Ok((read::count(&view, scope)?, stamp));
         }
         let (revision, accounts) = core.accounts(&[scope]);

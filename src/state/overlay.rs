@@ -140,40 +140,7 @@ impl<'a, B: Base> Overlay<'a, B> {
         end: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
-        if limit == 0 || end.is_some_and(|end| end <= start) {
-            return Ok(Vec::new());
-        }
-        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut pending = self.pairs.range::<[u8], _>((Bound::Included(start), upper)).peekable();
-        if pending.peek().is_none() {
-            return self.base.range(start, end, limit);
-        }
-        // Both sides are walked no further than the answer reaches: a transaction may ask often while much is pending.
-        let mut found = Vec::new();
-        let mut from = Bytes::copy_from_slice(start);
-        loop {
-            let page = self.base.range(&from, end, limit.max(PAGE))?;
-            let next = page.last().filter(|_| page.len() >= limit.max(PAGE)).map(|(key, _)| behind(key));
-            for (key, value) in page {
-                while let Some((earlier, value)) = pending.next_if(|(pending, _)| **pending < key) {
-                    found.extend(value.clone().map(|value| (earlier.clone(), value)));
-                }
-                match pending.next_if(|(pending, _)| **pending == key) {
-                    Some((_, newer)) => found.extend(newer.clone().map(|newer| (key, newer))),
-                    None => found.push((key, value)),
-                }
-                if found.len() >= limit {
-                    found.truncate(limit);
-                    return Ok(found);
-                }
-            }
-            let Some(next) = next else { break };
-            from = next;
-        }
-        let rest = pending.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
-        let missing = limit.saturating_sub(found.len());
-        found.extend(rest.take(missing));
-        Ok(found)
+        merged(&self.pairs, (start, end), limit, |start, end, limit| self.base.range(start, end, limit))
     }
 
     /// Shows up to `limit` pairs in `start..end`, as they stand now, until `visit` answers false. Few are in
@@ -392,8 +359,51 @@ impl<'a, B: Base> Overlay<'a, B> {
     }
 }
 
+/// Up to `limit` pairs in `start..end`: what `range` answers of the state before, with what is pending over it.
+pub(super) fn merged<E>(
+    pending: &BTreeMap<Bytes, Option<Bytes>>,
+    (start, end): (&[u8], Option<&[u8]>),
+    limit: usize,
+    mut range: impl FnMut(&[u8], Option<&[u8]>, usize) -> Result<Vec<(Bytes, Bytes)>, E>,
+) -> Result<Vec<(Bytes, Bytes)>, E> {
+    if limit == 0 || end.is_some_and(|end| end <= start) {
+        return Ok(Vec::new());
+    }
+    let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut pending = pending.range::<[u8], _>((Bound::Included(start), upper)).peekable();
+    if pending.peek().is_none() {
+        return range(start, end, limit);
+    }
+    // Both sides are walked no further than the answer reaches: a transaction may ask often while much is pending.
+    let mut found = Vec::new();
+    let mut from = Bytes::copy_from_slice(start);
+    loop {
+        let page = range(&from, end, limit.max(PAGE))?;
+        let next = page.last().filter(|_| page.len() >= limit.max(PAGE)).map(|(key, _)| behind(key));
+        for (key, value) in page {
+            while let Some((earlier, value)) = pending.next_if(|(pending, _)| **pending < key) {
+                found.extend(value.clone().map(|value| (earlier.clone(), value)));
+            }
+            match pending.next_if(|(pending, _)| **pending == key) {
+                Some((_, newer)) => found.extend(newer.clone().map(|newer| (key, newer))),
+                None => found.push((key, value)),
+            }
+            if found.len() >= limit {
+                found.truncate(limit);
+                return Ok(found);
+            }
+        }
+        let Some(next) = next else { break };
+        from = next;
+    }
+    let rest = pending.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+    let missing = limit.saturating_sub(found.len());
+    found.extend(rest.take(missing));
+    Ok(found)
+}
+
 /// The first key behind a key.
-fn behind(key: &[u8]) -> Bytes {
+pub(super) fn behind(key: &[u8]) -> Bytes {
     let mut next = Vec::with_capacity(key.len() + 1);
     next.extend_from_slice(key);
     next.push(0);

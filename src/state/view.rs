@@ -80,6 +80,21 @@ impl Version {
     }
 }
 
+/// The bytes of a view, for another view that shows more than it.
+impl Source for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.source.get(key)
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        self.source.range(start, end, limit)
+    }
+
+    fn fault(&self, fault: Fault) -> crate::Error {
+        self.source.fault(fault)
+    }
+}
+
 impl View {
     /// A view of `source`, which shows `revision`.
     pub fn new(revision: u64, source: Box<dyn Source>) -> Self {

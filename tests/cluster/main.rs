@@ -4,8 +4,8 @@
 //! holds. `faults` and `restarts` are about losing nothing, `refusals` and `damage` about starts that must not be, `garbage`
 //! about what a network may send, `disk` about disks that fill, `repair` about storage
 //! that is had from a peer, `recover` about the command of that name, `security` about TLS and who is served, `health` about
-//! what a node says of itself, `stalls` about nodes that live and make no progress, `membership` about nodes that come and go, `watches` about
-//! watchers meanwhile.
+//! what a node says of itself, `stalls` about nodes that live and make no progress, `membership` about nodes that come and go,
+//! `watches` about watchers meanwhile, `transactions` about those that are open when their leader dies.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -35,6 +35,7 @@ mod restarts;
 mod security;
 mod stalls;
 mod topology;
+mod transactions;
 mod transcripts;
 mod upgrade;
 mod watches;

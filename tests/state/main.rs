@@ -15,5 +15,6 @@
 mod golden;
 mod messages;
 mod model;
+mod pending;
 mod semantics;
 mod store;

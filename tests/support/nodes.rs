@@ -28,11 +28,13 @@ pub struct Nodes {
     directory: TempDir,
 }
 
-/// An authority's certificate, and a token.
+/// An authority's certificate, a token, and one of another principal.
 #[derive(Clone)]
 pub struct Access {
     pub ca: String,
     pub token: String,
+    #[allow(dead_code, reason = "not every test program has strangers")]
+    pub of_a_stranger: String,
 }
 
 impl Nodes {
@@ -61,7 +63,7 @@ impl Nodes {
         let builder = Client::builder().endpoints(&self.endpoints);
         match &self.access {
             None => builder,
-            Some(Access { ca, token }) => builder.tls(Tls::new(ca.as_str())).token(token),
+            Some(Access { ca, token, .. }) => builder.tls(Tls::new(ca.as_str())).token(token),
         }
     }
 
@@ -119,9 +121,10 @@ fn issue(directory: &Path, count: usize) -> Access {
     }
     let mut tokens = Tokens::default();
     let token = tokens.add(Principal::Service("contract".into()), now_ms, None).unwrap();
+    let of_a_stranger = tokens.add(Principal::Service("stranger".into()), now_ms, None).unwrap();
     write("ca.crt", &ca.cert);
     write("tokens.toml", &tokens.text());
-    Access { ca: ca.cert, token }
+    Access { ca: ca.cert, token, of_a_stranger }
 }
 
 /// A `cluster.toml` of so many nodes on free ports of the loopback.

@@ -6,6 +6,7 @@ mod moving;
 mod namespace;
 mod query;
 pub(super) mod show;
+mod transaction;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -14,7 +15,7 @@ use super::{
     failure::Failure,
     input,
     options::{Attached, Session, part},
-    output::{self, List},
+    output::{self, List, Output},
 };
 use crate::client::{Condition, KeyFilter, Kv, Saved, Set, Value};
 
@@ -238,6 +239,22 @@ pub(super) enum Command {
     /// Show how much is stored
     #[command(after_help = "Example:\n  meshstore kv status")]
     Status,
+    /// Begin a transaction: print its id
+    Begin(transaction::Begin),
+    /// Commit a transaction: all that waits in it, at one revision, or nothing
+    #[command(
+        after_help = "Nothing is written if others have changed what the transaction read, or its time was over.\n\nExample:\n  meshstore kv commit $MESHSTORE_TRANSACTION"
+    )]
+    Commit {
+        /// Its id, if it is not that of --transaction
+        id: Option<String>,
+    },
+    /// End a transaction without writing anything
+    #[command(after_help = "Example:\n  meshstore kv rollback $MESHSTORE_TRANSACTION")]
+    Rollback {
+        /// Its id, if it is not that of --transaction
+        id: Option<String>,
+    },
     /// Create, show, change and delete namespaces
     #[command(subcommand)]
     Namespace(namespace::Command),
@@ -311,6 +328,9 @@ impl Command {
             Self::Status => show::status(session, &session.reader()?.namespaces().status().await?),
             Self::Query(query) => query.run(session).await,
             Self::Index(command) => command.run(session).await,
+            Self::Begin(begin) => begin.run(session).await,
+            Self::Commit { id } => transaction::commit(session, id).await,
+            Self::Rollback { id } => transaction::rollback(session, id).await,
             Self::Namespace(command) => command.run(session).await,
         }
     }
@@ -342,7 +362,8 @@ fn text(argument: &str) -> Result<Value, Failure> {
 
 fn saved(session: &Session, saved: Saved) -> Result<(), Failure> {
     let Saved { revision, version } = saved;
-    session.out.answer(&json!({ "revision": revision, "version": version }), || {
-        format!("done at revision {revision}: version {version}")
+    session.out.answer(&json!({ "revision": revision, "version": version }), || match session.out.waits {
+        true => Output::waiting(revision),
+        false => format!("done at revision {revision}: version {version}"),
     })
 }

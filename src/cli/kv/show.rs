@@ -65,13 +65,13 @@ fn value(value: &Value) -> String {
 pub(super) fn metadata_lines(metadata: &Metadata) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("version", metadata.version.to_string()),
-        ("created", format!("{} (revision {})", time(metadata.created_at_ms), metadata.create_revision)),
-        ("updated", format!("{} (revision {})", time(metadata.updated_at_ms), metadata.mod_revision)),
+        ("created", format!("{} ({})", time(metadata.created_at_ms), output::revision(metadata.create_revision))),
+        ("updated", format!("{} ({})", time(metadata.updated_at_ms), output::revision(metadata.mod_revision))),
         ("by", output::visible(&metadata.principal).into_owned()),
     ];
     if let Some(attributes) = metadata.attributes.as_ref().filter(|_| metadata.attributes_revision > 0) {
-        let revision = metadata.attributes_revision;
-        lines.push(("metadata", format!("{} (revision {revision})", output::visible(attributes))));
+        let revision = output::revision(metadata.attributes_revision);
+        lines.push(("metadata", format!("{} ({revision})", output::visible(attributes))));
     }
     lines
 }

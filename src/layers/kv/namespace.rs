@@ -128,7 +128,7 @@ impl Namespace {
     }
 
     /// The namespace of this name, if it was ever written. Errors: `InvalidArgument`.
-    pub(super) fn find(view: &View, name: &str) -> Result<Option<Self>> {
+    pub(in crate::layers) fn find(view: &View, name: &str) -> Result<Option<Self>> {
         let name = check_name(name)?;
         view.record(&record_key(name))?.map(|record| open(view, name, record)).transpose()
     }
@@ -142,7 +142,7 @@ impl Namespace {
         }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::layers) fn name(&self) -> &str {
         &self.name
     }
 
@@ -151,7 +151,7 @@ impl Namespace {
         ScopeId::new(keyspace::VALUES, self.stored.values)
     }
 
-    pub(super) fn attributes(&self) -> ScopeId {
+    pub(in crate::layers) fn attributes(&self) -> ScopeId {
         ScopeId::new(keyspace::ATTRIBUTES, self.stored.attributes)
     }
 
@@ -194,7 +194,7 @@ impl Namespace {
     }
 
     /// What a write that does not fit is told.
-    pub(super) fn full(&self) -> Error {
+    pub(in crate::layers) fn full(&self) -> Error {
         let NamespaceSettings { max_entries, max_bytes, .. } = self.stored.settings;
         let bounds = [(max_entries, "values"), (max_bytes, "bytes")];
         let bounds = bounds.iter().filter(|(most, _)| *most > 0).map(|(most, what)| format!("{most} {what}"));

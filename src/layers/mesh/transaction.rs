@@ -19,7 +19,7 @@ use crate::{
         Key,
         consensus_log::EntryId,
         mesh::{Change, Condition, Extent, Listed, RecordId, Transaction},
-        transaction::{Compare, NumberField, Operation, Relation, ScopeField},
+        transaction::{Compare, NumberField, Operation, Relation},
     },
 };
 
@@ -85,14 +85,7 @@ fn as_listed(extent: &Extent, Listed { count, since_revision: since }: Listed) -
         Extent::Config(prefix) => config::TABLE.extent(prefix)?,
         Extent::LogEntries(group, indexes) => consensus_log::extent(group, *indexes)?,
         // Lists of messages follow an index, whose entries say nothing of when their records were written.
-        Extent::Messages => {
-            return Ok(Compare::Scope {
-                scope: message::TABLE.scope(),
-                field: ScopeField::LastRevision,
-                relation: Relation::LessOrEqual,
-                to: since,
-            });
-        }
+        Extent::Messages => return Ok(Compare::unchanged_since(message::TABLE.scope(), since)),
     };
     Ok(Compare::Unchanged { start, end, count, since })
 }

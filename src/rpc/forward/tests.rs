@@ -429,6 +429,8 @@ fn the_table_has_every_write_of_the_protos() {
         "StorageDeleteResponse",
         "StorageSetManyResponse",
         "StorageDeleteManyResponse",
+        "BeginTransactionResponse",
+        "RollbackTransactionResponse",
         "MemberResponse",
         // A read that only the leader can answer.
         "ListMembersResponse",

@@ -61,7 +61,7 @@ impl Topology {
         change: Change,
         decide: impl Fn(&View, &Note) -> Result<Option<Write>>,
     ) -> Result<Done> {
-        let Change { call: Call { principal, deadline, fence }, attempt, note } = change;
+        let Change { call: Call { principal, deadline, fence, entered: _ }, attempt, note } = change;
         let _turn = tokio::time::timeout_at(deadline, self.turn.lock()).await;
         let caller = Caller { principal, attempt, deadline, fence };
         let decide = |view: &View| Ok(Decision { write: decide(view, &note)?, found: () });

@@ -2,6 +2,7 @@
 //! compiler (dead code), and so an error in CI.
 
 mod consensus_log;
+mod held_transactions;
 mod json;
 mod kv;
 mod large_messages;
@@ -107,6 +108,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
     all.extend(members());
     all.extend(consensus_log());
     all.extend(transactions());
+    all.extend(held_transactions());
     all.extend(kv());
     all.extend(query());
     all.extend(watch());
@@ -180,6 +182,32 @@ fn transactions() -> Vec<(&'static str, Case)> {
         log_transactions::an_entry_is_appended_together_with_other_changes,
         log_transactions::a_log_is_read_as_the_transaction_leaves_it,
         log_transactions::what_others_append_to_what_was_listed_is_a_conflict,
+    ]
+}
+
+/// Those of transactions that the leader keeps.
+fn held_transactions() -> Vec<(&'static str, Case)> {
+    cases![
+        held_transactions::its_own_writes_are_read_and_committed_at_one_revision,
+        held_transactions::writes_follow_each_other_as_outside,
+        held_transactions::namespaces_are_created_in_a_transaction,
+        held_transactions::a_namespace_that_others_filled_refuses_the_commit,
+        held_transactions::a_serializable_one_reads_one_revision,
+        held_transactions::what_others_changed_aborts_by_name,
+        held_transactions::what_was_not_read_does_not_abort,
+        held_transactions::read_committed_checks_what_writes_were_decided_on,
+        held_transactions::a_rollback_leaves_nothing,
+        held_transactions::names_that_mean_nothing_are_refused,
+        held_transactions::calls_that_cannot_belong_are_refused_by_name,
+        held_transactions::a_transaction_ends_when_its_time_is_over,
+        held_transactions::open_transactions_are_bounded,
+        held_transactions::what_a_transaction_holds_is_bounded,
+        held_transactions::a_repeated_commit_answers_as_the_first,
+        held_transactions::a_repeated_call_in_a_transaction_is_done_once,
+        held_transactions::a_transaction_is_reached_through_every_node,
+        held_transactions::a_transaction_is_whose_it_is,
+        held_transactions::many_transfers_at_once_keep_the_sum,
+        held_transactions::calls_of_one_transaction_wait_for_each_other,
     ]
 }
 

@@ -141,6 +141,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<register::Register>::default(),
         Arc::<set::Set>::default(),
         Arc::<append::Append>::default(),
+        Arc::new(append::Append::held()),
         Arc::<bank::Bank>::default(),
         Arc::<counter::Counter>::default(),
         Arc::<messages::Messages>::default(),

@@ -1,0 +1,233 @@
+//! Calls that belong to a transaction: they say so in a header, whatever they are.
+//!
+//! A header and no field, since it is the same for every call, and since a node that passes calls on to the leader does not
+//! look into them. Which calls may belong to one is a table; what is not in it is refused by its name, and never done as if
+//! the header were not there.
+
+use tokio::time::Instant;
+use tonic::Status;
+use tower::Layer;
+
+use super::gate::{Gate, Gated};
+use crate::{
+    Error, Result,
+    model::{Outcome, ReadMode, ReadStamp, ScopeId, isolation::TRANSACTION as HEADER, session::Attempt},
+    node::{Node, Request},
+    service::{
+        Core,
+        transactions::{Inside, Transactions},
+    },
+    state::{View, scope::Account},
+};
+
+/// The header, by which a call is passed on to the leader also if it only reads.
+pub(super) const TRANSACTION: &str = HEADER;
+
+/// The calls that may belong to a transaction, in the order of the protos.
+const CALLS: [&str; 41] = [
+    "/meshstore.v1.Mesh/StoreMessage",
+    "/meshstore.v1.Mesh/GetMessage",
+    "/meshstore.v1.Mesh/DeleteMessage",
+    "/meshstore.v1.Mesh/ListMessages",
+    "/meshstore.v1.Mesh/PutState",
+    "/meshstore.v1.Mesh/GetState",
+    "/meshstore.v1.Mesh/DeleteState",
+    "/meshstore.v1.Mesh/ListState",
+    "/meshstore.v1.Mesh/SaveNodeState",
+    "/meshstore.v1.Mesh/GetNodeState",
+    "/meshstore.v1.Mesh/DeleteNodeState",
+    "/meshstore.v1.Mesh/ListNodeStates",
+    "/meshstore.v1.Mesh/SaveRoute",
+    "/meshstore.v1.Mesh/GetRoute",
+    "/meshstore.v1.Mesh/ListRoutes",
+    "/meshstore.v1.Mesh/DeleteRoute",
+    "/meshstore.v1.Mesh/SaveConfig",
+    "/meshstore.v1.Mesh/GetConfig",
+    "/meshstore.v1.Mesh/DeleteConfig",
+    "/meshstore.v1.Mesh/ListConfigKeys",
+    "/meshstore.v1.Storage/Get",
+    "/meshstore.v1.Storage/Set",
+    "/meshstore.v1.Storage/Delete",
+    "/meshstore.v1.Storage/Has",
+    "/meshstore.v1.Storage/GetMany",
+    "/meshstore.v1.Storage/SetMany",
+    "/meshstore.v1.Storage/DeleteMany",
+    "/meshstore.v1.Storage/List",
+    "/meshstore.v1.Storage/Count",
+    "/meshstore.v1.Storage/Query",
+    "/meshstore.v1.Storage/CreateNamespace",
+    "/meshstore.v1.Storage/ModifyNamespace",
+    "/meshstore.v1.Storage/ShowNamespace",
+    "/meshstore.v1.Storage/ListNamespaces",
+    "/meshstore.v1.Storage/GetMetadata",
+    "/meshstore.v1.Storage/SetMetadata",
+    "/meshstore.v1.Storage/History",
+    "/meshstore.v1.Storage/Restore",
+    "/meshstore.v1.ConsensusLog/AppendEntry",
+    "/meshstore.v1.ConsensusLog/GetEntry",
+    "/meshstore.v1.ConsensusLog/ListEntries",
+];
+
+/// The calls about a transaction that write nothing.
+pub(super) const WRITE_NOTHING: [&str; 2] =
+    ["/meshstore.v1.Storage/BeginTransaction", "/meshstore.v1.Storage/Rollback"];
+
+/// Which transaction a call belongs to, and where it is kept. An extension of the calls that belong to one.
+#[derive(Clone)]
+pub(super) struct Entered {
+    id: String,
+    transactions: Transactions,
+}
+
+/// Finds out to which transaction a call belongs, and refuses those that cannot. On the client listener it stands before the
+/// layer that passes calls on.
+#[derive(Clone)]
+pub struct Belongs(Transactions);
+
+impl Belongs {
+    /// With the transactions that this node keeps.
+    pub fn to(transactions: Transactions) -> Self {
+        Self(transactions)
+    }
+}
+
+impl Gate for Belongs {
+    fn check<B>(&self, request: &mut http::Request<B>) -> Result<(), Status> {
+        let Some(header) = request.headers().get(HEADER) else { return Ok(()) };
+        let path = request.uri().path();
+        if !CALLS.contains(&path) {
+            let call = path.trim_start_matches("/meshstore.v1.");
+            return Err(Error::Refused(format!("{call} cannot be part of a transaction")).into());
+        }
+        let id = header.to_str().map_err(|_| Error::invalid("transaction", "", "must be text"))?.to_owned();
+        request.extensions_mut().insert(Entered { id, transactions: self.0.clone() });
+        Ok(())
+    }
+}
+
+impl<S> Layer<S> for Belongs {
+    type Service = Gated<Self, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gated::new(self.clone(), inner)
+    }
+}
+
+/// Where a call is made.
+pub(super) enum Place<'a> {
+    /// In the store.
+    Store(&'a Node),
+    /// In a transaction.
+    Inside(Inside<'a, Node>),
+}
+
+impl<'a> Place<'a> {
+    /// Errors: those of entering a transaction.
+    pub(super) async fn of(
+        node: &'a Node,
+        entered: Option<&Entered>,
+        (principal, deadline): (&str, Instant),
+    ) -> Result<Self> {
+        match entered {
+            None => Ok(Self::Store(node)),
+            Some(Entered { id, transactions }) => {
+                Ok(Self::Inside(transactions.enter(node, id, principal, deadline).await?))
+            }
+        }
+    }
+}
+
+impl Core for Place<'_> {
+    fn at_hand(&self) -> Result<View> {
+        match self {
+            Self::Store(node) => node.at_hand(),
+            Self::Inside(inside) => inside.at_hand(),
+        }
+    }
+
+    async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
+        match self {
+            Self::Store(node) => node.read(mode, revision, deadline).await,
+            Self::Inside(inside) => inside.read(mode, revision, deadline).await,
+        }
+    }
+
+    async fn propose(&self, request: Request, deadline: Instant) -> Result<Outcome> {
+        match self {
+            Self::Store(node) => node.propose(request, deadline).await,
+            Self::Inside(inside) => inside.propose(request, deadline).await,
+        }
+    }
+
+    async fn refuse(&self, principal: String, attempt: Attempt, reason: String, deadline: Instant) -> Result<Outcome> {
+        match self {
+            Self::Store(node) => node.refuse(principal, attempt, reason, deadline).await,
+            Self::Inside(inside) => inside.refuse(principal, attempt, reason, deadline).await,
+        }
+    }
+
+    fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>) {
+        match self {
+            Self::Store(node) => node.accounts(wanted),
+            Self::Inside(inside) => inside.accounts(wanted),
+        }
+    }
+
+    fn accounts_are_shown(&self) -> bool {
+        matches!(self, Self::Store(_))
+    }
+
+    fn knows_leader(&self) -> bool {
+        match self {
+            Self::Store(node) => node.knows_leader(),
+            Self::Inside(inside) => inside.knows_leader(),
+        }
+    }
+
+    fn keep_for_pages(&self, view: &View) {
+        match self {
+            Self::Store(node) => Core::keep_for_pages(*node, view),
+            Self::Inside(inside) => inside.keep_for_pages(view),
+        }
+    }
+
+    async fn require(&self, level: u32, deadline: Instant) -> Result<()> {
+        match self {
+            Self::Store(node) => node.require(level, deadline).await,
+            Self::Inside(inside) => inside.require(level, deadline).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::security::matrix;
+
+    #[test]
+    fn every_call_of_the_table_is_one() {
+        for call in CALLS {
+            assert!(matrix::action(call).is_some(), "{call}");
+        }
+        assert!(CALLS.iter().all(|call| matrix::paths().any(|path| path == *call)));
+    }
+
+    #[test]
+    fn a_call_that_cannot_be_in_a_transaction_is_refused_by_name() {
+        let gate = Belongs::to(Transactions::default());
+        let ask = |path: &str, id: Option<&str>| {
+            let mut request = http::Request::builder().uri(format!("http://node/meshstore.v1.{path}"));
+            if let Some(id) = id {
+                request = request.header(HEADER, id);
+            }
+            let mut request = request.body(()).unwrap();
+            gate.check(&mut request).map(|()| request.extensions().get::<Entered>().map(|entered| entered.id.clone()))
+        };
+        assert_eq!(ask("Mesh/Transact", None).unwrap(), None);
+        assert_eq!(ask("Mesh/PutState", Some("tx-1")).unwrap(), Some("tx-1".into()));
+        for path in ["Mesh/Transact", "Storage/Clear", "Storage/Commit", "Cluster/Status", "Mesh/StoreLargeMessage"] {
+            let refused = Error::Refused(format!("{path} cannot be part of a transaction"));
+            assert_eq!(Error::from(ask(path, Some("tx-1")).unwrap_err()), refused);
+        }
+    }
+}

@@ -248,13 +248,15 @@ proptest! {
     }
 }
 
+type Look<'a> = &'a dyn Fn(&View);
+
 /// A list is guarded as far as it was shown, a record by its last write, what is derived by its scope.
 #[test]
 fn what_was_looked_at_must_be_as_it_was() {
     let names = |view: &View, limit| -> Vec<Key> {
         view.records(STATE, b"a", Some(b"n"), limit).unwrap().into_iter().map(|(key, _)| key).collect()
     };
-    let look: [(&str, &dyn Fn(&View)); 4] = [
+    let look: [(&str, Look<'_>); 4] = [
         ("record", &|view| drop(view.record(&state("c")).unwrap())),
         ("list", &|view| assert_eq!(names(view, 10).len(), 3)),
         ("beginning", &|view| assert_eq!(names(view, 2), [state("b"), state("c")])),

@@ -264,17 +264,7 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let out = &session.out;
         match self {
-            Self::Get { key, place, as_of, raw } => {
-                let kv = place.read(session)?;
-                let entry = match as_of {
-                    Some(revision) => kv.get_at(&key, revision).await?,
-                    None => kv.get(&key).await?,
-                };
-                if raw {
-                    return out.raw(show::bytes(&entry.value));
-                }
-                out.answer(&show::object(&entry), || show::lines(&entry))
-            }
+            Self::Get { key, place, as_of, raw } => get(session, &place, &key, (as_of, raw)).await,
             Self::Set { key, value, place, bytes, metadata, create, only, with } => {
                 let value = if bytes { Value::Bytes(input::bytes(&value)?.into()) } else { text(&value)? };
                 let (condition, lease) = (only.condition(), with.lease);
@@ -334,6 +324,18 @@ impl Command {
             Self::Namespace(command) => command.run(session).await,
         }
     }
+}
+
+async fn get(session: &Session, place: &In, key: &str, (as_of, raw): (Option<u64>, bool)) -> Result<(), Failure> {
+    let kv = place.read(session)?;
+    let entry = match as_of {
+        Some(revision) => kv.get_at(key, revision).await?,
+        None => kv.get(key).await?,
+    };
+    if raw {
+        return session.out.raw(show::bytes(&entry.value));
+    }
+    session.out.answer(&show::object(&entry), || show::lines(&entry))
 }
 
 async fn delete(session: &Session, place: &In, key: &str, only: &If) -> Result<(), Failure> {

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use meshstore::{
     Client, Error, Result,
     client::{
-        Condition, HeldTransaction, Isolation, KeyFilter, Kv, Message, MessageFilter, NamespaceChange,
-        NamespaceSettings, PageRequest, ReadMode, Set, Value, Version,
+        Condition, Filter, HeldTransaction, Isolation, KeyFilter, Kv, Message, MessageFilter, NamespaceChange,
+        NamespaceSettings, PageRequest, ReadMode, Set, SortField, Value, Version,
     },
     limits,
     proto::{
@@ -88,7 +88,7 @@ pub async fn its_own_writes_are_read_and_committed_at_one_revision(client: &Clie
         assert!(open.namespaces().list_all().await.unwrap().iter().any(|found| found.name == name));
         assert_eq!(open.state().list_all(&name).await.unwrap().len(), 1);
         assert_eq!(open.routes().get(&name).await.unwrap().value.raw(), "7");
-        assert_eq!(open.config().list_all_keys(&name).await.unwrap(), [name.clone()]);
+        assert_eq!(open.config().list_all_keys(&name).await.unwrap(), std::slice::from_ref(&name));
         let to = MessageFilter { to: Some(name.clone()), ..MessageFilter::default() };
         assert_eq!(open.messages().list_all(to.clone()).await.unwrap()[0].value.id, name);
         assert_eq!(open.group_log(&name).get(5, None).await.unwrap().stored.value.raw(), "1");
@@ -697,4 +697,41 @@ pub async fn calls_of_one_transaction_wait_for_each_other(client: &Client) {
     assert_eq!(page.items, []);
     open.commit().await.unwrap();
     assert_eq!(client.kv(&name).count().await.unwrap(), 20);
+}
+
+/// A query sees what waits, through an index too; and what it did not find must still not be there.
+pub async fn queries_see_what_waits_and_are_checked(client: &Client) {
+    let name = unique("held");
+    let kv = client.kv(&name);
+    let person = |key: &str, age: u32| Set::new(key, Value::Json(json!({ "age": age }).to_string()));
+    kv.set(person("ada", 36)).await.unwrap();
+    kv.create_index("age", vec![SortField::ascending("age")]).await.unwrap();
+    let adults = Filter::parse(r#"{"field":"age","operator":"gte","value":18}"#).unwrap();
+    let open = begin(client).await;
+    open.kv(&name).set(person("bob", 20)).await.unwrap();
+    open.kv(&name).set(person("ada", 17)).await.unwrap();
+    let found = open.kv(&name).query(adults.clone()).all().await.unwrap();
+    assert_eq!(found.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["bob"]);
+    assert_eq!(open.kv(&name).count_where(adults.clone()).await.unwrap(), 1);
+    kv.set(person("cid", 50)).await.unwrap();
+    aborted(open.commit().await);
+    let found = kv.query(adults).all().await.unwrap();
+    assert_eq!(found.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["ada", "cid"]);
+}
+
+/// A commit that carries the token of a lock is refused once the lock is lost, whatever was done inside.
+pub async fn a_commit_heeds_its_fence(client: &Client) {
+    let (lock, key) = (unique("lock"), unique("held"));
+    let held = client.lock(&lock).acquire(Duration::from_secs(60)).await.unwrap();
+    let fence = held.fence();
+    let begun = || client.begin_held_id(Isolation::Serializable, Duration::from_secs(30));
+    let (kept, late, empty) = (begun().await.unwrap().id, begun().await.unwrap().id, begun().await.unwrap().id);
+    client.inside(&kept).unwrap().state().put(&key, "1").await.unwrap();
+    client.with_fence(fence.clone()).commit_held(&kept).await.unwrap();
+    client.inside(&late).unwrap().state().put(&key, "2").await.unwrap();
+    held.release().await.unwrap();
+    assert!(aborted(client.with_fence(fence.clone()).commit_held(&late).await).contains(&lock));
+    let lost = client.with_fence(fence).commit_held(&empty).await;
+    assert!(matches!(lost, Err(Error::Fenced { .. })), "{lost:?}");
+    assert_eq!(client.state().get(&key).await.unwrap().value, "1");
 }

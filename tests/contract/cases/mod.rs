@@ -103,16 +103,8 @@ pub fn all() -> Vec<(&'static str, Case)> {
         tables::one_name_is_another_record_in_each_table,
         tables::a_cursor_of_another_table_is_refused,
     ];
-    all.extend(large_messages());
-    all.extend(topology());
-    all.extend(members());
-    all.extend(consensus_log());
-    all.extend(transactions());
-    all.extend(held_transactions());
-    all.extend(kv());
-    all.extend(query());
-    all.extend(watch());
-    all.extend(leases());
+    all.extend([large_messages(), topology(), members(), consensus_log(), transactions()].concat());
+    all.extend([held_transactions(), kv(), query(), watch(), leases()].concat());
     of_tables!(all: [State, NodeState, Route, Config] [
         tables::what_is_stored_is_read_back,
         tables::an_upsert_keeps_the_creation,
@@ -208,6 +200,8 @@ fn held_transactions() -> Vec<(&'static str, Case)> {
         held_transactions::a_transaction_is_whose_it_is,
         held_transactions::many_transfers_at_once_keep_the_sum,
         held_transactions::calls_of_one_transaction_wait_for_each_other,
+        held_transactions::queries_see_what_waits_and_are_checked,
+        held_transactions::a_commit_heeds_its_fence,
     ]
 }
 

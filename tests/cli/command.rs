@@ -158,7 +158,7 @@ fn serve_names_file_and_line_of_what_is_wrong() {
     );
     file.write_all(b"[[node]]\nid = 1\n").unwrap();
     let (code, _, stderr) = run(&["serve", "--config", &path, "--node", "1", "--data", "x"]);
-    assert_eq!((code, stderr), (2, format!("error: {path}:41: missing field `client`\n")));
+    assert_eq!((code, stderr), (2, format!("error: {path}:42: missing field `client`\n")));
     let mut from_environment = command(&["serve"]);
     from_environment.env("MESHSTORE_CONFIG", &path).env("MESHSTORE_NODE", "one");
     assert_eq!(from_environment.output().unwrap().status.code(), Some(2));

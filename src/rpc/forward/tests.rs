@@ -415,6 +415,8 @@ fn the_table_has_every_write_of_the_protos() {
         include_str!("../../../proto/meshstore/v1/mesh.proto"),
         include_str!("../../../proto/meshstore/v1/topology.proto"),
         include_str!("../../../proto/meshstore/v1/storage.proto"),
+        include_str!("../../../proto/meshstore/v1/lease.proto"),
+        include_str!("../../../proto/meshstore/v1/watch.proto"),
         include_str!("../../../proto/meshstore/v1/consensus_log.proto"),
         include_str!("../../../proto/meshstore/v1/cluster.proto"),
     ];
@@ -431,6 +433,9 @@ fn the_table_has_every_write_of_the_protos() {
         "StorageDeleteManyResponse",
         "BeginTransactionResponse",
         "RollbackTransactionResponse",
+        "GrantLeaseResponse",
+        "KeepAliveResponse",
+        "AcquireLockResponse",
         "MemberResponse",
         // A read that only the leader can answer.
         "ListMembersResponse",

@@ -15,8 +15,9 @@ use crate::{
     },
 };
 
-/// The metadata in which a write carries a fence.
-pub const FENCE: &str = "x-meshstore-fence-bin";
+/// The metadata in which a write carries a fence. It does not begin with `x-meshstore-`: what does is taken off a call that is
+/// passed on.
+pub const FENCE: &str = "meshstore-fence-bin";
 
 /// A fence as metadata.
 pub fn fence_header(fence: &Fence) -> BinaryMetadataValue {

@@ -10,6 +10,8 @@ use tonic::{Code, metadata::MetadataMap, service::Routes, transport::Server};
 use super::*;
 use crate::{
     environment::clock::RealClock,
+    model::lease::Fence,
+    proto::lease::{FENCE, fence_header},
     raft::{freshness::Freshness, space::Space},
 };
 use crate::{
@@ -175,6 +177,10 @@ async fn a_write_is_served_by_the_leader_for_the_caller_that_the_follower_verifi
     ] {
         request.metadata_mut().insert(name, value.parse().unwrap());
     }
+    // What a call depends on goes with it: a write without its fence would be one that depends on nothing.
+    let fence = fence_header(&Fence { lock: "l".into(), token: 7 });
+    request.metadata_mut().insert_bin(FENCE, fence);
+    request.metadata_mut().insert(TRANSACTION, "tx".parse().unwrap());
     let answer = follower.client().open_session(request).await.unwrap();
     assert_eq!(*answer.get_ref(), OpenSessionResponse { session: 2, ttl_ms: 5 });
 
@@ -184,6 +190,8 @@ async fn a_write_is_served_by_the_leader_for_the_caller_that_the_follower_verifi
     assert_eq!(headers.get("x-meshstore-from").unwrap(), "1");
     assert_eq!(headers.get("grpc-timeout").unwrap(), "77000m");
     assert_eq!(headers.get("trace").unwrap(), "abc");
+    assert_eq!(headers.get(TRANSACTION).unwrap(), "tx");
+    assert!(headers.contains_key(FENCE), "a fence goes where its write goes");
     for gone in ["authorization", "x-meshstore-anything", "x-meshstore-forwarded"] {
         assert!(headers.get(gone).is_none(), "{gone}");
     }

@@ -68,7 +68,7 @@ use crate::{Error, Result};
 /// * **Every read** shows one revision, and all that was answered before it began (a [`Remote`] as its client's read mode says).
 /// * **Overwriting** replaces the value and merges the metadata that the caller gives with what is there. Deleting what is not
 ///   there is no error; reading it is.
-/// * **Errors** are [`Error`](crate::Error), the same for the same mistake on every backend: `InvalidArgument` for what breaks
+/// * **Errors** are [`Error`], the same for the same mistake on every backend: `InvalidArgument` for what breaks
 ///   a rule, `NotFound`, `AlreadyExists`, `ConditionFailed`, `Refused`. Beside these each call may answer `Unavailable` (the
 ///   backend has stopped, or cannot be reached), and a remote one those of a call over a network.
 #[async_trait]

@@ -38,7 +38,7 @@ impl dyn Storage {
 ///     accounts
 ///         .read_modify_write(owner, |account| {
 ///             let before = account.map_or(0, |account| account.cents);
-///             meshstore::Result::Ok(Modify::Write(Account { owner: owner.into(), cents: before + cents }))
+///             Ok::<_, meshstore::Error>(Modify::Write(Account { owner: owner.into(), cents: before + cents }))
 ///         })
 ///         .await?;
 ///     Ok(())

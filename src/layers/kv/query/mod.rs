@@ -1,6 +1,6 @@
 //! Queries over the values of a namespace.
 //!
-//! What a filter means is said in [`layers::query`](crate::layers::query); [`plan`] chooses what to go through; here pages
+//! What a filter means is said in [`layers::query`](crate::layers::query); [`mod@plan`] chooses what to go through; here pages
 //! are made.
 //!
 //! * **Order**: by the sort fields (types as in [`order`](crate::layers::query::order); values without a field come last in

@@ -188,6 +188,11 @@ pub(super) fn revision(revision: u64) -> String {
     if revision == UNCOMMITTED { "not committed".into() } else { format!("revision {revision}") }
 }
 
+/// A JSON text as a value. The store takes nothing else than JSON; if a text is none all the same, it is shown as it is.
+pub(super) fn parsed(text: &str) -> Value {
+    text.parse().unwrap_or_else(|_| text.into())
+}
+
 /// A JSON value and what the store knows of it, in both faces.
 pub(super) fn stored_json(
     key_name: &'static str,
@@ -197,9 +202,7 @@ pub(super) fn stored_json(
 ) -> (Value, String) {
     let mut object = Map::new();
     object.insert(key_name.into(), key.into());
-    // The store takes nothing else than JSON; if a value is none all the same, its text is shown.
-    let value = stored.value.parse::<Value>().unwrap_or_else(|_| stored.value.raw().into());
-    object.insert(name.into(), value);
+    object.insert(name.into(), parsed(stored.value.raw()));
     put_version(&mut object, stored);
     let mut lines = vec![(key_name, visible(key).into_owned()), (name, visible(stored.value.raw()).into_owned())];
     lines.extend(version_fields(stored));

@@ -11,7 +11,7 @@ use super::{
     failure::Failure,
     kv, mesh, message,
     options::{Session, duration},
-    output::{self, cell, shown, visible},
+    output::{self, cell, parsed, shown, visible},
     state,
 };
 use crate::client::{Changed, Event, Keys, Message, NamespaceEvent, Stored, Target, Watched, Watching};
@@ -59,6 +59,23 @@ pub(super) struct First {
     current: bool,
 }
 
+/// Which records of a table, and how.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Keyed {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    first: First,
+    #[command(flatten)]
+    span: Span,
+}
+
+impl Keyed {
+    fn of(self, table: impl FnOnce(Keys) -> Target) -> (Target, Option<First>, Span) {
+        (table(self.which.keys()), Some(self.first), self.span)
+    }
+}
+
 const EXAMPLES: &str = "Ctrl-C ends it. If the node that is watched goes away it goes on at another; what was missed then and is \
                         no longer kept anywhere is shown as the difference to what was shown before, marked (resynced).";
 
@@ -82,54 +99,19 @@ pub(super) enum Command {
     },
     /// Shared state, by key
     #[command(after_help = format!("{EXAMPLES}\n\nExample:\n  meshstore watch state --prefix flags/ --current"))]
-    State {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        first: First,
-        #[command(flatten)]
-        span: Span,
-    },
+    State(Keyed),
     /// Messages, by id
     #[command(after_help = format!("{EXAMPLES}\n\nExample:\n  meshstore watch messages --json | jq ."))]
-    Messages {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        first: First,
-        #[command(flatten)]
-        span: Span,
-    },
+    Messages(Keyed),
     /// The routing table, by destination
     #[command(after_help = format!("{EXAMPLES}\n\nExample:\n  meshstore watch routes --current"))]
-    Routes {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        first: First,
-        #[command(flatten)]
-        span: Span,
-    },
+    Routes(Keyed),
     /// The runtime state of mesh nodes, by node id
     #[command(after_help = format!("{EXAMPLES}\n\nExample:\n  meshstore watch node-state node-1"))]
-    NodeState {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        first: First,
-        #[command(flatten)]
-        span: Span,
-    },
+    NodeState(Keyed),
     /// Runtime configuration, by key
     #[command(after_help = format!("{EXAMPLES}\n\nExample:\n  meshstore watch config --prefix log."))]
-    Config {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        first: First,
-        #[command(flatten)]
-        span: Span,
-    },
+    Config(Keyed),
     /// The definition of meshes, change by change
     #[command(
         after_help = "Ctrl-C ends it. The whole history is kept: --after 0 shows all of it.\n\nExample:\n  meshstore watch topology --after 0"
@@ -146,11 +128,11 @@ impl Command {
             Self::Kv { which, namespace, metadata, first, span } => {
                 (Target::Values { namespace, keys: which.keys(), attributes: metadata }, Some(first), span)
             }
-            Self::State { which, first, span } => (Target::State(which.keys()), Some(first), span),
-            Self::Messages { which, first, span } => (Target::Messages(which.keys()), Some(first), span),
-            Self::Routes { which, first, span } => (Target::Routes(which.keys()), Some(first), span),
-            Self::NodeState { which, first, span } => (Target::NodeStates(which.keys()), Some(first), span),
-            Self::Config { which, first, span } => (Target::Config(which.keys()), Some(first), span),
+            Self::State(keyed) => keyed.of(Target::State),
+            Self::Messages(keyed) => keyed.of(Target::Messages),
+            Self::Routes(keyed) => keyed.of(Target::Routes),
+            Self::NodeState(keyed) => keyed.of(Target::NodeStates),
+            Self::Config(keyed) => keyed.of(Target::Config),
             Self::Topology { span } => (Target::Topology, None, span),
         };
         let mut watching = session.reader()?.watch(target);
@@ -275,10 +257,6 @@ fn json(key_name: &'static str, key: &str, stored: &Option<Stored<String>>) -> O
     let mut object = Map::from_iter([(key_name.to_owned(), key.into()), ("value".to_owned(), parsed(&stored.value))]);
     output::put_version(&mut object, stored);
     Some(Value::Object(object))
-}
-
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
 fn line(revision: u64, sign: char, change: &Watched, resynced: bool) -> String {

@@ -120,7 +120,7 @@ fn object(namespace: &Namespace) -> Json {
     let Namespace { name, settings, metadata, entries, bytes, indexes } = namespace;
     let indexes: Vec<_> = indexes.iter().map(index::object).collect();
     let NamespaceSettings { history, max_entries, max_bytes } = settings;
-    let parsed = serde_json::from_str(&metadata.value).unwrap_or_else(|_| Json::from(metadata.value.as_str()));
+    let parsed = output::parsed(&metadata.value);
     json!({
         "name": name, "metadata": parsed, "entries": entries, "bytes": bytes, "history": history, "indexes": indexes,
         "max_entries": max_entries, "max_bytes": max_bytes, "version": metadata.version,

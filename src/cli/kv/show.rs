@@ -21,11 +21,7 @@ pub(in crate::cli) fn bytes(value: &Value) -> &[u8] {
 pub(in crate::cli) fn object(entry: &Entry) -> Json {
     let mut object = Map::from_iter([("key".to_owned(), Json::from(entry.key.as_str()))]);
     match &entry.value {
-        // The store takes nothing else than JSON here; if a value is none all the same, its text is shown.
-        Value::Json(text) => {
-            let value = serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into());
-            object.insert("value".into(), value);
-        }
+        Value::Json(text) => drop(object.insert("value".into(), output::parsed(text))),
         Value::Bytes(bytes) => output::put_bytes(&mut object, "bytes", bytes),
     }
     object.extend(metadata(&entry.metadata));
@@ -43,8 +39,7 @@ pub(super) fn metadata(metadata: &Metadata) -> Map<String, Json> {
         ("principal".to_owned(), metadata.principal.as_str().into()),
     ]);
     if let Some(attributes) = &metadata.attributes {
-        let parsed = serde_json::from_str(attributes).unwrap_or_else(|_| attributes.as_str().into());
-        members.insert("metadata".into(), parsed);
+        members.insert("metadata".into(), output::parsed(attributes));
         members.insert("metadata_revision".into(), metadata.attributes_revision.into());
     }
     members

@@ -129,13 +129,13 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// A watch, once a node has answered. It remembers so many bytes of what it shows.
-    pub(super) async fn start(client: Client, request: WatchRequest, remember: usize) -> Result<Self> {
+    /// A watch that nobody has answered yet.
+    fn new(client: Client, request: WatchRequest, remember: usize) -> Self {
         let phase = match request.start {
             Start::Current => Phase::Content { merge: Merge::default(), resync: false },
             Start::Now | Start::After(_) => Phase::Changes,
         };
-        let mut watch = Self {
+        Self {
             silence: Duration::from_millis(request.progress_ms).saturating_mul(3).saturating_add(LATE),
             shown: Shown::new(remember),
             last: 0,
@@ -149,7 +149,12 @@ impl Watch {
             ended: None,
             client,
             request,
-        };
+        }
+    }
+
+    /// A watch, once a node has answered. It remembers so many bytes of what it shows.
+    pub(super) async fn start(client: Client, request: WatchRequest, remember: usize) -> Result<Self> {
+        let mut watch = Self::new(client, request, remember);
         let (allowed, begun) = (watch.client.deadline, Instant::now());
         while !watch.started {
             if let Some(error) = watch.ended.take() {

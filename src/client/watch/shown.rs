@@ -140,13 +140,12 @@ fn deletion(target: &Target, key: String) -> Change {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
-    use crate::model::{mesh::Stored, watch::Keys};
+    use crate::model::mesh::Stored;
 
-    const TARGET: Target = Target::Config(Keys::All);
-
-    fn record(key: &str, revision: u64) -> Change {
+    /// A record of the configuration that was written at a revision.
+    pub(in super::super) fn record(key: &str, revision: u64) -> Change {
         let stored = Stored {
             value: "1".to_owned(),
             created_at_ms: 0,
@@ -157,6 +156,14 @@ mod tests {
         };
         Change::Config(Changed { key: key.into(), now: Some(stored), before: None })
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::record, *};
+    use crate::model::watch::Keys;
+
+    const TARGET: Target = Target::Config(Keys::All);
 
     fn told(changes: &[Change]) -> Vec<(&str, Option<u64>)> {
         changes.iter().map(|change| (change.key().unwrap(), change.mod_revision())).collect()

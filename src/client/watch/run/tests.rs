@@ -1,46 +1,13 @@
 //! What a watch makes of what it is told, without anybody who tells it.
 
-use super::*;
-use crate::model::{
-    mesh::Stored,
-    watch::{Changed, Keys, Target},
-};
+use super::{super::shown::testing::record, *};
+use crate::model::watch::{Changed, Keys, Target};
 
 fn watch(start: Start) -> Watch {
     let client = Client::builder().endpoints(["a:1", "b:1", "c:1"]).seed(1).connect_lazy().unwrap();
-    let phase = match start {
-        Start::Current => Phase::Content { merge: Merge::default(), resync: false },
-        Start::Now | Start::After(_) => Phase::Changes,
-    };
     let target = Target::Config(Keys::All);
     let request = WatchRequest { target, start, mode: client.mode, progress_ms: 100, previous: true };
-    Watch {
-        silence: LATE,
-        shown: Shown::new(1 << 20),
-        last: 0,
-        started: false,
-        stream: None,
-        opening: None,
-        phase,
-        search: Search::default(),
-        parts: Vec::new(),
-        ready: VecDeque::new(),
-        ended: None,
-        client,
-        request,
-    }
-}
-
-fn change(key: &str, revision: u64) -> Change {
-    let stored = Stored {
-        value: "1".to_owned(),
-        created_at_ms: 0,
-        updated_at_ms: 0,
-        create_revision: revision,
-        mod_revision: revision,
-        version: 1,
-    };
-    Change::Config(Changed { key: key.into(), now: Some(stored), before: None })
+    Watch::new(client, request, 1 << 20)
 }
 
 fn gone(key: &str) -> Change {
@@ -48,7 +15,7 @@ fn gone(key: &str) -> Change {
 }
 
 fn changes(revision: u64, keys: &[&str], more: bool) -> Told {
-    Told::Changes { revision, changes: keys.iter().map(|key| change(key, revision)).collect(), more }
+    Told::Changes { revision, changes: keys.iter().map(|key| record(key, revision)).collect(), more }
 }
 
 fn events(watch: &mut Watch) -> Vec<Event> {
@@ -84,7 +51,7 @@ async fn a_transaction_that_breaks_off_is_told_anew_and_nothing_comes_twice() {
     watch.take(changes(6, &["c"], false));
     let told = |revision, keys: &[&str]| Event::Changes {
         revision,
-        changes: keys.iter().map(|key| change(key, revision)).collect(),
+        changes: keys.iter().map(|key| record(key, revision)).collect(),
         resynced: false,
     };
     assert_eq!(events(&mut watch), [told(5, &["a"]), told(6, &["b", "c"])]);
@@ -111,8 +78,8 @@ async fn every_node_is_asked_before_what_there_is_is_compared() {
     watch.none_covers();
     assert_eq!(events(&mut watch), [Event::Reset { after: 5, complete: true }]);
     watch.take(Told::Started { node_id: 1, revision: 9 });
-    watch.take(Told::Content { revision: 9, records: vec![change("b", 5), change("c", 7)], last: true });
-    let difference = vec![gone("a"), change("c", 7)];
+    watch.take(Told::Content { revision: 9, records: vec![record("b", 5), record("c", 7)], last: true });
+    let difference = vec![gone("a"), record("c", 7)];
     let expected =
         [Event::Changes { revision: 9, changes: difference, resynced: true }, Event::Current { revision: 9 }];
     assert_eq!(events(&mut watch), expected);
@@ -150,12 +117,12 @@ async fn content_that_breaks_off_goes_on_as_the_difference() {
     // Nothing was shown yet: this is no reset.
     fails(&mut watch, broken());
     watch.take(Told::Started { node_id: 2, revision: 4 });
-    let page = vec![change("a", 1), change("b", 2)];
+    let page = vec![record("a", 1), record("b", 2)];
     watch.take(Told::Content { revision: 4, records: page.clone(), last: false });
     fails(&mut watch, Error::ViewTooOld { revision: 4, oldest: 5 });
     watch.take(Told::Started { node_id: 2, revision: 6 });
-    watch.take(Told::Content { revision: 6, records: vec![change("b", 2), change("c", 6)], last: true });
-    let difference = vec![gone("a"), change("c", 6)];
+    watch.take(Told::Content { revision: 6, records: vec![record("b", 2), record("c", 6)], last: true });
+    let difference = vec![gone("a"), record("c", 6)];
     let expected = [
         Event::Content { revision: 4, records: page },
         Event::Reset { after: 0, complete: true },

@@ -77,7 +77,9 @@ impl Library {
             Err(error) => return Err(error),
         }
         let settings = NamespaceSettings { history: 16, ..NamespaceSettings::default() };
-        storage.create_namespace(TOOLS, CreateNamespaceOptions { metadata: None, settings }).await?;
+        storage
+            .create_namespace(TOOLS, CreateNamespaceOptions { settings, ..CreateNamespaceOptions::default() })
+            .await?;
         Ok(Self { tools: storage.typed(TOOLS), storage })
     }
 

@@ -110,7 +110,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
-    ("sqlite", &["error", "model", "environment", "state", "backends"]),
+    ("sqlite", &["error", "model", "environment", "state", "service", "backends"]),
     (
         "cli",
         &[

@@ -7,26 +7,31 @@ use tokio::time::Instant;
 use crate::{
     Error, Result,
     contract::{
-        ClearOptions, CountOptions, CreateNamespaceOptions, DeleteManyOptions, DeleteNamespaceOptions, DeleteOptions,
-        Entry, Filter, GetManyOptions, GetMetadataOptions, GetOptions, HasOptions, HistoryOptions, ListOptions,
-        Metadata, Namespace, NamespaceChange, Page, PageRequest, Properties, QueryOptions, RestoreOptions, Saved,
-        SetEntry, SetManyOptions, SetMetadataOptions, SetOptions, SetResult, Storage, StorageStatus, Value, Version,
-        async_trait,
+        BeginTransactionOptions, Begun, ClearOptions, CountOptions, CreateNamespaceOptions, DeleteManyOptions,
+        DeleteNamespaceOptions, DeleteOptions, Entry, Filter, GetManyOptions, GetMetadataOptions, GetOptions,
+        HasOptions, HistoryOptions, ListOptions, Metadata, Namespace, NamespaceChange, Page, PageRequest, Properties,
+        QueryOptions, RestoreOptions, Saved, SetEntry, SetManyOptions, SetMetadataOptions, SetOptions, SetResult,
+        Storage, StorageStatus, Value, Version, async_trait,
     },
     layers::kv::{namespace, query, read},
     limits,
     model::{Principal, ReadMode, query::Found},
-    service::{Caller, Core, storage as service},
+    service::{
+        Caller, Core, storage as service,
+        transactions::{Home, Options, Place, Transactions},
+    },
     state::View,
 };
 
 /// A store in this process: what the calls of the contract need of it. Whatever is one is a [`Storage`].
 pub trait Backend: Send + Sync + 'static {
     /// The store.
-    type Core: Core;
+    type Core: Home;
 
     /// The store.
     fn core(&self) -> &Self::Core;
+    /// The transactions that are open in it.
+    fn transactions(&self) -> &Transactions;
     /// As whom its values are written.
     fn principal(&self) -> &Principal;
     /// Whether what was acknowledged outlives the process.
@@ -43,18 +48,19 @@ fn caller(backend: &impl Backend) -> Caller {
     Caller { principal: backend.principal().to_string(), attempt: None, deadline: deadline(), fence: None }
 }
 
+/// Where a call is made.
+async fn place<'a, B: Backend>(backend: &'a B, transaction: Option<&str>) -> Result<Place<'a, B::Core>> {
+    let transaction = transaction.map(|id| (backend.transactions(), id));
+    Place::of(backend.core(), transaction, (&backend.principal().to_string(), deadline())).await
+}
+
 /// The newest state.
 fn newest() -> service::Freshness {
     (ReadMode::Linearizable, None, deadline())
 }
 
 /// Reads of the newest state, or of one revision, which is kept readable then.
-async fn look<T>(
-    backend: &impl Backend,
-    revision: Option<u64>,
-    read: impl FnOnce(&View) -> Result<T> + Send,
-) -> Result<T> {
-    let core = backend.core();
+async fn look<T>(core: &impl Core, revision: Option<u64>, read: impl FnOnce(&View) -> Result<T> + Send) -> Result<T> {
     let (view, _) = core.read(ReadMode::Linearizable, revision, deadline()).await?;
     if revision.is_some() {
         core.keep_for_pages(&view);
@@ -64,11 +70,10 @@ async fn look<T>(
 
 /// Reads a page, and keeps its revision readable if there is a next one, or if that is asked for.
 async fn page<T>(
-    backend: &impl Backend,
+    core: &impl Core,
     (revision, keep): (Option<u64>, bool),
     read: impl FnOnce(&View) -> Result<Page<T>> + Send,
 ) -> Result<Page<T>> {
-    let core = backend.core();
     let (view, _) = core.read(ReadMode::Linearizable, revision, deadline()).await?;
     let page = read(&view)?;
     if keep || !page.next_cursor.is_empty() {
@@ -87,78 +92,87 @@ async fn apart<T: Send + 'static>(view: View, read: impl FnOnce(&View) -> Result
 impl<B: Backend> Storage for B {
     fn properties(&self) -> Properties {
         let is_durable = self.is_durable();
-        Properties { supports_transactions: false, supports_query: true, supports_metadata: true, is_durable }
+        Properties { supports_transactions: true, supports_query: true, supports_metadata: true, is_durable }
     }
 
     async fn get(&self, key: &str, options: GetOptions) -> Result<Entry> {
-        let GetOptions { namespace, include_metadata, as_of_revision } = options;
-        look(self, None, |view| read::get(view, &namespace, key, (include_metadata, as_of_revision))).await
+        let GetOptions { namespace, include_metadata, as_of_revision, transaction } = options;
+        let place = place(self, transaction.as_deref()).await?;
+        look(&place, None, |view| read::get(view, &namespace, key, (include_metadata, as_of_revision))).await
     }
 
     async fn set(&self, key: &str, value: Value, options: SetOptions) -> Result<Saved> {
+        let place = place(self, options.transaction.as_deref()).await?;
         let (namespace, set) = options.set(key, value);
-        let (revision, results) = service::set(self.core(), caller(self), &namespace, (vec![set], false)).await?;
+        let (revision, results) = service::set(&place, caller(self), &namespace, (vec![set], false)).await?;
         Ok(Saved { revision, version: results.first().map_or(0, |result| result.version) })
     }
 
     async fn delete(&self, key: &str, options: DeleteOptions) -> Result<bool> {
-        let DeleteOptions { namespace, condition } = options;
+        let DeleteOptions { namespace, condition, transaction } = options;
+        let place = place(self, transaction.as_deref()).await?;
         let what = (vec![key.to_owned()], condition);
-        let (_, results) = service::delete(self.core(), caller(self), &namespace, what).await?;
+        let (_, results) = service::delete(&place, caller(self), &namespace, what).await?;
         Ok(results.first().is_some_and(|(_, deleted)| *deleted))
     }
 
     async fn has(&self, key: &str, options: HasOptions) -> Result<bool> {
-        look(self, None, |view| read::has(view, &options.namespace, key)).await
+        let place = place(self, options.transaction.as_deref()).await?;
+        look(&place, None, |view| read::has(view, &options.namespace, key)).await
     }
 
     async fn get_many(&self, keys: Vec<String>, options: GetManyOptions) -> Result<(Vec<Entry>, Vec<String>)> {
-        let GetManyOptions { namespace, include_metadata, revision } = options;
-        look(self, revision, |view| read::get_many(view, &namespace, keys, include_metadata)).await
+        let GetManyOptions { namespace, include_metadata, revision, transaction } = options;
+        let place = place(self, transaction.as_deref()).await?;
+        look(&place, revision, |view| read::get_many(view, &namespace, keys, include_metadata)).await
     }
 
     async fn set_many(&self, entries: Vec<SetEntry>, options: SetManyOptions) -> Result<Vec<SetResult>> {
+        let place = place(self, options.transaction.as_deref()).await?;
         let what = (options.sets(entries), options.per_key);
-        Ok(service::set(self.core(), caller(self), &options.namespace, what).await?.1)
+        Ok(service::set(&place, caller(self), &options.namespace, what).await?.1)
     }
 
     async fn delete_many(&self, keys: Vec<String>, options: DeleteManyOptions) -> Result<Vec<(String, bool)>> {
-        Ok(service::delete(self.core(), caller(self), &options.namespace, (keys, None)).await?.1)
+        let place = place(self, options.transaction.as_deref()).await?;
+        Ok(service::delete(&place, caller(self), &options.namespace, (keys, None)).await?.1)
     }
 
     async fn list(&self, options: ListOptions) -> Result<Page<String>> {
+        let place = place(self, options.transaction.as_deref()).await?;
         let (namespace, filter, keep) = options.filter();
         let list = read::list(&namespace, &filter)?;
-        page(self, (list.revision(), keep), |view| list.read(view)).await
+        page(&place, (list.revision(), keep), |view| list.read(view)).await
     }
 
     async fn query(&self, filter: Filter, options: QueryOptions) -> Result<Page<Entry>> {
         filter.check()?;
+        let place = place(self, options.transaction.as_deref()).await?;
         let (namespace, query) = options.query(filter);
         let search = query::search(&namespace, &query)?;
-        let core = self.core();
-        let (view, stamp) = core.read(ReadMode::Linearizable, search.revision(), deadline()).await?;
+        let (view, stamp) = place.read(ReadMode::Linearizable, search.revision(), deadline()).await?;
         let Found { entries: items, next_cursor, .. } = apart(view.clone(), move |view| search.read(view)).await?;
         if !next_cursor.is_empty() {
-            core.keep_for_pages(&view);
+            place.keep_for_pages(&view);
         }
         Ok(Page { items, next_cursor, revision: stamp.revision })
     }
 
     async fn count(&self, options: CountOptions) -> Result<u64> {
-        let CountOptions { namespace, filter } = options;
+        let CountOptions { namespace, filter, transaction } = options;
+        let place = place(self, transaction.as_deref()).await?;
         let Some(filter) = filter.filter(|filter| !filter.is_empty()) else {
-            return Ok(service::count(self.core(), &namespace, newest()).await?.0);
+            return Ok(service::count(&place, &namespace, newest()).await?.0);
         };
         filter.check()?;
-        let (view, _) = self.core().read(ReadMode::Linearizable, None, deadline()).await?;
+        let (view, _) = place.read(ReadMode::Linearizable, None, deadline()).await?;
         apart(view, move |view| query::count(view, &namespace, &filter)).await
     }
 
     async fn create_namespace(&self, name: &str, options: CreateNamespaceOptions) -> Result<u64> {
-        let CreateNamespaceOptions { metadata, settings } = options;
-        let metadata = metadata.unwrap_or_default();
-        service::create_namespace(self.core(), caller(self), (name, &metadata), settings).await
+        let CreateNamespaceOptions { metadata, settings, transaction } = options;
+        let (metadata, place) = (metadata.unwrap_or_default(), place(self, transaction.as_deref()).await?);
+        service::create_namespace(&place, caller(self), (name, &metadata), settings).await
     }
 
     async fn modify_namespace(&self, name: &str, change: NamespaceChange) -> Result<u64> {
@@ -176,22 +190,24 @@ impl<B: Backend> Storage for B {
     async fn list_namespaces(&self, asked: PageRequest) -> Result<Page<Namespace>> {
         let list = namespace::list(&asked)?;
         let Page { items, next_cursor, revision } =
-            page(self, (list.revision(), false), |view| list.read(view)).await?;
+            page(self.core(), (list.revision(), false), |view| list.read(view)).await?;
         Ok(Page { items: service::measured(self.core(), items), next_cursor, revision })
     }
 
     async fn get_metadata(&self, key: &str, options: GetMetadataOptions) -> Result<Metadata> {
-        look(self, None, |view| read::metadata(view, &options.namespace, key)).await
+        let place = place(self, options.transaction.as_deref()).await?;
+        look(&place, None, |view| read::metadata(view, &options.namespace, key)).await
     }
 
     async fn set_metadata(&self, key: &str, metadata: &str, options: SetMetadataOptions) -> Result<u64> {
-        let SetMetadataOptions { namespace, merge, if_attributes_revision } = options;
-        let how = (merge, if_attributes_revision);
-        service::set_attributes(self.core(), caller(self), (&namespace, key), metadata, how).await
+        let SetMetadataOptions { namespace, merge, if_attributes_revision, transaction } = options;
+        let (how, place) = ((merge, if_attributes_revision), place(self, transaction.as_deref()).await?);
+        service::set_attributes(&place, caller(self), (&namespace, key), metadata, how).await
     }
 
     async fn history(&self, key: &str, options: HistoryOptions) -> Result<Vec<Version>> {
-        look(self, None, |view| {
+        let place = place(self, options.transaction.as_deref()).await?;
+        look(&place, None, |view| {
             let (mut versions, mut before) = (Vec::new(), None);
             loop {
                 let (mut part, more) = read::history(view, &options.namespace, key, before)?;
@@ -206,8 +222,9 @@ impl<B: Backend> Storage for B {
     }
 
     async fn restore(&self, key: &str, as_of_revision: u64, options: RestoreOptions) -> Result<Saved> {
-        let place = (options.namespace.as_str(), key);
-        let (revision, version) = service::restore(self.core(), caller(self), place, as_of_revision).await?;
+        let place = place(self, options.transaction.as_deref()).await?;
+        let what = (options.namespace.as_str(), key);
+        let (revision, version) = service::restore(&place, caller(self), what, as_of_revision).await?;
         Ok(Saved { revision, version })
     }
 
@@ -217,5 +234,23 @@ impl<B: Backend> Storage for B {
 
     async fn get_status(&self) -> Result<StorageStatus> {
         Ok(service::status(self.core(), newest()).await?.0)
+    }
+
+    async fn begin_transaction(&self, options: BeginTransactionOptions) -> Result<Begun> {
+        let BeginTransactionOptions { isolation, timeout } = options;
+        let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
+        let (principal, options) = (self.principal().to_string(), Options { isolation, timeout_ms });
+        let begun = self.transactions().begin(self.core(), &principal, options, deadline()).await?;
+        // What is left open is ended, though nobody calls any more.
+        tokio::spawn(self.transactions().sweep_after(begun.expires_in, self.core().leads()));
+        Ok(begun)
+    }
+
+    async fn commit(&self, transaction: &str) -> Result<u64> {
+        self.transactions().commit(self.core(), caller(self), transaction).await
+    }
+
+    async fn rollback(&self, transaction: &str) -> Result<()> {
+        self.transactions().rollback(self.core(), caller(self), transaction).await
     }
 }

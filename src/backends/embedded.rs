@@ -21,6 +21,7 @@ use crate::{
     model::Principal,
     node::{Faults, Node, Parts, Running, start},
     server,
+    service::transactions::Transactions,
 };
 
 /// How an embedded node is set up. It has nobody to hear of, so it need not wait long before it leads; and nobody who lags, so
@@ -67,6 +68,8 @@ const LEADS_WITHIN: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Clone)]
 pub struct Embedded {
+    /// First: what they keep open goes before the store.
+    transactions: Transactions,
     inner: Arc<Inner>,
     principal: Principal,
 }
@@ -117,7 +120,11 @@ impl Embedded {
         tokio::spawn(async move {
             ended.send_replace(Some(stop_when_told(running, told, faults).await));
         });
-        Ok(Self { inner: Arc::new(Inner { node, stop, stopped }), principal: Principal::Anonymous })
+        Ok(Self {
+            inner: Arc::new(Inner { node, stop, stopped }),
+            principal: Principal::Anonymous,
+            transactions: Transactions::default(),
+        })
     }
 
     /// The same node, whose values are written as somebody.
@@ -130,6 +137,7 @@ impl Embedded {
     ///
     /// Errors: why the node had stopped before, if it was broken.
     pub async fn close(&self) -> Result<(), Fault> {
+        self.transactions.end_all();
         self.inner.stop.send_replace(true);
         let mut stopped = self.inner.stopped.clone();
         match stopped.wait_for(Option::is_some).await {
@@ -169,6 +177,10 @@ impl Backend for Embedded {
 
     fn core(&self) -> &Node {
         &self.inner.node
+    }
+
+    fn transactions(&self) -> &Transactions {
+        &self.transactions
     }
 
     fn principal(&self) -> &Principal {

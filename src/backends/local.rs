@@ -19,8 +19,9 @@ mod queue;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -41,8 +42,12 @@ use crate::{
         session::Attempt,
     },
     node::{PagedViews, Request, check_size},
-    service::Core,
-    state::{Base, Meta, State, View, scope::Account, view::Source},
+    service::{Core, transactions::Home},
+    state::{
+        Base, Meta, State, View,
+        scope::{Account, Scope},
+        view::Source,
+    },
 };
 
 /// The principal of what a store proposes of itself.
@@ -81,6 +86,8 @@ pub struct Local {
     /// `None`: the store is closed.
     reader: Mutex<Option<Arc<dyn Reader>>>,
     clock: Arc<dyn Clock>,
+    /// Told from all other openings: transactions end with the one in which they began.
+    opening: u64,
     /// Log time when the store was opened, and the monotonic time then.
     opened: (u64, Duration),
     state: Mutex<State>,
@@ -88,8 +95,12 @@ pub struct Local {
     due_ms: AtomicU64,
     queue: Queue,
     pages: PagedViews<View>,
+    open: Arc<OpenSnapshots>,
     broken: Arc<OnceLock<Fault>>,
 }
+
+/// The snapshots that are open, by their revisions: beside one another view of its revision can always be opened.
+type OpenSnapshots = Mutex<BTreeMap<u64, Vec<Weak<Snapshot>>>>;
 
 impl Local {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,19 +126,28 @@ impl Local {
         }
     }
 
-    /// A view of the newest revision, or of one that is kept.
+    /// A view of the newest revision, or of one that a view is open of.
     fn view(&self, named: Option<u64>) -> Result<View> {
         self.check()?;
-        if let Some(kept) = named.and_then(|revision| self.pages.get(revision)) {
-            return Ok(kept);
+        if let Some((revision, open)) = named.and_then(|revision| Some((revision, self.open_at(revision)?))) {
+            return Ok(View::new(revision, Box::new(open)));
         }
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (newest, pairs) = reader.ok_or_else(closed)?.newest().map_err(|fault| broke(&self.broken, fault))?;
         match named {
             Some(revision) if revision > newest => Err(ahead(revision, newest)),
             Some(revision) if revision < newest => Err(Error::ViewTooOld { revision, oldest: newest }),
-            _ => Ok(View::new(newest, Box::new(Snapshot { pairs, broken: Arc::clone(&self.broken) }))),
+            _ => {
+                let (open, broken) = (Arc::clone(&self.open), Arc::clone(&self.broken));
+                let snapshot = Arc::new(Snapshot { pairs, revision: newest, open, broken });
+                lock(&self.open).entry(newest).or_default().push(Arc::downgrade(&snapshot));
+                Ok(View::new(newest, Box::new(snapshot)))
+            }
         }
+    }
+
+    fn open_at(&self, revision: u64) -> Option<Arc<Snapshot>> {
+        lock(&self.open).get(&revision)?.iter().find_map(Weak::upgrade)
     }
 
     /// Proposes, and waits for the outcome.
@@ -169,13 +189,31 @@ fn ahead(revision: u64, newest: u64) -> Error {
     Error::Unavailable { reason, leader: None }
 }
 
+fn lock(open: &OpenSnapshots) -> MutexGuard<'_, BTreeMap<u64, Vec<Weak<Snapshot>>>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Pairs as layers read them.
 struct Snapshot {
     pairs: Box<dyn Pairs>,
+    revision: u64,
+    open: Arc<OpenSnapshots>,
     broken: Arc<OnceLock<Fault>>,
 }
 
-impl Source for Snapshot {
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let mut open = lock(&self.open);
+        if let Some(others) = open.get_mut(&self.revision) {
+            others.retain(|other| other.strong_count() > 0);
+            if others.is_empty() {
+                open.remove(&self.revision);
+            }
+        }
+    }
+}
+
+impl Source for Arc<Snapshot> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.pairs.get(key).map_err(|fault| self.fault(fault))
     }
@@ -245,5 +283,25 @@ impl Core for Local {
 
     fn keep_for_pages(&self, view: &View) {
         self.pages.keep(view.revision(), view.clone());
+    }
+}
+
+impl Home for Local {
+    fn id(&self) -> u64 {
+        1
+    }
+
+    fn leads(&self) -> Option<u64> {
+        self.check().is_ok().then_some(self.opening)
+    }
+
+    fn id_parts(&self) -> (u64, u128) {
+        (self.clock.wall_ms(), self.clock.random())
+    }
+
+    fn scopes(&self, wanted: &[ScopeId]) -> (u32, Vec<Option<Scope>>) {
+        let state = self.state();
+        let meta = state.meta();
+        (meta.last_scope, wanted.iter().map(|scope| meta.scopes.get(scope).copied()).collect())
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     environment::Environment,
     error::Fault,
     model::{Principal, key::prefix_end},
+    service::transactions::Transactions,
     state::{Base, Meta},
     storage::memtable::Memtable,
 };
@@ -45,6 +46,8 @@ const GARBAGE: usize = 4_096;
 /// ```
 #[derive(Clone)]
 pub struct Memory {
+    /// First: what they keep open goes before the store.
+    transactions: Transactions,
     handle: Handle,
     principal: Principal,
 }
@@ -62,7 +65,7 @@ impl Memory {
         let shown = Arc::new(Mutex::new(table));
         let keeper = Versions { shown: Arc::clone(&shown), live: 0, garbage: 0, forgotten: Vec::new() };
         let handle = local::start(environment, keeper, Latest(shown), Meta::default())?;
-        Ok(Self { handle, principal: Principal::Anonymous })
+        Ok(Self { handle, principal: Principal::Anonymous, transactions: Transactions::default() })
     }
 
     /// The same store, whose values are written as somebody.
@@ -77,6 +80,10 @@ impl Backend for Memory {
 
     fn core(&self) -> &Local {
         &self.handle
+    }
+
+    fn transactions(&self) -> &Transactions {
+        &self.transactions
     }
 
     fn principal(&self) -> &Principal {

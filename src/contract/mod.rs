@@ -39,15 +39,17 @@ pub use tonic::async_trait;
 
 pub use self::{
     options::{
-        ClearOptions, CountOptions, CreateNamespaceOptions, DeleteManyOptions, DeleteNamespaceOptions, DeleteOptions,
-        GetManyOptions, GetMetadataOptions, GetOptions, HasOptions, HistoryOptions, ListOptions, Properties,
-        QueryOptions, RestoreOptions, SetEntry, SetManyOptions, SetMetadataOptions, SetOptions,
+        BeginTransactionOptions, ClearOptions, CountOptions, CreateNamespaceOptions, DeleteManyOptions,
+        DeleteNamespaceOptions, DeleteOptions, GetManyOptions, GetMetadataOptions, GetOptions, HasOptions,
+        HistoryOptions, ListOptions, Properties, QueryOptions, RestoreOptions, SetEntry, SetManyOptions,
+        SetMetadataOptions, SetOptions,
     },
     remote::Remote,
     typed::{Modify, Typed, TypedEntry},
 };
 pub use crate::model::{
     filter::{Filter, Operator},
+    isolation::{Begun, Isolation},
     kv::{
         Entry, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, SetResult, StorageStatus, Value, Version,
     },
@@ -187,23 +189,26 @@ pub trait Storage: Send + Sync + 'static {
     /// How much is stored, and whether the backend is in order.
     async fn get_status(&self) -> Result<StorageStatus>;
 
-    /// Begins a transaction: its id.
+    /// Begins a transaction. What is written with its id in the options is seen by it alone until it is committed. Which calls
+    /// can be part of one their options say.
     ///
-    /// Errors: `Refused` by a backend that does not support it.
-    async fn begin_transaction(&self) -> Result<String> {
+    /// Errors: `Refused` by a backend that has none; `InvalidArgument` for a time that is too long; `ResourceExhausted` if too
+    /// many are open.
+    async fn begin_transaction(&self, _options: BeginTransactionOptions) -> Result<Begun> {
         Err(no_transactions())
     }
 
-    /// Makes what was written in a transaction. The revision with it in.
+    /// Makes what was written in a transaction, wholly or not at all. The revision with it in.
     ///
-    /// Errors: `Refused` by a backend that does not support it.
+    /// Errors: `TransactionAborted` if others have changed what it stands on, its time was over, or it was lost with its leader:
+    /// nothing of it was written; `InvalidArgument` if there is none of this id, or it is finished; `Refused`.
     async fn commit(&self, _transaction: &str) -> Result<u64> {
         Err(no_transactions())
     }
 
-    /// Ends a transaction, of which nothing is left.
+    /// Ends a transaction, of which nothing is left. One that was rolled back already is no error.
     ///
-    /// Errors: `Refused` by a backend that does not support it.
+    /// Errors: `InvalidArgument` if there is none of this id, or it has been committed; `TransactionAborted`; `Refused`.
     async fn rollback(&self, _transaction: &str) -> Result<()> {
         Err(no_transactions())
     }

@@ -3,7 +3,9 @@
 //! Each call has a struct of its own, whose `Default` is what the call does if nothing is said; the name of a namespace alone
 //! is one, too: `storage.get("user:1", "users".into())`. An empty name stands for `default`.
 
-use super::{Condition, Filter, NamespaceSettings, SortField, Value};
+use std::time::Duration;
+
+use super::{Condition, Filter, Isolation, NamespaceSettings, SortField, Value};
 use crate::model::{
     kv::{KeyFilter, Set},
     query::Query,
@@ -12,7 +14,7 @@ use crate::model::{
 /// What a backend supports beside values and namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Properties {
-    /// Whether several calls can be made in one transaction.
+    /// Whether calls can be made in transactions.
     pub supports_transactions: bool,
     /// Whether values can be found by what is in them.
     pub supports_query: bool,
@@ -60,6 +62,8 @@ pub struct GetOptions {
     pub include_metadata: bool,
     /// The version that was current at this revision, if the namespace keeps it.
     pub as_of_revision: Option<u64>,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// See [`set`](super::Storage::set).
@@ -73,18 +77,20 @@ pub struct SetOptions {
     pub overwrite: bool,
     /// What must be true of the value that is there: compare-and-set.
     pub condition: Option<Condition>,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 impl Default for SetOptions {
     fn default() -> Self {
-        Self { namespace: String::new(), metadata: None, overwrite: true, condition: None }
+        Self { namespace: String::new(), metadata: None, overwrite: true, condition: None, transaction: None }
     }
 }
 
 impl SetOptions {
     /// What is to be written, and where.
     pub(crate) fn set(self, key: &str, value: Value) -> (String, Set) {
-        let Self { namespace, metadata, overwrite, condition } = self;
+        let Self { namespace, metadata, overwrite, condition, .. } = self;
         (namespace, Set { key: key.into(), value, attributes: metadata, overwrite, condition, lease: None })
     }
 }
@@ -96,6 +102,8 @@ pub struct DeleteOptions {
     pub namespace: String,
     /// What must be true of it.
     pub condition: Option<Condition>,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// See [`has`](super::Storage::has).
@@ -103,6 +111,8 @@ pub struct DeleteOptions {
 pub struct HasOptions {
     /// Where the value may be.
     pub namespace: String,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// See [`get_many`](super::Storage::get_many).
@@ -115,6 +125,8 @@ pub struct GetManyOptions {
     /// The store as it was at this revision, which a page of a list has shown some seconds ago. It is kept readable for as
     /// long again.
     pub revision: Option<u64>,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// One of several values to be written.
@@ -150,11 +162,13 @@ pub struct SetManyOptions {
     pub overwrite: bool,
     /// Whether those that can be written are, though others cannot.
     pub per_key: bool,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 impl Default for SetManyOptions {
     fn default() -> Self {
-        Self { namespace: String::new(), metadata: None, overwrite: true, per_key: false }
+        Self { namespace: String::new(), metadata: None, overwrite: true, per_key: false, transaction: None }
     }
 }
 
@@ -178,6 +192,8 @@ impl SetManyOptions {
 pub struct DeleteManyOptions {
     /// Where the values are.
     pub namespace: String,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// See [`list`](super::Storage::list).
@@ -196,12 +212,14 @@ pub struct ListOptions {
     /// Whether the revision is kept readable for some seconds also behind the last page, for
     /// [`get_many`](super::Storage::get_many).
     pub keep_revision: bool,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 impl ListOptions {
     /// Where keys are wanted, which, and whether their revision is to be kept.
     pub(crate) fn filter(self) -> (String, KeyFilter, bool) {
-        let Self { namespace, pattern, limit, offset, cursor, keep_revision } = self;
+        let Self { namespace, pattern, limit, offset, cursor, keep_revision, .. } = self;
         (namespace, KeyFilter { pattern, limit, offset, cursor }, keep_revision)
     }
 }
@@ -221,12 +239,14 @@ pub struct QueryOptions {
     pub cursor: String,
     /// Whether the caller's attributes are wanted, too.
     pub include_metadata: bool,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 impl QueryOptions {
     /// What is wanted, and where.
     pub(crate) fn query(self, filter: Filter) -> (String, Query) {
-        let Self { namespace, sort, limit, offset, cursor, include_metadata: attributes } = self;
+        let Self { namespace, sort, limit, offset, cursor, include_metadata: attributes, .. } = self;
         (namespace, Query { filter, sort, limit, offset, cursor, attributes })
     }
 }
@@ -238,6 +258,8 @@ pub struct CountOptions {
     pub namespace: String,
     /// Of which values; `None`: of all.
     pub filter: Option<Filter>,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// See [`create_namespace`](super::Storage::create_namespace).
@@ -247,6 +269,8 @@ pub struct CreateNamespaceOptions {
     pub metadata: Option<String>,
     /// How many older versions it keeps, and how much it holds.
     pub settings: NamespaceSettings,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// See [`delete_namespace`](super::Storage::delete_namespace).
@@ -261,6 +285,8 @@ pub struct DeleteNamespaceOptions {
 pub struct GetMetadataOptions {
     /// Where the value is.
     pub namespace: String,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// See [`set_metadata`](super::Storage::set_metadata).
@@ -272,11 +298,13 @@ pub struct SetMetadataOptions {
     pub merge: bool,
     /// Only if the attributes were last written at this revision; 0: if there are none.
     pub if_attributes_revision: Option<u64>,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 impl Default for SetMetadataOptions {
     fn default() -> Self {
-        Self { namespace: String::new(), merge: true, if_attributes_revision: None }
+        Self { namespace: String::new(), merge: true, if_attributes_revision: None, transaction: None }
     }
 }
 
@@ -285,6 +313,8 @@ impl Default for SetMetadataOptions {
 pub struct HistoryOptions {
     /// Where the value is.
     pub namespace: String,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
 }
 
 /// See [`restore`](super::Storage::restore).
@@ -292,6 +322,17 @@ pub struct HistoryOptions {
 pub struct RestoreOptions {
     /// Where the value is.
     pub namespace: String,
+    /// The transaction that the call is part of; `None`: none.
+    pub transaction: Option<String>,
+}
+
+/// See [`begin_transaction`](super::Storage::begin_transaction).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BeginTransactionOptions {
+    /// What it sees of others; serializable, if nothing is said.
+    pub isolation: Isolation,
+    /// How long it stays open, at most 5 minutes; `None`: 30 seconds.
+    pub timeout: Option<Duration>,
 }
 
 /// See [`clear`](super::Storage::clear).

@@ -5,8 +5,8 @@ use std::{any::type_name, fmt, marker::PhantomData, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Condition, Entry, Filter, GetOptions, Metadata, QueryOptions, Saved, SetOptions, SortField, Storage, Value,
-    walk::Walk,
+    Condition, DeleteOptions, Entry, Filter, GetOptions, Metadata, QueryOptions, Saved, SetOptions, SortField, Storage,
+    Value, walk::Walk,
 };
 use crate::{Error, Result, client::backoff::Jitter};
 
@@ -222,8 +222,8 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         Err(Error::Conflict(self.named(key)).into())
     }
 
-    fn only_if(&self, condition: Condition) -> super::DeleteOptions {
-        super::DeleteOptions { namespace: self.namespace.clone(), condition: Some(condition) }
+    fn only_if(&self, condition: Condition) -> DeleteOptions {
+        DeleteOptions { condition: Some(condition), ..DeleteOptions::from(self.namespace.as_str()) }
     }
 
     async fn write(&self, key: &str, value: &T, options: SetOptions) -> Result<Saved> {

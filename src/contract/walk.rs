@@ -60,6 +60,7 @@ impl<'a> Walk<'a> {
                 namespace: self.list.namespace.clone(),
                 include_metadata: self.include_metadata,
                 revision: Some(self.revision),
+                transaction: None,
             };
             match self.storage.get_many(keys, options).await {
                 Ok((entries, _)) => {

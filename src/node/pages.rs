@@ -37,15 +37,6 @@ impl<V> PagedViews<V> {
         }
     }
 
-    /// The view that is kept of a revision.
-    pub fn get(&self, revision: u64) -> Option<V>
-    where
-        V: Clone,
-    {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(&revision).map(|(_, view)| view.clone())
-    }
-
     /// Lets go of what has been kept long enough.
     pub fn expire(&self) {
         let now = Instant::now();

@@ -197,7 +197,7 @@ impl Call {
 
     /// Where the call is made: in the store, or in a transaction, in which it is alone until this is dropped.
     async fn place<'a>(&self, node: &'a Node) -> Result<Place<'a>> {
-        Place::of(node, self.entered.as_ref(), (&self.principal, self.deadline)).await
+        transaction::place(node, self.entered.as_ref(), (&self.principal, self.deadline)).await
     }
 
     /// Makes a change, and answers the revision with it in.

@@ -11,13 +11,9 @@ use tower::Layer;
 use super::gate::{Gate, Gated};
 use crate::{
     Error, Result,
-    model::{Outcome, ReadMode, ReadStamp, ScopeId, isolation::TRANSACTION as HEADER, session::Attempt},
-    node::{Node, Request},
-    service::{
-        Core,
-        transactions::{Inside, Transactions},
-    },
-    state::{View, scope::Account},
+    model::isolation::TRANSACTION as HEADER,
+    node::Node,
+    service::transactions::{self, Transactions},
 };
 
 /// The header, by which a call is passed on to the leader also if it only reads.
@@ -113,90 +109,12 @@ impl<S> Layer<S> for Belongs {
     }
 }
 
-/// Where a call is made.
-pub(super) enum Place<'a> {
-    /// In the store.
-    Store(&'a Node),
-    /// In a transaction.
-    Inside(Inside<'a, Node>),
-}
+/// Where a call is made: in the store of a node, or in a transaction.
+pub(super) type Place<'a> = transactions::Place<'a, Node>;
 
-impl<'a> Place<'a> {
-    /// Errors: those of entering a transaction.
-    pub(super) async fn of(
-        node: &'a Node,
-        entered: Option<&Entered>,
-        (principal, deadline): (&str, Instant),
-    ) -> Result<Self> {
-        match entered {
-            None => Ok(Self::Store(node)),
-            Some(Entered { id, transactions }) => {
-                Ok(Self::Inside(transactions.enter(node, id, principal, deadline).await?))
-            }
-        }
-    }
-}
-
-impl Core for Place<'_> {
-    fn at_hand(&self) -> Result<View> {
-        match self {
-            Self::Store(node) => node.at_hand(),
-            Self::Inside(inside) => inside.at_hand(),
-        }
-    }
-
-    async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
-        match self {
-            Self::Store(node) => node.read(mode, revision, deadline).await,
-            Self::Inside(inside) => inside.read(mode, revision, deadline).await,
-        }
-    }
-
-    async fn propose(&self, request: Request, deadline: Instant) -> Result<Outcome> {
-        match self {
-            Self::Store(node) => node.propose(request, deadline).await,
-            Self::Inside(inside) => inside.propose(request, deadline).await,
-        }
-    }
-
-    async fn refuse(&self, principal: String, attempt: Attempt, reason: String, deadline: Instant) -> Result<Outcome> {
-        match self {
-            Self::Store(node) => node.refuse(principal, attempt, reason, deadline).await,
-            Self::Inside(inside) => inside.refuse(principal, attempt, reason, deadline).await,
-        }
-    }
-
-    fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>) {
-        match self {
-            Self::Store(node) => node.accounts(wanted),
-            Self::Inside(inside) => inside.accounts(wanted),
-        }
-    }
-
-    fn accounts_are_shown(&self) -> bool {
-        matches!(self, Self::Store(_))
-    }
-
-    fn knows_leader(&self) -> bool {
-        match self {
-            Self::Store(node) => node.knows_leader(),
-            Self::Inside(inside) => inside.knows_leader(),
-        }
-    }
-
-    fn keep_for_pages(&self, view: &View) {
-        match self {
-            Self::Store(node) => Core::keep_for_pages(*node, view),
-            Self::Inside(inside) => inside.keep_for_pages(view),
-        }
-    }
-
-    async fn require(&self, level: u32, deadline: Instant) -> Result<()> {
-        match self {
-            Self::Store(node) => node.require(level, deadline).await,
-            Self::Inside(inside) => inside.require(level, deadline).await,
-        }
-    }
+/// Errors: those of entering a transaction.
+pub(super) async fn place<'a>(node: &'a Node, entered: Option<&Entered>, who: (&str, Instant)) -> Result<Place<'a>> {
+    Place::of(node, entered.map(|Entered { id, transactions }| (transactions, id.as_str())), who).await
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use crate::{
     environment::Environment,
     error::Fault,
     model::Principal,
+    service::transactions::Transactions,
 };
 
 /// Values in one SQLite file. Cheap to clone; all clones are one store, which is closed when the last goes, or at
@@ -50,6 +51,8 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Sqlite {
+    /// First: what they keep open goes before the store.
+    transactions: Transactions,
     handle: Handle,
     principal: Principal,
 }
@@ -65,7 +68,7 @@ impl Sqlite {
         let place = Arc::new(place);
         let keeper = keeper::File::new(Arc::clone(&place), connection);
         let handle = local::start(&environment, keeper, readers::Readers::new(place), meta)?;
-        Ok(Self { handle, principal: Principal::Anonymous })
+        Ok(Self { handle, principal: Principal::Anonymous, transactions: Transactions::default() })
     }
 
     /// The same store, whose values are written as somebody.
@@ -76,6 +79,7 @@ impl Sqlite {
 
     /// Finishes what is in flight and lets go of the file. Calls that come later are told so. May wait for the disk.
     pub fn close(&self) {
+        self.transactions.end_all();
         self.handle.close();
     }
 }
@@ -85,6 +89,10 @@ impl Backend for Sqlite {
 
     fn core(&self) -> &Local {
         &self.handle
+    }
+
+    fn transactions(&self) -> &Transactions {
+        &self.transactions
     }
 
     fn principal(&self) -> &Principal {

@@ -76,12 +76,15 @@ pub fn start(
     let due_ms = state.next_expiry_ms(&keeper)?.unwrap_or(u64::MAX).into();
     let local = Arc::new(Local {
         reader: Mutex::new(Some(Arc::new(reader))),
+        // The low half of 128 random bits.
+        opening: u64::try_from(clock.random() & u128::from(u64::MAX)).unwrap_or_default(),
         clock,
         opened,
         state: Mutex::new(state),
         due_ms,
         queue: Default::default(),
         pages: Default::default(),
+        open: Default::default(),
         broken: Arc::new(OnceLock::new()),
     });
     let writing = Arc::clone(&local);

@@ -210,6 +210,7 @@ impl<'a> Writer<'a> {
             overwrite: self.if_exists == IfExists::Overwrite,
             // So each says by itself why it is not written; with `Fail` a batch is written wholly or not at all.
             per_key: self.if_exists != IfExists::Fail,
+            transaction: None,
         };
         let results = self.storage.set_many(entries, options).await;
         let results = results.map_err(|error| self.refused(error, &lines))?;

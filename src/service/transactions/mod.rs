@@ -17,6 +17,7 @@
 mod end;
 mod id;
 mod inside;
+mod place;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ use std::{
 use tokio::time::Instant;
 
 use self::id::{Id, invalid};
-pub use self::inside::Inside;
+pub use self::{inside::Inside, place::Place};
 use super::Core;
 use crate::{
     Error, Result,
@@ -223,6 +224,25 @@ impl Transactions {
         loop {
             tokio::time::sleep(SWEEP).await;
             self.sweep(home.leads());
+        }
+    }
+
+    /// Ends those whose time is over, after some time, if there is still something that they are kept by.
+    pub fn sweep_after(&self, time: Duration, term: Option<u64>) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        async move {
+            tokio::time::sleep(time).await;
+            if let Some(shared) = shared.upgrade() {
+                Self { shared }.sweep(term);
+            }
+        }
+    }
+
+    /// Ends all, since the store is closed.
+    pub fn end_all(&self) {
+        let open: Vec<Arc<Slot>> = lock(&self.shared.kept).open.values().cloned().collect();
+        for slot in open {
+            self.end(&slot, Ending::Aborted("the store was closed; nothing of it was written".into()));
         }
     }
 

@@ -8,6 +8,7 @@ mod options;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod through;
+mod transactions;
 mod typed;
 
 pub use through::Through;
@@ -55,6 +56,9 @@ pub fn all() -> Vec<(&'static str, crate::Case<Through>)> {
         options::values_are_read_at_the_revision_of_a_list,
         options::what_a_backend_supports_it_says,
         options::values_are_found_by_what_is_in_them,
+        transactions::a_transaction_sees_what_it_wrote_and_others_do_not,
+        transactions::one_that_is_rolled_back_leaves_nothing,
+        transactions::what_others_changed_aborts_a_serializable_one,
         typed::typed_values_are_written_and_read_back,
         typed::what_does_not_fit_the_type_is_told_with_its_place,
         typed::a_value_is_read_modified_and_written_though_others_do_the_same,

@@ -191,7 +191,7 @@ pub async fn what_the_store_refuses_is_told_with_its_line(Through(storage): &Thr
     }
     let full = unique("full");
     let settings = meshstore::client::NamespaceSettings { max_entries: 1, ..Default::default() };
-    let options = meshstore::contract::CreateNamespaceOptions { metadata: None, settings };
+    let options = meshstore::contract::CreateNamespaceOptions { settings, ..Default::default() };
     storage.create_namespace(&full, options).await.unwrap();
     let text = "{\"key\":\"a\",\"value\":1}\n{\"key\":\"b\",\"value\":1}\n";
     assert!(told(imported(storage, &full, text, IfExists::Overwrite).await).contains("capacity exceeded"));

@@ -44,12 +44,16 @@ async fn a_file_keeps_everything_and_has_one_opener() {
     for path in [&path, &other] {
         assert!(refused(path).contains("is open already"), "{}", refused(path));
     }
+    // One that is left open holds nothing up.
+    let open = storage.begin_transaction(Default::default()).await.unwrap().id;
     storage.close();
     is_closed(&storage).await;
     let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name == "store.db-wal"), "it was closed in order: {left:?}");
     let again = Sqlite::open(&other).unwrap();
     is_kept(&again).await;
+    let lost = again.commit(&open).await.unwrap_err();
+    assert!(matches!(lost, meshstore::Error::TransactionAborted(_)), "{lost}");
     // Without a close: the last handle is enough.
     drop(again);
     is_kept(&Sqlite::open(&path).unwrap()).await;

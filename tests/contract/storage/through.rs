@@ -49,7 +49,7 @@ impl Kv {
 
     pub async fn set(&self, set: Set) -> Result<Saved> {
         let Set { key, value, attributes: metadata, overwrite, condition, .. } = set;
-        let options = SetOptions { namespace: self.namespace.clone(), metadata, overwrite, condition };
+        let options = SetOptions { metadata, overwrite, condition, ..self.namespace.as_str().into() };
         self.storage.set(&key, value, options).await
     }
 
@@ -155,7 +155,7 @@ pub struct Namespaces(Arc<dyn Storage>);
 impl Namespaces {
     pub async fn create(&self, name: &str, metadata: &str, settings: NamespaceSettings) -> Result<u64> {
         let metadata = Some(metadata.to_owned()).filter(|metadata| !metadata.is_empty());
-        self.0.create_namespace(name, CreateNamespaceOptions { metadata, settings }).await
+        self.0.create_namespace(name, CreateNamespaceOptions { metadata, settings, ..Default::default() }).await
     }
 
     pub async fn modify(&self, name: &str, change: NamespaceChange) -> Result<u64> {

@@ -65,6 +65,9 @@ pub async fn inject(nemesis: Nemesis, world: &mut World) -> String {
         Nemesis::FlippedBit | Nemesis::Truncated | Nemesis::Wiped if world.is_aside(id) => {
             format!("the files of node {id} are damaged already")
         }
+        Nemesis::FlippedBit | Nemesis::Truncated | Nemesis::Wiped if world.broken.contains(&id) => {
+            format!("the disk of node {id} is broken already")
+        }
         Nemesis::FlippedBit => damaged(world, id, Kind::Flip).await,
         Nemesis::Truncated => damaged(world, id, Kind::Truncate).await,
         Nemesis::Wiped => wiped(world, id).await,
@@ -200,10 +203,6 @@ pub async fn heal(world: &mut World) {
             volume.relieve();
         }
     }
-    for (id, aside, data) in std::mem::take(&mut world.aside) {
-        world.cluster.kill(&[id]);
-        put_back(&aside, &data);
-    }
     for id in std::mem::take(&mut world.broken) {
         let node = world.cluster.node(id);
         // Of a disk that failed it is known what it holds only when it is opened again.
@@ -213,6 +212,11 @@ pub async fn heal(world: &mut World) {
         if let Some(volume) = &mut node.volume {
             volume.remount();
         }
+    }
+    // Last: what is put back needs a disk that takes writes.
+    for (id, aside, data) in std::mem::take(&mut world.aside) {
+        world.cluster.kill(&[id]);
+        put_back(&aside, &data);
     }
 }
 

@@ -1,12 +1,11 @@
 //! Writes that wait: what a view shows with them over it is what it shows once they are committed, and what they leave is what
 //! they would have left one by one; and what was looked at, as compares.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use meshstore::{
     Error, Result,
-    error::Fault,
     model::{
         Entry, Key, Outcome, Record, ScopeId,
         isolation::UNCOMMITTED,
@@ -24,48 +23,23 @@ use meshstore::{
 };
 use proptest::prelude::*;
 
-use crate::store::{Pairs, STATE, Store, cascade, delete, entry, key as state, put, put_entries, restrict, unique};
-
-/// Pairs as a view reads them.
-struct Readable(Pairs);
-
-impl Source for Readable {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.0.0.get(key).cloned())
-    }
-
-    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        let bounds = (Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded));
-        let pairs = self.0.0.range::<[u8], _>(bounds).take(limit);
-        Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
-    }
-
-    fn fault(&self, fault: Fault) -> Error {
-        panic!("{fault}")
-    }
-}
+use crate::store::{STATE, Store, cascade, delete, entry, key as state, put, put_entries, restrict, unique};
 
 impl Store {
-    fn readable(&self) -> Arc<Readable> {
-        let mut pairs = self.pairs.clone();
-        pairs.reclaim(self.state.meta());
-        Arc::new(Readable(pairs))
-    }
-
     /// Lets operations wait that are over this store.
     fn take(&self, pending: &mut Pending, operations: &[Operation]) -> Taken {
         let (readable, meta) = (self.readable(), self.state.meta());
         let scopes = |wanted: &[ScopeId]| {
             (meta.last_scope, wanted.iter().map(|scope| meta.scopes.get(scope).copied()).collect())
         };
-        let ground = Ground { source: readable.as_ref(), scopes: &scopes, wall_ms: self.wall_ms };
-        pending.take(&ground, (&[], &[]), operations).unwrap()
+        let ground = Ground { source: &readable, scopes: &scopes, wall_ms: self.wall_ms };
+        pending.take(&ground, (&[], &[]), operations, usize::MAX).unwrap()
     }
 
     fn shown(&self, pending: &Pending) -> (View, Noted) {
         let reads: Noted = Arc::new(Reads::new(Room { compares: 100, bytes: 1 << 20 }).into());
         let pending = Arc::new(pending.clone());
-        let shown = Shown { ground: self.readable(), pending, reads: Some(Arc::clone(&reads)) };
+        let shown = Shown { ground: Arc::new(self.readable()), pending, reads: Some(Arc::clone(&reads)) };
         (View::new(self.revision(), Box::new(shown)), reads)
     }
 
@@ -193,7 +167,7 @@ fn left(all: BTreeMap<Bytes, Option<Record>>) -> BTreeMap<Bytes, Option<Record>>
 }
 
 fn unnoted(store: &Store, pending: &Pending) -> Shown {
-    Shown { ground: store.readable(), pending: Arc::new(pending.clone()), reads: None }
+    Shown { ground: Arc::new(store.readable()), pending: Arc::new(pending.clone()), reads: None }
 }
 
 proptest! {
@@ -217,8 +191,8 @@ proptest! {
         let revision = committed.revision() + 1;
         let before = all(&shown, revision);
         committed.done(pending.operations());
-        prop_assert_eq!(&before, &all(committed.readable().as_ref(), revision));
-        prop_assert_eq!(left(before), left(all(one_by_one.readable().as_ref(), 0)));
+        prop_assert_eq!(&before, &all(&committed.readable(), revision));
+        prop_assert_eq!(left(before), left(all(&one_by_one.readable(), 0)));
         prop_assert!(pending.is_empty() || pending.bytes() > 0);
     }
 
@@ -236,13 +210,13 @@ proptest! {
         let readable = store.readable();
         let (last, known) = (store.state.meta().last_scope, store.state.meta().scopes.clone());
         let scopes = |wanted: &[ScopeId]| (last, wanted.iter().map(|scope| known.get(scope).copied()).collect());
-        let ground = Ground { source: readable.as_ref(), scopes: &scopes, wall_ms: store.wall_ms };
-        let laid = pending.lay(&ground).unwrap();
+        let ground = Ground { source: &readable, scopes: &scopes, wall_ms: store.wall_ms };
+        let laid = pending.laid_over(&ground).unwrap();
         let revision = store.revision() + 1;
-        let shown = all(&unnoted(&store, &pending), revision);
-        match (laid, store.transact(Transaction::blind(pending.operations()))) {
-            (None, Outcome::Applied { .. }) => prop_assert_eq!(shown, all(store.readable().as_ref(), revision)),
-            (Some(why), Outcome::Refused { refusal, .. }) => prop_assert_eq!(why, refusal),
+        let shown = laid.map(|laid| all(&unnoted(&store, &laid), revision));
+        match (shown, store.transact(Transaction::blind(pending.operations()))) {
+            (Ok(shown), Outcome::Applied { .. }) => prop_assert_eq!(shown, all(&store.readable(), revision)),
+            (Err(why), Outcome::Refused { refusal, .. }) => prop_assert_eq!(why, refusal),
             (laid, outcome) => prop_assert!(false, "{:?} and {:?}", laid, outcome),
         }
     }
@@ -308,7 +282,7 @@ fn own_writes_are_looked_at_without_a_look_below() {
     assert!(!store.relies(&reads, since));
 }
 
-/// A long list is one range as long as that can be asked, and more than there is room for is refused.
+/// A list is one range as long as that can be asked, and then its whole scope; more than there is room for is refused.
 #[test]
 fn reads_are_joined_and_bounded() {
     let mut store = Store::new();
@@ -316,16 +290,28 @@ fn reads_are_joined_and_bounded() {
         store.done((0..100).map(|n| put(&state(&format!("{hundred:02}{n:02}")), "x")).collect());
     }
     let (view, reads) = store.shown(&Pending::default());
-    let mut start = Vec::new();
-    loop {
-        let page = view.records(STATE, &start, None, 64).unwrap();
-        let Some((last, _)) = page.last() else { break };
-        start = [last.user_bytes().as_ref(), &[0]].concat();
-    }
-    assert_eq!(reads.lock().unwrap().len(), 2, "up to 1,000 records each");
+    let list = |view: &View, end: Option<&[u8]>| {
+        let mut start = Vec::new();
+        loop {
+            let page = view.records(STATE, &start, end, 64).unwrap();
+            let Some((last, _)) = page.last() else { break };
+            start = [last.user_bytes().as_ref(), &[0]].concat();
+        }
+    };
+    list(&view, Some(b"10"));
     let since = store.revision();
+    let ranges = |reads: &Noted| {
+        let noted: Vec<Compare> = reads.lock().unwrap().others(since).collect();
+        let of = |compare: &Compare| if let Compare::Unchanged { count, .. } = compare { Some(*count) } else { None };
+        noted.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(ranges(&reads), [Some(1_000)], "joined");
     assert!(store.relies(&reads, since));
-    for n in 0..97 {
+    list(&view, None);
+    assert_eq!(ranges(&reads), [None], "the scope");
+    assert_eq!(reads.lock().unwrap().len(), 1);
+    assert!(store.relies(&reads, since));
+    for n in 0..98 {
         view.record(&state(&format!("none{n}"))).unwrap();
     }
     view.record(&state("none0")).expect("asked again it takes no more room");

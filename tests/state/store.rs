@@ -3,7 +3,7 @@
 //! Whatever a test does is audited, and replayed at its end: on a replica that is restarted
 //! before every batch and reclaims dropped scopes at once. Both must have the same hash.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 use meshstore::{
@@ -13,7 +13,7 @@ use meshstore::{
         proposal::{Action, Batch, Call, Guards, Proposal},
         transaction::{Compare, Operation, Put, ScopeSettings, Transaction},
     },
-    state::{Applied, Base, Change, Commit, Meta, State, audit::Accounts, scope::Account, stored},
+    state::{Applied, Base, Change, Commit, Meta, State, audit::Accounts, scope::Account, stored, view::Source},
     storage::{
         audit::Auditor,
         codec::{self, Kind},
@@ -61,6 +61,26 @@ impl Pairs {
             }
         }
         audit.finish().unwrap();
+    }
+}
+
+/// Pairs as a view reads them.
+#[derive(Debug)]
+pub(crate) struct Readable(Pairs);
+
+impl Source for Readable {
+    fn get(&self, key: &[u8]) -> meshstore::Result<Option<Bytes>> {
+        Ok(self.0.0.get(key).cloned())
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> meshstore::Result<Vec<(Bytes, Bytes)>> {
+        let bounds = (Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded));
+        let pairs = self.0.0.range::<[u8], _>(bounds).take(limit);
+        Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn fault(&self, fault: Fault) -> meshstore::Error {
+        panic!("{fault}")
     }
 }
 
@@ -205,6 +225,13 @@ impl Store {
             Outcome::Applied { revision, .. } => revision,
             other => panic!("not opened: {other:?}"),
         }
+    }
+
+    /// What is there now, to be read.
+    pub(crate) fn readable(&self) -> Readable {
+        let mut pairs = self.pairs.clone();
+        pairs.reclaim(self.state.meta());
+        Readable(pairs)
     }
 
     /// A call in a session.

@@ -1,5 +1,5 @@
-//! How long writes stand still when the leader is killed, and when it is told to stop. A measurement: it prints what it
-//! finds, and judges nothing.
+//! How long writes stand still when the leader is killed, when it is told to stop, and when it hands over. A measurement: it
+//! prints what it finds, and judges nothing.
 
 use std::{
     path::Path,
@@ -18,32 +18,45 @@ pub async fn measure(rounds: u64, out: &Path) {
     let mut cluster = Cluster::start(&settings, &logs).await;
     let mut writers = Writers::start(&cluster, 0);
     writers.more(500).await.unwrap();
-    let (mut killed, mut stopped) = (Vec::new(), Vec::new());
+    let (mut killed, mut stopped, mut handed_over) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
-        killed.push(round_of(&mut cluster, &mut writers, true).await);
-        stopped.push(round_of(&mut cluster, &mut writers, false).await);
+        killed.push(round_of(&mut cluster, &mut writers, Loss::Kill).await);
+        stopped.push(round_of(&mut cluster, &mut writers, Loss::Stop).await);
+        handed_over.push(round_of(&mut cluster, &mut writers, Loss::Transfer).await);
         if (round + 1) % 10 == 0 || round + 1 == rounds {
             eprintln!("{} of {rounds} rounds", round + 1);
         }
     }
     println!("{}", line("SIGKILL of the leader, until a write that began afterwards is acknowledged", killed));
     println!("{}", line("SIGTERM of the leader, longest time without an acknowledgement", stopped));
+    println!("{}", line("member transfer, longest time without an acknowledgement", handed_over));
     let ledger = writers.finish().await;
     let wrong = check_all(&cluster, &ledger).await;
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+/// How a leader is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    Kill,
+    Stop,
+    Transfer,
+}
+
 /// One loss of the leader: how long writes stood still.
-async fn round_of(cluster: &mut Cluster, writers: &mut Writers, kill: bool) -> Duration {
+async fn round_of(cluster: &mut Cluster, writers: &mut Writers, loss: Loss) -> Duration {
     writers.more(300).await.unwrap();
     let leader = within(LIMIT, async || cluster.leader().await).await.expect("a leader");
-    let still = if kill {
+    let still = if loss == Loss::Kill {
         cluster.kill(&[leader]);
         let at = Instant::now();
         writers.acknowledged_after(at).await.unwrap() - at
     } else {
         writers.forget_pauses();
-        cluster.node(leader).terminate().await.unwrap();
+        match loss {
+            Loss::Transfer => drop(cluster.client(LIMIT).cluster().transfer_leadership(0).await.unwrap()),
+            _ => cluster.node(leader).terminate().await.unwrap(),
+        }
         writers.more(50).await.unwrap();
         writers.longest_pause()
     };

@@ -31,6 +31,7 @@ mod failover;
 mod harness;
 #[path = "../support/history/mod.rs"]
 mod history;
+mod joining;
 mod nemesis;
 mod network;
 mod node;
@@ -156,6 +157,12 @@ async fn campaign_of_damages() {
 #[ignore = "scripts/failover runs it"]
 async fn failover() {
     failover::measure(number("CHAOS_CYCLES").unwrap_or(50), &out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "scripts/join runs it"]
+async fn joining() {
+    joining::measure(number("CHAOS_RECORDS").unwrap_or(1_000_000), &out()).await;
 }
 
 #[test]

@@ -560,7 +560,7 @@ impl Case {
                 Item::Node(node) => {
                     let from = |item: &&Item| matches!(item, Item::Route(route) if route.source_node_id == node.id);
                     let routes = show::routes_for_node(&view, &node.id).expect("a node");
-                    let routes: Vec<Item> = routes.into_iter().map(Item::Route).collect();
+                    let routes: Vec<Item> = routes.into_iter().map(|route| route.value).collect();
                     assert_eq!(routes.iter().collect::<Vec<_>>(), self.items.values().filter(from).collect::<Vec<_>>());
                 }
                 Item::Route(_) | Item::Region(_) => {}

@@ -1,18 +1,24 @@
 //! The calls of the contract, made to a store in this process.
 
-use std::time::Duration;
+use std::{
+    ops::Deref,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use tokio::time::Instant;
+use bytes::Bytes;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     Error, Result,
     contract::{
         BeginTransactionOptions, Begun, ClearOptions, CountOptions, CreateNamespaceOptions, DeleteManyOptions,
-        DeleteNamespaceOptions, DeleteOptions, Entry, Filter, GetManyOptions, GetMetadataOptions, GetOptions,
-        HasOptions, HistoryOptions, ListOptions, Metadata, Namespace, NamespaceChange, Page, PageRequest, Properties,
-        QueryOptions, RestoreOptions, Saved, SetEntry, SetManyOptions, SetMetadataOptions, SetOptions, SetResult,
-        Storage, StorageStatus, Value, Version, async_trait,
+        DeleteNamespaceOptions, DeleteOptions, DeleteResult, Deletion, Entry, Filter, GetManyOptions,
+        GetMetadataOptions, GetOptions, HasOptions, HistoryOptions, ListOptions, Metadata, Namespace, NamespaceChange,
+        Page, PageRequest, Properties, QueryOptions, RestoreOptions, Saved, SetEntry, SetManyOptions,
+        SetMetadataOptions, SetOptions, SetResult, Storage, StorageStatus, Value, Version, async_trait,
     },
+    error::Fault,
     layers::kv::{namespace, query, read},
     limits,
     model::{Principal, ReadMode, query::Found},
@@ -20,16 +26,20 @@ use crate::{
         Caller, Core, storage as service,
         transactions::{Home, Options, Place, Transactions},
     },
-    state::View,
+    state::{View, view::Source},
 };
 
 /// A store in this process: what the calls of the contract need of it. Whatever is one is a [`Storage`].
 pub trait Backend: Send + Sync + 'static {
     /// The store.
     type Core: Home;
+    /// A handle that keeps it, for what goes on when its caller has gone.
+    type Handle: Deref<Target = Self::Core> + Send + Sync + 'static;
 
     /// The store.
     fn core(&self) -> &Self::Core;
+    /// The same, to keep.
+    fn handle(&self) -> Self::Handle;
     /// The transactions that are open in it.
     fn transactions(&self) -> &Transactions;
     /// As whom its values are written.
@@ -37,6 +47,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether what was acknowledged outlives the process.
     fn is_durable(&self) -> bool;
 }
+
+/// How long a commit waits for the disk, whoever waits for it.
+const COMMIT: Duration = Duration::from_secs(3_600);
 
 /// Until when an answer is of use.
 fn deadline() -> Instant {
@@ -51,7 +64,7 @@ fn caller(backend: &impl Backend) -> Caller {
 /// Where a call is made.
 async fn place<'a, B: Backend>(backend: &'a B, transaction: Option<&str>) -> Result<Place<'a, B::Core>> {
     let transaction = transaction.map(|id| (backend.transactions(), id));
-    Place::of(backend.core(), transaction, (&backend.principal().to_string(), deadline())).await
+    Place::of(backend.core(), transaction, (&backend.principal().to_string(), None, deadline())).await
 }
 
 /// The newest state.
@@ -82,10 +95,58 @@ async fn page<T>(
     Ok(page)
 }
 
-/// Reads on a thread of its own, since that may go through many values.
-async fn apart<T: Send + 'static>(view: View, read: impl FnOnce(&View) -> Result<T> + Send + 'static) -> Result<T> {
-    let read = tokio::task::spawn_blocking(move || read(&view)).await;
-    read.map_err(|error| Error::Unexpected(format!("a search panicked: {error}")))?
+/// Searches that run at once in this process.
+static SEARCHES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(limits::QUERIES)));
+
+/// A view that answers no reads behind a deadline.
+struct Until {
+    view: View,
+    deadline: Instant,
+}
+
+impl Source for Until {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        Source::get(&self.view, key)
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        self.check()?;
+        Source::range(&self.view, start, end, limit)
+    }
+
+    fn fault(&self, fault: Fault) -> Error {
+        self.view.fault(fault)
+    }
+
+    fn check(&self) -> Result<()> {
+        if Instant::now() < self.deadline {
+            return View::check(&self.view);
+        }
+        Err(late("what the call asks for to be found: narrow it"))
+    }
+
+    fn committed(&self) -> Option<Arc<dyn Source>> {
+        Source::committed(&self.view)
+    }
+}
+
+fn late(waiting_for: &str) -> Error {
+    let (deadline_ms, waiting_for) = (limits::DEADLINE_DEFAULT_MS, waiting_for.into());
+    Error::DeadlineExceeded { deadline_ms, waiting_for, may_have_applied: false }
+}
+
+/// Searches on a thread of its own, since that may go through many values; until the deadline at the latest, also if nobody
+/// waits for it any more.
+async fn apart<T: Send + 'static>(view: View, search: impl FnOnce(&View) -> Result<T> + Send + 'static) -> Result<T> {
+    let deadline = deadline();
+    let turn = tokio::time::timeout_at(deadline, Arc::clone(&SEARCHES).acquire_owned()).await;
+    let turn = turn.map_err(|_| late("other searches to end"))?;
+    let searching = move || {
+        let _turn = turn;
+        search(&View::new(view.revision(), Box::new(Until { view, deadline })))
+    };
+    let found = tokio::task::spawn_blocking(searching).await;
+    found.map_err(|error| Error::Unexpected(format!("a search panicked: {error}")))?
 }
 
 #[async_trait]
@@ -111,9 +172,9 @@ impl<B: Backend> Storage for B {
     async fn delete(&self, key: &str, options: DeleteOptions) -> Result<bool> {
         let DeleteOptions { namespace, condition, transaction } = options;
         let place = place(self, transaction.as_deref()).await?;
-        let what = (vec![key.to_owned()], condition);
+        let what = (vec![Deletion { key: key.to_owned(), condition }], false);
         let (_, results) = service::delete(&place, caller(self), &namespace, what).await?;
-        Ok(results.first().is_some_and(|(_, deleted)| *deleted))
+        Ok(results.first().is_some_and(|result| result.deleted))
     }
 
     async fn has(&self, key: &str, options: HasOptions) -> Result<bool> {
@@ -133,9 +194,9 @@ impl<B: Backend> Storage for B {
         Ok(service::set(&place, caller(self), &options.namespace, what).await?.1)
     }
 
-    async fn delete_many(&self, keys: Vec<String>, options: DeleteManyOptions) -> Result<Vec<(String, bool)>> {
+    async fn delete_many(&self, deletions: Vec<Deletion>, options: DeleteManyOptions) -> Result<Vec<DeleteResult>> {
         let place = place(self, options.transaction.as_deref()).await?;
-        Ok(service::delete(&place, caller(self), &options.namespace, (keys, None)).await?.1)
+        Ok(service::delete(&place, caller(self), &options.namespace, (deletions, options.per_key)).await?.1)
     }
 
     async fn list(&self, options: ListOptions) -> Result<Page<String>> {
@@ -224,7 +285,8 @@ impl<B: Backend> Storage for B {
     async fn restore(&self, key: &str, as_of_revision: u64, options: RestoreOptions) -> Result<Saved> {
         let place = place(self, options.transaction.as_deref()).await?;
         let what = (options.namespace.as_str(), key);
-        let (revision, version) = service::restore(&place, caller(self), what, as_of_revision).await?;
+        let when = (as_of_revision, options.condition);
+        let (revision, version) = service::restore(&place, caller(self), what, when).await?;
         Ok(Saved { revision, version })
     }
 
@@ -242,12 +304,25 @@ impl<B: Backend> Storage for B {
         let (principal, options) = (self.principal().to_string(), Options { isolation, timeout_ms });
         let begun = self.transactions().begin(self.core(), &principal, options, deadline()).await?;
         // What is left open is ended, though nobody calls any more.
-        tokio::spawn(self.transactions().sweep_after(begun.expires_in, self.core().leads()));
+        if let Some(sweeping) = self.transactions().sweeping(self.core().leads()) {
+            tokio::spawn(sweeping);
+        }
         Ok(begun)
     }
 
     async fn commit(&self, transaction: &str) -> Result<u64> {
-        self.transactions().commit(self.core(), caller(self), transaction).await
+        // It comes to its end though its caller has gone: there is no session in which its outcome could be asked for later.
+        let (transactions, handle, id) = (self.transactions().clone(), self.handle(), transaction.to_owned());
+        let caller = Caller { deadline: Instant::now() + COMMIT, ..caller(self) };
+        let committing = tokio::spawn(async move { transactions.commit(&*handle, caller, &id).await });
+        match tokio::time::timeout_at(deadline(), committing).await {
+            Ok(ended) => ended.map_err(|error| Error::Unexpected(format!("a commit panicked: {error}")))?,
+            Err(_) => Err(Error::DeadlineExceeded {
+                deadline_ms: limits::DEADLINE_DEFAULT_MS,
+                waiting_for: "the commit to be on disk; what became of it is told to who commits it again".into(),
+                may_have_applied: true,
+            }),
+        }
     }
 
     async fn rollback(&self, transaction: &str) -> Result<()> {

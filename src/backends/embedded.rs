@@ -174,9 +174,14 @@ async fn stop_when_told(running: Running, mut told: watch::Receiver<bool>, fault
 
 impl Backend for Embedded {
     type Core = Node;
+    type Handle = Box<Node>;
 
     fn core(&self) -> &Node {
         &self.inner.node
+    }
+
+    fn handle(&self) -> Box<Node> {
+        Box::new(self.inner.node.clone())
     }
 
     fn transactions(&self) -> &Transactions {

@@ -50,6 +50,8 @@ use crate::{
     },
 };
 
+/// When a caller should come again for whom there was no room, in milliseconds.
+const RETRY_AFTER_MS: u64 = 1_000;
 /// The principal of what a store proposes of itself.
 const OWN: &str = "store";
 
@@ -65,11 +67,17 @@ pub trait Keeper: Base + Send + 'static {
     fn take_back(&mut self) -> Option<Meta>;
     /// Frees a bounded part of what is no longer needed: whether there is more.
     fn reclaim(&mut self) -> Result<bool, Fault>;
+    /// Whether views that are open keep so much from being freed that they are to be ended.
+    fn is_held_up(&mut self) -> bool {
+        false
+    }
 }
 
 /// Opens views beside the keeper.
 pub trait Reader: Send + Sync + 'static {
     /// All pairs as of the last commit, and its revision.
+    ///
+    /// Errors: why none can be opened now; damage if none ever will.
     fn newest(&self) -> Result<(u64, Box<dyn Pairs>), Fault>;
 }
 
@@ -133,21 +141,41 @@ impl Local {
             return Ok(View::new(revision, Box::new(open)));
         }
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (newest, pairs) = reader.ok_or_else(closed)?.newest().map_err(|fault| broke(&self.broken, fault))?;
+        let (newest, pairs) = reader.ok_or_else(closed)?.newest().map_err(|fault| self.unopened(fault))?;
         match named {
             Some(revision) if revision > newest => Err(ahead(revision, newest)),
             Some(revision) if revision < newest => Err(Error::ViewTooOld { revision, oldest: newest }),
             _ => {
                 let (open, broken) = (Arc::clone(&self.open), Arc::clone(&self.broken));
-                let snapshot = Arc::new(Snapshot { pairs, revision: newest, open, broken });
+                let snapshot = Arc::new(Snapshot { pairs: Mutex::new(Some(pairs)), revision: newest, open, broken });
                 lock(&self.open).entry(newest).or_default().push(Arc::downgrade(&snapshot));
                 Ok(View::new(newest, Box::new(snapshot)))
             }
         }
     }
 
+    /// What a reader is told for whom no view could be opened. Damage ends the store; that there are too many views, or files,
+    /// passes.
+    fn unopened(&self, fault: Fault) -> Error {
+        match fault.is_damage() {
+            true => broke(&self.broken, fault),
+            false => Error::ResourceExhausted { reason: fault.to_string(), retry_after_ms: RETRY_AFTER_MS },
+        }
+    }
+
+    /// Ends all views but those of the newest revision: what they read is kept no longer.
+    fn end_views(&self, newest: u64) {
+        self.pages.clear();
+        let open: Vec<Arc<Snapshot>> =
+            lock(&self.open).range(..newest).flat_map(|(_, all)| all).filter_map(Weak::upgrade).collect();
+        for snapshot in open {
+            snapshot.pairs().take();
+        }
+    }
+
     fn open_at(&self, revision: u64) -> Option<Arc<Snapshot>> {
-        lock(&self.open).get(&revision)?.iter().find_map(Weak::upgrade)
+        let open: Vec<Arc<Snapshot>> = lock(&self.open).get(&revision)?.iter().filter_map(Weak::upgrade).collect();
+        open.into_iter().find(|snapshot| snapshot.pairs().is_some())
     }
 
     /// Proposes, and waits for the outcome.
@@ -195,10 +223,24 @@ fn lock(open: &OpenSnapshots) -> MutexGuard<'_, BTreeMap<u64, Vec<Weak<Snapshot>
 
 /// Pairs as layers read them.
 struct Snapshot {
-    pairs: Box<dyn Pairs>,
+    /// `None`: it was ended.
+    pairs: Mutex<Option<Box<dyn Pairs>>>,
     revision: u64,
     open: Arc<OpenSnapshots>,
     broken: Arc<OnceLock<Fault>>,
+}
+
+impl Snapshot {
+    fn pairs(&self) -> MutexGuard<'_, Option<Box<dyn Pairs>>> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&dyn Pairs) -> Result<T, Fault>) -> Result<T> {
+        match self.pairs().as_deref() {
+            Some(pairs) => read(pairs).map_err(|fault| broke(&self.broken, fault)),
+            None => Err(Error::ViewTooOld { revision: self.revision, oldest: self.revision + 1 }),
+        }
+    }
 }
 
 impl Drop for Snapshot {
@@ -215,11 +257,11 @@ impl Drop for Snapshot {
 
 impl Source for Arc<Snapshot> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.pairs.get(key).map_err(|fault| self.fault(fault))
+        self.read(|pairs| pairs.get(key))
     }
 
     fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        self.pairs.range(start, end, limit).map_err(|fault| self.fault(fault))
+        self.read(|pairs| pairs.range(start, end, limit))
     }
 
     fn fault(&self, fault: Fault) -> Error {
@@ -283,6 +325,10 @@ impl Core for Local {
 
     fn keep_for_pages(&self, view: &View) {
         self.pages.keep(view.revision(), view.clone());
+        // Nothing is kept of a store that is closed, also if it was a moment ago.
+        if self.check().is_err() {
+            self.pages.clear();
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Everything in memory: versions of keys in the memtable of `storage`, which gives each reader one revision.
 //!
-//! A memtable forgets nothing. So it is made anew, without what nobody can see any more, when that is more than what is there:
-//! each write pays for a constant part of it. Views that are open keep the old one until they go.
+//! A memtable forgets nothing. So it is made anew, without what nobody can see any more, when that is more than what is there, in
+//! number or in bytes: each write pays for a constant part of it. Views that are open keep the old one until they go.
 
 use std::{
+    collections::HashSet,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -17,14 +18,45 @@ use super::{
 use crate::{
     environment::Environment,
     error::Fault,
-    model::{Principal, key::prefix_end},
+    model::{
+        Principal,
+        key::{PREFIX_BYTES, prefix_end},
+    },
     service::transactions::Transactions,
     state::{Base, Meta},
     storage::memtable::Memtable,
 };
 
 /// So much that nobody can see is left alone, however little is there.
-const GARBAGE: usize = 4_096;
+const GARBAGE: Amount = Amount { versions: 4_096, bytes: 4 << 20 };
+
+/// Versions and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Amount {
+    versions: usize,
+    bytes: usize,
+}
+
+impl Amount {
+    fn of(key: &[u8], value: &[u8]) -> Self {
+        Self { versions: 1, bytes: key.len() + value.len() }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.versions += other.versions;
+        self.bytes += other.bytes;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.versions -= other.versions;
+        self.bytes -= other.bytes;
+    }
+
+    /// Whether it is more than another and than a bound, in either sense.
+    fn exceeds(self, other: Self, bound: Self) -> bool {
+        self.versions > other.versions.max(bound.versions) || self.bytes > other.bytes.max(bound.bytes)
+    }
+}
 
 /// Values in memory, gone when the last handle is. Cheap to clone; all clones are one store.
 ///
@@ -63,7 +95,7 @@ impl Memory {
     fn open(environment: &Environment) -> Result<Self, Fault> {
         let table = Shown { table: Arc::new(Memtable::default()), revision: 0 };
         let shown = Arc::new(Mutex::new(table));
-        let keeper = Versions { shown: Arc::clone(&shown), live: 0, garbage: 0, forgotten: Vec::new() };
+        let keeper = Versions::of(Arc::clone(&shown));
         let handle = local::start(environment, keeper, Latest(shown), Meta::default())?;
         Ok(Self { handle, principal: Principal::Anonymous, transactions: Transactions::default() })
     }
@@ -77,9 +109,14 @@ impl Memory {
 
 impl Backend for Memory {
     type Core = Local;
+    type Handle = Handle;
 
     fn core(&self) -> &Local {
         &self.handle
+    }
+
+    fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     fn transactions(&self) -> &Transactions {
@@ -108,15 +145,28 @@ fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
 /// All versions, and how many of them are of use.
 struct Versions {
     shown: Arc<Mutex<Shown>>,
-    /// Keys that have a value.
-    live: usize,
+    /// Keys that have a value, and these.
+    live: Amount,
     /// Versions that no later view sees.
-    garbage: usize,
-    /// Prefixes whose keys are never read again.
-    forgotten: Vec<Bytes>,
+    garbage: Amount,
+    /// Scopes whose keys are never read again, by their prefixes; those of which that is not counted yet.
+    forgotten: HashSet<Prefix>,
+    uncounted: Vec<Prefix>,
 }
 
+/// The bytes with which the keys of a scope begin.
+type Prefix = [u8; PREFIX_BYTES];
+
 impl Versions {
+    fn of(shown: Arc<Mutex<Shown>>) -> Self {
+        let (live, garbage) = (Amount::default(), Amount::default());
+        Self { shown, live, garbage, forgotten: HashSet::new(), uncounted: Vec::new() }
+    }
+
+    fn is_forgotten(&self, key: &[u8]) -> bool {
+        key.first_chunk().is_some_and(|prefix| self.forgotten.contains(prefix))
+    }
+
     fn table(&self) -> Arc<Memtable> {
         Arc::clone(&lock(&self.shown).table)
     }
@@ -143,9 +193,15 @@ impl Base for Versions {
     fn write(&mut self, revision: u64, pairs: Vec<(Bytes, Option<Bytes>)>) -> Result<(), Fault> {
         let table = self.table();
         for (key, value) in pairs {
-            let (was, is) = (get(&table, &key, u64::MAX).is_some(), value.is_some());
-            self.live = self.live + usize::from(is) - usize::from(was);
-            self.garbage += usize::from(was) + usize::from(!is);
+            if let Some(before) = get(&table, &key, u64::MAX) {
+                let before = Amount::of(&key, &before);
+                self.live.subtract(before);
+                self.garbage.add(before);
+            }
+            match &value {
+                Some(value) => self.live.add(Amount::of(&key, value)),
+                None => self.garbage.add(Amount::of(&key, &[])),
+            }
             table.insert(revision, key, value);
         }
         Ok(())
@@ -154,12 +210,10 @@ impl Base for Versions {
 
 impl Keeper for Versions {
     fn forget(&mut self, prefix: &[u8]) -> Result<(), Fault> {
-        let (table, end) = (self.table(), prefix_end(prefix));
-        let pairs = table.scan(Bound::Included(prefix), end.as_deref(), u64::MAX);
-        let values = pairs.filter(|(_, value)| value.is_some()).count();
-        self.live -= values;
-        self.garbage += values;
-        self.forgotten.push(Bytes::copy_from_slice(prefix));
+        let prefix = *prefix.first_chunk().ok_or_else(|| Fault::bug("a scope without a prefix"))?;
+        if self.forgotten.insert(prefix) {
+            self.uncounted.push(prefix);
+        }
         Ok(())
     }
 
@@ -174,19 +228,31 @@ impl Keeper for Versions {
     }
 
     fn reclaim(&mut self) -> Result<bool, Fault> {
-        if self.garbage <= self.live.max(GARBAGE) {
+        // Behind, since there may be much in a scope.
+        for prefix in std::mem::take(&mut self.uncounted) {
+            let (table, end) = (self.table(), prefix_end(&prefix));
+            for (key, value) in table.scan(Bound::Included(&prefix), end.as_deref(), u64::MAX) {
+                if let Some(value) = value {
+                    let gone = Amount::of(&key, &value);
+                    self.live.subtract(gone);
+                    self.garbage.add(gone);
+                }
+            }
+        }
+        if !self.garbage.exceeds(self.live, GARBAGE) {
             return Ok(false);
         }
         let (old, new) = (self.table(), Memtable::default());
         let revision = lock(&self.shown).revision;
-        self.live = 0;
+        self.live = Amount::default();
         for (key, value) in old.scan(Bound::Unbounded, None, u64::MAX) {
-            if value.is_some() && !self.forgotten.iter().any(|prefix| key.starts_with(prefix)) {
-                new.insert(revision, key, value);
-                self.live += 1;
+            if let Some(value) = value.filter(|_| !self.is_forgotten(&key)) {
+                self.live.add(Amount::of(&key, &value));
+                new.insert(revision, key, Some(value));
             }
         }
-        (self.garbage, self.forgotten) = (0, Vec::new());
+        self.garbage = Amount::default();
+        self.forgotten.clear();
         lock(&self.shown).table = Arc::new(new);
         Ok(false)
     }
@@ -257,7 +323,7 @@ mod tests {
 
     fn versions() -> (Versions, Latest) {
         let shown = Arc::new(Mutex::new(Shown { table: Arc::default(), revision: 0 }));
-        (Versions { shown: Arc::clone(&shown), live: 0, garbage: 0, forgotten: Vec::new() }, Latest(shown))
+        (Versions::of(Arc::clone(&shown)), Latest(shown))
     }
 
     fn write(versions: &mut Versions, revision: u64, key: String, value: Option<&'static str>) {
@@ -279,7 +345,12 @@ mod tests {
                 break;
             }
         }
-        assert_eq!((versions.live, versions.garbage), (1, 0), "a deletion was the last, and is not carried over");
+        let (live, garbage) = (versions.live, versions.garbage);
+        assert_eq!(
+            (live.versions, garbage),
+            (1, Amount::default()),
+            "a deletion was the last, and is not carried over"
+        );
         assert_eq!(revision, 2);
         let first = [("gone", "first"), ("kept", "first")].map(|(key, value)| (key.into(), value.into()));
         assert_eq!(view.range(b"", None, 10).unwrap(), first);
@@ -290,14 +361,27 @@ mod tests {
     #[test]
     fn a_forgotten_scope_is_freed_with_the_rest() {
         let (mut versions, latest) = versions();
-        let many = GARBAGE as u64 + 1;
+        let many = GARBAGE.versions as u64 + 1;
         for revision in 1..=many {
-            write(&mut versions, revision, format!("a/{revision}"), Some("v"));
+            write(&mut versions, revision, format!("a____/{revision}"), Some("v"));
         }
-        write(&mut versions, many + 1, "b/1".into(), Some("v"));
-        versions.forget(b"a/").unwrap();
+        write(&mut versions, many + 1, "b____/1".into(), Some("v"));
+        versions.forget(b"a____").unwrap();
         assert!(!versions.reclaim().unwrap());
-        assert_eq!((versions.live, versions.table().bytes() < 1_000), (1, true));
-        assert_eq!(latest.newest().unwrap().1.range(b"", None, 10).unwrap(), [("b/1".into(), "v".into())]);
+        assert_eq!((versions.live.versions, versions.table().bytes() < 1_000), (1, true));
+        assert_eq!(latest.newest().unwrap().1.range(b"", None, 10).unwrap(), [("b____/1".into(), "v".into())]);
+    }
+
+    #[test]
+    fn large_values_are_freed_however_few_they_are() {
+        let (mut versions, latest) = versions();
+        let large = Bytes::from(vec![7; 1 << 20]);
+        for revision in 1..=100 {
+            versions.write(revision, vec![("key__".into(), Some(large.clone()))]).unwrap();
+            versions.commit(&Meta { revision, ..Meta::default() }).unwrap();
+            versions.reclaim().unwrap();
+            assert!(versions.table().bytes() < 8 << 20, "{} bytes", versions.table().bytes());
+        }
+        assert_eq!(latest.newest().unwrap().1.get(b"key__").unwrap(), Some(large));
     }
 }

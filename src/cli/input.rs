@@ -33,7 +33,13 @@ pub(super) fn file(path: &str, most: usize) -> Result<Vec<u8>, Failure> {
 
 /// The same, of a value that must be text.
 pub(super) fn text(argument: &str) -> Result<String, Failure> {
-    String::from_utf8(bytes(argument)?).map_err(|_| Failure::usage("the value must be JSON, and so UTF-8 text"))
+    text_up_to(argument, limits::VALUE_BYTES)
+}
+
+/// The same, of at most so many bytes.
+pub(super) fn text_up_to(argument: &str, most: usize) -> Result<String, Failure> {
+    let bytes = bytes_up_to(argument, most)?;
+    String::from_utf8(bytes).map_err(|_| Failure::usage("the value must be JSON or YAML, and so UTF-8 text"))
 }
 
 /// What a text in YAML or JSON describes. What is wrong is named with its place, like `nodes[3].port`.
@@ -51,7 +57,7 @@ fn read(name: &str, from: impl Read, most: usize) -> Result<Vec<u8>, Failure> {
     let enough = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     from.take(enough).read_to_end(&mut value).map_err(|error| unreadable(name, &error))?;
     if value.len() > most {
-        return Err(Failure::usage(format!("{name} holds more than {most} bytes, the most of a value")));
+        return Err(Failure::usage(format!("{name} holds more than {most} bytes, the most that may be sent")));
     }
     Ok(value)
 }

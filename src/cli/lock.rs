@@ -10,14 +10,17 @@ use std::{
 use clap::{Args, Subcommand};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal as UnixSignal, SignalKind, signal},
+    time::Instant,
+};
 
 use super::{
     failure::Failure,
     options::{Session, duration},
     output,
 };
-use crate::client::{Holder, LockGuard};
+use crate::client::{self, Holder, LockGuard};
 
 const ENVIRONMENT: &str = "\
 COMMAND finds in its environment:
@@ -26,7 +29,8 @@ COMMAND finds in its environment:
                            refused as soon as the lock is lost
   MESHSTORE_LEASE          the lease that holds the lock; what is written with --lease goes with it
 
-If the lock is lost COMMAND gets SIGTERM. Signals are passed on, and the exit code is that of COMMAND.";
+If the lock is lost COMMAND gets SIGTERM, and SIGKILL after --grace; the exit code is then 5, whatever COMMAND says.
+Otherwise signals are passed on, and the exit code is that of COMMAND.";
 
 /// How a lock is taken, and what runs while it is held.
 #[derive(Args, Debug)]
@@ -37,6 +41,9 @@ pub(super) struct While {
     /// How long to wait for the lock; 0s: not at all (exit code 5 if others hold it)
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     wait: Duration,
+    /// How long COMMAND may take to end when the lock is lost, before it is killed
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    grace: Duration,
     /// What runs while the lock is held
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -54,16 +61,29 @@ pub(super) struct Lock {
 
 impl Lock {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
-        let Self { name, held: While { ttl, wait, command } } = self;
-        let lock = session.writer()?.lock(&name).with_ttl(ttl);
-        let guard = if wait.is_zero() {
-            lock.try_acquire()
-                .await?
-                .ok_or_else(|| Failure::Unmet(format!("the lock {name} is held, or waited for")))?
+        let Self { name, held } = self;
+        let lock = session.writer()?.lock(&name).with_ttl(held.ttl);
+        held.run(lock, &format!("the lock {name}")).await
+    }
+}
+
+impl While {
+    /// Takes the lock and runs the command.
+    async fn run(self, lock: client::Lock, what: &str) -> Result<(), Failure> {
+        // From here on no signal ends this process before it has let go of the lock, or of its place.
+        let mut signals = Signals::listen()?;
+        let guard = if self.wait.is_zero() {
+            let guard = lock.try_acquire().await?;
+            guard.ok_or_else(|| Failure::Unmet(format!("{what} is held, or waited for")))?
         } else {
-            lock.acquire(wait).await?
+            let mut told = None;
+            let given_up = async { told = Some(signals.next().await) };
+            match lock.acquire_unless(self.wait, given_up).await? {
+                Some(guard) => guard,
+                None => return Err(Failure::Said(told.map_or(1, exit_code_of))),
+            }
         };
-        under(guard, &command).await
+        under(guard, (what, &self.command), self.grace, signals).await
     }
 }
 
@@ -111,9 +131,9 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let out = &session.out;
         match self {
-            Self::Campaign { name, value, held: While { ttl, wait, command } } => {
-                let election = session.writer()?.election(&name).with_ttl(ttl);
-                under(election.campaign(value, wait).await?, &command).await
+            Self::Campaign { name, value, held } => {
+                let candidate = session.writer()?.election(&name).with_ttl(held.ttl).candidate(value);
+                held.run(candidate, &format!("the election {name}")).await
             }
             Self::Leader { name } => {
                 let (holder, waiting) = session.reader()?.lock(&name).show().await?;
@@ -172,18 +192,27 @@ fn line(holder: Option<&Holder>) -> String {
 }
 
 /// Runs a command while a lock is held.
-async fn under(guard: LockGuard, command: &[OsString]) -> Result<(), Failure> {
+async fn under(
+    guard: LockGuard,
+    (what, command): (&str, &[OsString]),
+    grace: Duration,
+    signals: Signals,
+) -> Result<(), Failure> {
     let Some((program, arguments)) = command.split_first() else { return Err(Failure::usage("there is no COMMAND")) };
     let mut child = std::process::Command::new(program);
     child.args(arguments).env("MESHSTORE_LOCK", &guard.fence().lock);
     child.env("MESHSTORE_FENCING_TOKEN", guard.token().to_string()).env("MESHSTORE_LEASE", guard.lease().to_string());
     let ended = match child.spawn() {
-        Ok(child) => accompany(child, &guard).await,
+        Ok(child) => accompany(child, &guard, grace, signals).await,
         Err(error) => Err(Failure::usage(format!("cannot run {}: {error}", program.display()))),
     };
+    let was_lost = guard.is_lost();
     // Whatever became of it: others are waiting.
     let released = guard.release().await;
     let status = ended?;
+    if was_lost {
+        return Err(Failure::Unmet(format!("{what} was lost while the command ran")));
+    }
     match status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()) {
         0 => Ok(released?),
         code => Err(Failure::Said(u8::try_from(code).unwrap_or(1))),
@@ -191,7 +220,12 @@ async fn under(guard: LockGuard, command: &[OsString]) -> Result<(), Failure> {
 }
 
 /// Waits for the end of a process, which is told if the lock is lost, and what this one is told.
-async fn accompany(mut child: Child, guard: &LockGuard) -> Result<ExitStatus, Failure> {
+async fn accompany(
+    mut child: Child,
+    guard: &LockGuard,
+    grace: Duration,
+    mut signals: Signals,
+) -> Result<ExitStatus, Failure> {
     let pid = Pid::from_child(&child);
     let tell = |signal: Signal| {
         // It may have ended just now; its number is not another's, since nobody has waited for it yet.
@@ -202,29 +236,69 @@ async fn accompany(mut child: Child, guard: &LockGuard) -> Result<ExitStatus, Fa
         waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
     });
     let typed = std::io::IsTerminal::is_terminal(&std::io::stdin());
-    let (mut terminate, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    let (mut interrupt, mut quit) = (signal(SignalKind::interrupt())?, signal(SignalKind::quit())?);
     let lost = guard.lost();
     tokio::pin!(lost);
-    let mut is_lost = false;
+    let mut kill_at = None;
     loop {
+        let killing = async {
+            match kill_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = &mut ended => {
                 ended.map_err(|error| Failure::Failed(error.to_string()))?.map_err(std::io::Error::from)?;
                 return Ok(child.wait()?);
             }
-            () = &mut lost, if !is_lost => {
-                is_lost = true;
+            () = &mut lost, if kill_at.is_none() => {
+                kill_at = Some(Instant::now() + grace);
                 eprint("the lock is lost: the command is told to end");
                 tell(Signal::TERM);
             }
-            _ = terminate.recv() => tell(Signal::TERM),
-            _ = hang_up.recv() => tell(Signal::HUP),
+            () = killing => {
+                eprint("the command has not ended: it is killed");
+                tell(Signal::KILL);
+                kill_at = Some(Instant::now() + grace.max(Duration::from_secs(1)));
+            }
             // What is typed at a terminal reaches the command by itself.
-            _ = interrupt.recv() => if !typed { tell(Signal::INT) },
-            _ = quit.recv() => if !typed { tell(Signal::QUIT) },
+            signal = signals.next() => if !typed || !matches!(signal, Signal::INT | Signal::QUIT) { tell(signal) },
         }
     }
+}
+
+/// The signals by which this process may be told to end.
+struct Signals {
+    terminate: UnixSignal,
+    hang_up: UnixSignal,
+    interrupt: UnixSignal,
+    quit: UnixSignal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// The next of them.
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.hang_up.recv() => Signal::HUP,
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.quit.recv() => Signal::QUIT,
+        }
+    }
+}
+
+/// The exit code of a process that a signal has ended, as shells tell it.
+fn exit_code_of(signal: Signal) -> u8 {
+    u8::try_from(128 + signal.as_raw()).unwrap_or(1)
 }
 
 fn eprint(message: &str) {

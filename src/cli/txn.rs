@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{failure::Failure, input, options::Session};
 use crate::client::{Change, Condition, EntryId, LogEntry, Message, RecordId, Transacted, Transaction, Written};
+use crate::limits;
 
 const EXAMPLE: &str = "\
 The file is YAML or JSON; - is standard input. `require` says what must be true before,
@@ -39,7 +40,7 @@ pub(super) struct Txn {
 impl Txn {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let argument = if self.file == "-" { self.file } else { format!("@{}", self.file) };
-        let transaction = read(&input::text(&argument)?)?;
+        let transaction = read(&input::text_up_to(&argument, limits::TRANSACTION_BYTES)?)?;
         let done = session.writer()?.commit(transaction).await?;
         let Transacted { revision, leader_id, succeeded } = done;
         if !succeeded {

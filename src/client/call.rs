@@ -99,13 +99,13 @@ impl<'a> Call<'a> {
         if time.is_zero() {
             return Err(self.too_late("no time is left for another"));
         }
-        self.attempt_by(R::CHANGES, message, time, |request, channel| R::send(request, channel)).await
+        self.attempt_by((R::CHANGES, R::FENCED), message, time, |request, channel| R::send(request, channel)).await
     }
 
     /// The next attempt, which takes `time` at most, made by `send`.
     pub(super) async fn attempt_by<T, A, F>(
         &mut self,
-        changes: bool,
+        (changes, fenced): (bool, bool),
         message: T,
         time: Duration,
         send: impl FnOnce(Request<T>, Channel) -> F,
@@ -117,7 +117,7 @@ impl<'a> Call<'a> {
         self.attempts = self.attempts.saturating_add(1);
         let mut request = self.client.request(message, &self.trace);
         request.set_timeout(time);
-        if let Some(fence) = self.client.fence.as_ref().filter(|_| changes) {
+        if let Some(fence) = self.client.fence.as_ref().filter(|_| fenced) {
             request.metadata_mut().insert_bin(FENCE, fence_header(fence));
         }
         if let Some(transaction) = &self.client.transaction {
@@ -206,6 +206,16 @@ impl<'a> Call<'a> {
         if Instant::now() < self.deadline { Ok(()) } else { Err(self.too_late(&error.to_string())) }
     }
 
+    /// Attempts until there is an answer, of a call that may be made as often as one likes.
+    async fn until_answered<R: Rpc>(mut self, request: R) -> Result<R::Reply> {
+        loop {
+            match self.attempt(request.clone()).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => self.again(error).await?,
+            }
+        }
+    }
+
     /// The answer when the deadline has passed.
     pub(super) fn too_late(&self, last: &str) -> Error {
         Error::DeadlineExceeded {
@@ -265,7 +275,7 @@ impl Client {
 
     /// A call that may be made as often as one likes.
     pub(super) async fn ask<R: Rpc>(&self, preference: Preference, request: R) -> Result<R::Reply> {
-        self.ask_until(Instant::now() + self.deadline, preference, request).await
+        Call::new(self, R::NAME, preference).until_answered(request).await
     }
 
     /// The same, with the deadline of another call that waits for it.
@@ -275,14 +285,8 @@ impl Client {
         preference: Preference,
         request: R,
     ) -> Result<R::Reply> {
-        let mut call = Call::new(self, R::NAME, preference);
-        call.deadline = deadline;
-        loop {
-            match call.attempt(request.clone()).await {
-                Ok(reply) => return Ok(reply),
-                Err(error) => call.again(error).await?,
-            }
-        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        Call::new(self, R::NAME, preference).within(left).until_answered(request).await
     }
 
     /// One attempt at one endpoint, whatever comes of it.

@@ -28,6 +28,8 @@ const FIRST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(3);
 /// Watches that share a connection.
 const WATCHES: usize = 32;
+/// Bytes of a watch that may be under way to one who does not read them.
+const WATCH_BYTES: usize = 256 << 10;
 const _: () = assert!(WATCHES <= crate::limits::WATCHES_PER_CONNECTION);
 
 /// Makes a lazily connected channel of an endpoint; another one than tonic's in simulations.
@@ -118,13 +120,17 @@ impl Endpoints {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
         let channels = (0..self.connections).map(|_| (self.connect)(endpoint.clone())).collect();
-        let connect = Arc::clone(&self.connect);
+        let (connect, window) = (Arc::clone(&self.connect), u32::try_from(WATCH_BYTES).unwrap_or(u32::MAX));
+        // So much room that watches which nobody reads leave some for the others on their connection.
+        let watching = endpoint
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window.saturating_mul(u32::try_from(WATCHES + 1).unwrap_or(u32::MAX)));
         Ok(Arc::new(Endpoint {
             address,
             channels,
             turn: AtomicUsize::new(0),
             rest: Mutex::default(),
-            connect: Box::new(move || connect(endpoint.clone())),
+            connect: Box::new(move || connect(watching.clone())),
             watching: Mutex::default(),
         }))
     }

@@ -16,7 +16,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Client, Config, GroupLog, Kv, Messages, Namespaces, NodeStates, Routes, State, Written, endpoints::Preference,
+    Client, Config, GroupLog, Kv, Messages, Namespaces, NodeStates, Routes, State, Topology, Written,
+    endpoints::Preference,
 };
 use crate::{
     Error, Result,
@@ -202,6 +203,11 @@ impl HeldTransaction {
     /// Runtime configuration.
     pub fn config(&self) -> Config {
         self.client().config()
+    }
+
+    /// The definition of meshes. Its history, confirming and the way back cannot be part of a transaction.
+    pub fn topology(&self) -> Topology {
+        self.client().topology()
     }
 
     /// The log of a consensus group. Deleting entries cannot be part of a transaction.

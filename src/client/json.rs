@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Page, Stored};
+use super::{Page, Stored, finite};
 use crate::{Error, Result};
 
 /// A JSON text, exactly as it was stored.
@@ -45,6 +45,7 @@ impl fmt::Display for Json {
 
 /// The text of a value that is to be stored in `field`.
 pub(super) fn text(field: &str, value: &(impl Serialize + ?Sized)) -> Result<String> {
+    finite::check(value).map_err(|wrong| Error::invalid(field, "", format!("must be writable as JSON: {wrong}")))?;
     serde_json::to_string(value)
         .map_err(|error| Error::invalid(field, "", format!("must be writable as JSON: {error}")))
 }

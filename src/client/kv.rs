@@ -7,8 +7,8 @@ use crate::{
     Error, Result,
     model::{
         kv::{
-            Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, Set, SetResult,
-            StorageStatus, Value, Version,
+            DeleteResult, Deletion, Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved,
+            Set, SetResult, StorageStatus, Value, Version,
         },
         mesh::Condition,
     },
@@ -210,9 +210,28 @@ impl Kv {
     ///
     /// Errors: `NotFound` if there is no such namespace.
     pub async fn delete_many(&self, keys: Vec<String>) -> Result<Vec<(String, bool)>> {
-        let request = v1::StorageDeleteManyRequest { attempt: None, namespace: self.namespace.clone(), keys };
-        let results = self.client.execute(request).await?.results;
-        Ok(results.into_iter().map(|v1::DeleteResult { key, deleted }| (key, deleted)).collect())
+        let results = self.delete_many_as(keys.into_iter().map(Into::into).collect(), false).await?;
+        Ok(results.into_iter().map(|result| (result.key, result.deleted)).collect())
+    }
+
+    /// The same; what may be deleted is, and what may not says why in its result. Each may have a condition.
+    pub async fn delete_each(&self, deletions: Vec<Deletion>) -> Result<Vec<DeleteResult>> {
+        self.delete_many_as(deletions, true).await
+    }
+
+    /// Deletes values, all or none, or each that may be.
+    ///
+    /// Errors: `NotFound` if there is no such namespace; without `per_key` `ConditionFailed` if a condition does not hold.
+    pub async fn delete_many_as(&self, deletions: Vec<Deletion>, per_key: bool) -> Result<Vec<DeleteResult>> {
+        let any = deletions.iter().any(|deletion| deletion.condition.is_some());
+        let demanded = |Deletion { key, condition }| (key, condition.map(v1::WriteCondition::from).unwrap_or_default());
+        let (keys, mut conditions): (Vec<_>, Vec<v1::WriteCondition>) = deletions.into_iter().map(demanded).unzip();
+        if !any {
+            conditions.clear();
+        }
+        let namespace = self.namespace.clone();
+        let request = v1::StorageDeleteManyRequest { attempt: None, namespace, keys, conditions, per_key };
+        Ok(self.client.execute(request).await?.results.into_iter().map(Into::into).collect())
     }
 
     /// A page of keys, in their order.
@@ -288,17 +307,30 @@ impl Kv {
     ///
     /// Errors: `NotFound` if there is none.
     pub async fn history(&self, key: &str) -> Result<Vec<Version>> {
-        let (mut versions, mut before) = (Vec::new(), None);
+        let (mut versions, mut at, mut starts) = (Vec::new(), None, 1);
         loop {
-            let (namespace, key) = (self.namespace.clone(), key.to_owned());
+            let (namespace, key, before) = (self.namespace.clone(), key.to_owned(), at.map(|(_, before)| before));
             let request = v1::StorageHistoryRequest { read: None, namespace, key, before };
-            let answer = self.client.read(request).await?;
+            // All parts show the revision of the first.
+            let answer = match at {
+                Some((revision, _)) => self.client.read_at(revision, request).await,
+                None => self.client.read_as(request, true).await,
+            };
+            let answer = match answer {
+                Err(Error::ViewTooOld { .. }) if starts < pages::MOST_STARTS => {
+                    (starts, at) = (starts + 1, None);
+                    versions.clear();
+                    continue;
+                }
+                answer => answer?,
+            };
             for version in answer.versions {
                 versions.push(version.try_into()?);
             }
-            match answer.more_before {
-                Some(revision) => before = Some(revision),
-                None => return Ok(versions),
+            let revision = expected("header", answer.header)?.revision;
+            at = answer.more_before.map(|before| (revision, before));
+            if at.is_none() {
+                return Ok(versions);
             }
         }
     }
@@ -307,8 +339,23 @@ impl Kv {
     ///
     /// Errors: `NotFound` if there was none then; `InvalidArgument` if the namespace does not keep it.
     pub async fn restore(&self, key: &str, revision: u64) -> Result<Saved> {
-        let (namespace, key) = (self.namespace.clone(), key.to_owned());
-        let request = v1::StorageRestoreRequest { attempt: None, namespace, key, as_of_revision: revision };
+        self.restore_as(key, (revision, None)).await
+    }
+
+    /// The same, if something is true of the value that is there.
+    ///
+    /// Errors: as of [`restore`](Self::restore); `ConditionFailed` if it is not.
+    pub async fn restore_if(&self, key: &str, revision: u64, condition: Condition) -> Result<Saved> {
+        self.restore_as(key, (revision, Some(condition))).await
+    }
+
+    pub(crate) async fn restore_as(
+        &self,
+        key: &str,
+        (as_of_revision, condition): (u64, Option<Condition>),
+    ) -> Result<Saved> {
+        let (namespace, key, condition) = (self.namespace.clone(), key.to_owned(), condition.map(Into::into));
+        let request = v1::StorageRestoreRequest { attempt: None, namespace, key, as_of_revision, condition };
         Ok(saved(&self.client.execute(request).await?))
     }
 

@@ -156,7 +156,7 @@ impl Attempts for Upload {
             sent: Arc::clone(&sent),
             progress: Arc::clone(&self.progress),
         };
-        call.attempt_by(true, frames, left, |request, channel| async move {
+        call.attempt_by((true, true), frames, left, |request, channel| async move {
             let mut client = v1::mesh_client::MeshClient::new(channel);
             watched(client.store_large_message(request), &sent).await
         })

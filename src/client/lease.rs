@@ -67,7 +67,7 @@ impl Leases {
     pub async fn grant(&self, ttl: Duration) -> Result<KeptLease> {
         let sent = Instant::now();
         let id = self.make(ttl, 0).await?;
-        Ok(KeptLease::keep(self.client.clone(), id, ttl, sent))
+        Ok(KeptLease::keep(self.client.without_fence(), id, ttl, sent))
     }
 
     /// Makes a lease that nobody keeps alive of itself: its id. `id`: the one that it is to have.
@@ -155,6 +155,8 @@ impl Drop for Keeper {
 impl KeptLease {
     /// Keeps a lease alive that was asked for at `sent`.
     pub(super) fn keep(client: Client, id: u64, ttl: Duration, sent: Instant) -> Self {
+        // As the store counts it.
+        let ttl = Duration::from_millis(ms(ttl));
         let (until, seen_until) = watch::channel(end(sent, ttl));
         let (lost, seen_lost) = watch::channel(false);
         let task = tokio::spawn(keep(client.clone(), id, ttl, (until, lost)));

@@ -7,7 +7,7 @@
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Client, ReadMode, Written,
@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     Error, Result, limits,
-    model::lease::{Fence, Holder},
+    model::{
+        kind,
+        lease::{Fence, Holder},
+    },
     proto::{convert::expected, v1},
 };
 
@@ -24,6 +27,8 @@ use crate::{
 /// those that keep leases alive.
 pub(super) const WAITS: usize = 50;
 const _: () = assert!(WAITS < limits::STREAMS_PER_CONNECTION as usize);
+/// Nobody waits for longer.
+const FOREVER: Duration = Duration::from_secs(366 * 86_400);
 /// How long a lease of a lock lives, unless something else is said.
 const TTL: Duration = Duration::from_secs(10);
 
@@ -67,18 +72,52 @@ impl Lock {
 
     /// Takes the lock. Who comes first is served first.
     ///
-    /// Errors: `DeadlineExceeded` if it is not had within this time; `InvalidArgument` for a name that is empty or over 255
-    /// bytes. Nothing is left behind then.
+    /// Errors: `DeadlineExceeded` if it is not had within this time, however long a call of the client may take;
+    /// `InvalidArgument` for a name that is empty or over 255 bytes. Nothing is left behind then.
     pub async fn acquire(&self, within: Duration) -> Result<LockGuard> {
-        let until = Instant::now() + within;
-        let tenure = Tenure::begin(self).await?;
+        match self.acquire_unless(within, std::future::pending()).await? {
+            Some(held) => Ok(held),
+            None => Err(Error::Unexpected("nobody gave up, and the lock was given up".into())),
+        }
+    }
+
+    /// The same; `None` as soon as `given_up` ends: then nothing is left behind either.
+    ///
+    /// Errors: as of [`acquire`](Self::acquire).
+    pub async fn acquire_unless(
+        &self,
+        within: Duration,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<Option<LockGuard>> {
+        let until = Instant::now() + within.min(FOREVER);
+        tokio::pin!(given_up);
+        let mut tenure = tokio::select! {
+            tenure = Tenure::begin(self) => tenure?,
+            // A lease that was granted nevertheless expires by itself.
+            () = &mut given_up => return Ok(None),
+        };
         loop {
-            let token = tenure.ask(self, until, false).await?;
-            if let Some(token) = token {
-                return Ok(self.held(tenure, token));
+            let asked = tokio::select! {
+                asked = tenure.ask(self, until, false) => asked,
+                () = &mut given_up => {
+                    tenure.end().await?;
+                    return Ok(None);
+                }
+            };
+            match asked {
+                Ok(Some(token)) => return Ok(Some(self.held(tenure, token))),
+                Ok(None) => {}
+                // The lease is gone, and the place with it: another takes its turn at the end.
+                Err(Error::NotFound { kind: kind::LEASE, .. }) if Instant::now() < until => {
+                    tenure = Tenure::begin(self).await?;
+                }
+                // The store may be away for a while: the place is kept as long as the lease lives.
+                Err(error) if Instant::now() < until && is_passing(&error) => {}
+                Err(error) => return Err(error),
             }
             if Instant::now() >= until {
-                tenure.end().await?;
+                // If not even that can be done, it expires.
+                let _ = tenure.end().await;
                 return Err(Error::DeadlineExceeded {
                     deadline_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
                     waiting_for: format!("waiting for the lock {}, which others hold", self.name),
@@ -118,11 +157,13 @@ impl Lock {
         Ok(self.client.read(v1::ShowLockRequest { read: None, name: self.name.clone() }).await?.into())
     }
 
-    /// Takes the lock from a lease that holds it, or its place in the queue.
+    /// Takes the lock from a lease that holds it, or its place in the queue, by ending that lease. Whoever held the lock learns of
+    /// it when he keeps his lease alive, at the latest after a third of its time; his fenced writes are refused at once.
     ///
     /// Errors: `NotFound` if that lease has neither.
     pub async fn release_of(&self, lease: u64) -> Result<Written> {
-        self.client.write(v1::ReleaseLockRequest { attempt: None, name: self.name.clone(), lease }).await
+        let name = self.name.clone();
+        self.client.write(v1::ReleaseLockRequest { attempt: None, name, lease, end_lease: true }).await
     }
 
     /// Watches who holds the lock.
@@ -142,14 +183,15 @@ struct Tenure {
 impl Tenure {
     async fn begin(lock: &Lock) -> Result<Self> {
         let lease = lock.client.leases().grant(lock.ttl).await?;
-        Ok(Self { client: lock.client.clone(), id: lease.id(), lease: Some(lease) })
+        // Whoever holds a lock under another one lets go of it also when the other is lost.
+        Ok(Self { client: lock.client.without_fence(), id: lease.id(), lease: Some(lease) })
     }
 
     /// Asks for the lock: the token if it is held. The place in the queue is kept between two calls.
     async fn ask(&self, lock: &Lock, until: Instant, only_if_free: bool) -> Result<Option<u64>> {
         let (name, value) = (lock.name.clone(), lock.value.clone());
         let request = v1::AcquireLockRequest { name, lease: self.id, value, only_if_free };
-        let _turn = lock.client.shared.waits.acquire().await;
+        let Ok(_turn) = timeout_at(until, lock.client.shared.waits.acquire()).await else { return Ok(None) };
         // Also a short patience is enough for one question.
         let deadline =
             until.max(Instant::now() + Duration::from_millis(500)).min(Instant::now() + lock.client.deadline);
@@ -165,6 +207,11 @@ impl Tenure {
             None => Ok(()),
         }
     }
+}
+
+/// Whether the same may be asked with more luck later.
+fn is_passing(error: &Error) -> bool {
+    error.is_retryable() || matches!(error, Error::DeadlineExceeded { .. })
 }
 
 impl Drop for Tenure {
@@ -260,10 +307,15 @@ impl Election {
     ///
     /// Errors: as of [`Lock::acquire`].
     pub async fn campaign(&self, value: impl Into<Bytes>, within: Duration) -> Result<LockGuard> {
-        Lock { value: value.into(), ..self.lock.clone() }.acquire(within).await
+        self.candidate(value).acquire(within).await
     }
 
-    /// Takes the lead from a lease, or ends its candidacy.
+    /// What a candidate takes to be elected: the lock, whose holder says this.
+    pub fn candidate(&self, value: impl Into<Bytes>) -> Lock {
+        Lock { value: value.into(), ..self.lock.clone() }
+    }
+
+    /// Takes the lead from a lease, or ends its candidacy, by ending that lease.
     ///
     /// Errors: as of [`Lock::release_of`].
     pub async fn resign(&self, lease: u64) -> Result<Written> {

@@ -42,6 +42,7 @@ mod config;
 pub mod connection;
 pub mod consensus_log;
 mod endpoints;
+pub(crate) mod finite;
 mod held;
 mod json;
 mod kv;
@@ -108,8 +109,8 @@ pub use crate::{
         filter::{Comparison, Filter, Operator},
         isolation::{Begun, Isolation},
         kv::{
-            Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, Set, SetResult,
-            StorageStatus, Value, Version,
+            DeleteResult, Deletion, Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved,
+            Set, SetResult, StorageStatus, Value, Version,
         },
         lease::{AttachedKey, Fence, Holder, Kept, Lease},
         mesh::{
@@ -275,6 +276,11 @@ impl Client {
     #[must_use]
     pub fn with_fence(&self, fence: Fence) -> Self {
         Self { fence: Some(fence), ..self.clone() }
+    }
+
+    /// This client with writes that depend on no lock.
+    fn without_fence(&self) -> Self {
+        Self { fence: None, ..self.clone() }
     }
 
     /// The highest revision that any answer to this client or its clones has shown. With

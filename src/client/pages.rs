@@ -4,10 +4,25 @@ use super::{Page, PageRequest};
 use crate::{Error, Result, limits};
 
 /// How often a list is begun anew because the revision that it shows was given up meanwhile.
-const MOST_STARTS: u32 = 3;
+pub(super) const MOST_STARTS: u32 = 3;
 
 /// All items of a list, which `page` gets page by page; all pages show one revision.
 pub(super) async fn all<T, F>(page: impl Fn(PageRequest) -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<Page<T>>>,
+{
+    begun(MOST_STARTS, page).await
+}
+
+/// The same of a list that cannot be begun anew, since what comes before is not in it.
+pub(super) async fn once<T, F>(page: impl Fn(PageRequest) -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<Page<T>>>,
+{
+    begun(1, page).await
+}
+
+async fn begun<T, F>(most: u32, page: impl Fn(PageRequest) -> F) -> Result<Vec<T>>
 where
     F: Future<Output = Result<Page<T>>>,
 {
@@ -22,7 +37,7 @@ where
                     return Ok(items);
                 }
             }
-            Err(Error::ViewTooOld { .. }) if starts < MOST_STARTS => {
+            Err(Error::ViewTooOld { .. }) if starts < most => {
                 starts += 1;
                 items.clear();
                 cursor = String::new();

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Kv, Page, Written, json, pages};
+use super::{Kv, Page, PageRequest, Written, json, pages};
 use crate::{
     Result,
     model::{
@@ -188,16 +188,18 @@ impl KvQuery {
         QueryPages { next: Some(self) }
     }
 
-    /// All values from here on, as of one revision. They must fit into memory.
+    /// All values from here on, as of one revision, whatever the limit of a page is. They must fit into memory.
     ///
-    /// Errors: as of [`page`](Self::page).
+    /// Errors: as of [`page`](Self::page); `ViewTooOld` if it goes on behind a page whose revision is given up.
     pub async fn all(self) -> Result<Vec<Entry>> {
-        let offset = self.query.offset;
-        pages::all(move |request| {
+        let (offset, behind) = (self.query.offset, self.query.cursor.clone());
+        let begins_anew = behind.is_empty();
+        let page = move |request: PageRequest| {
             let (first, limit) = (request.cursor.is_empty(), request.limit);
-            self.clone().offset(if first { offset } else { 0 }).limit(limit).cursor(request.cursor).page()
-        })
-        .await
+            let (offset, cursor) = if first { (offset, behind.clone()) } else { (0, request.cursor) };
+            self.clone().offset(offset).limit(limit).cursor(cursor).page()
+        };
+        if begins_anew { pages::all(page).await } else { pages::once(page).await }
     }
 
     /// A page, and how it was found.

@@ -24,6 +24,8 @@ pub(super) trait Rpc: prost::Message + Clone + 'static {
     const NAME: &'static str;
     /// Whether sending it twice may do more than sending it once.
     const CHANGES: bool;
+    /// Whether it is refused when the fence is lost that the client carries.
+    const FENCED: bool = Self::CHANGES;
     /// Sends it.
     fn send(
         request: Request<Self>,
@@ -48,11 +50,12 @@ pub(super) trait Read: Rpc {
 }
 
 macro_rules! rpc {
-    ($client:ident.$method:ident($request:ident) -> $reply:ident, changes: $changes:literal) => {
+    ($client:ident.$method:ident($request:ident) -> $reply:ident, changes: $changes:literal $(, fenced: $fenced:literal)?) => {
         impl Rpc for v1::$request {
             type Reply = v1::$reply;
             const NAME: &'static str = stringify!($method);
             const CHANGES: bool = $changes;
+            $(const FENCED: bool = $fenced;)?
 
             async fn send(request: Request<Self>, channel: Channel) -> Result<Response<v1::$reply>, Status> {
                 $client::new(channel).max_decoding_message_size(limits::PEER_DECODE_BYTES).$method(request).await
@@ -245,8 +248,8 @@ reads! {
 }
 
 // Sent again these do nothing more: a lease has its whole time, and a place in a queue is found again.
-rpc!(LeaseClient.keep_alive(KeepAliveRequest) -> KeepAliveResponse, changes: false);
-rpc!(LockClient.acquire(AcquireLockRequest) -> AcquireLockResponse, changes: false);
+rpc!(LeaseClient.keep_alive(KeepAliveRequest) -> KeepAliveResponse, changes: false, fenced: true);
+rpc!(LockClient.acquire(AcquireLockRequest) -> AcquireLockResponse, changes: false, fenced: true);
 
 impl Rpc for v1::BackupRequest {
     type Reply = Streaming<v1::BackupPart>;

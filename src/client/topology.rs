@@ -7,7 +7,7 @@ use crate::{
     Result,
     proto::{
         convert::expected,
-        topology::{edits, mesh_fields, page, spec_message, stored_mesh, stored_node, stored_region},
+        topology::{edits, mesh_fields, page, spec_message, stored_mesh, stored_node, stored_region, stored_route},
         v1,
     },
 };
@@ -316,12 +316,12 @@ impl Topology {
         self.client.read(v1::ShowTopologyRequest { read: None, mesh_id: mesh_id.into() }).await?.try_into()
     }
 
-    /// The routes that begin at a node; not those that end there, even if they go both ways.
-    /// Errors: `InvalidArgument`; `NotFound`.
-    pub async fn routes_for_node(&self, node_id: &str) -> Result<Vec<Route>> {
+    /// The routes that begin at a node; not those that end there, even if they go both ways. None if there is no such node.
+    /// Errors: `InvalidArgument`.
+    pub async fn routes_for_node(&self, node_id: &str) -> Result<Vec<Stored<Route>>> {
         let request = v1::GetRoutesForNodeRequest { read: None, node_id: node_id.into() };
         let shown = self.client.read(request).await?;
-        shown.routes.into_iter().map(TryInto::try_into).collect()
+        shown.routes.into_iter().map(stored_route).collect()
     }
 
     /// A page of the changes behind a revision, the oldest first. Errors: `InvalidArgument`; `ViewTooOld`.

@@ -51,7 +51,8 @@ pub use crate::model::{
     filter::{Filter, Operator},
     isolation::{Begun, Isolation},
     kv::{
-        Entry, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, SetResult, StorageStatus, Value, Version,
+        DeleteResult, Deletion, Entry, Metadata, Namespace, NamespaceChange, NamespaceSettings, Saved, SetResult,
+        StorageStatus, Value, Version,
     },
     mesh::{Condition, Page, PageRequest},
     query::SortField,
@@ -111,10 +112,10 @@ pub trait Storage: Send + Sync + 'static {
     /// Errors: as of [`set`](Self::set).
     async fn set_many(&self, entries: Vec<SetEntry>, options: SetManyOptions) -> Result<Vec<SetResult>>;
 
-    /// Deletes up to 1,024 values at one revision: each key, and whether there was something.
+    /// Deletes up to 1,024 values at one revision, all or none, or each that may be; a key alone is a [`Deletion`], too.
     ///
-    /// Errors: `NotFound` if there is no such namespace.
-    async fn delete_many(&self, keys: Vec<String>, options: DeleteManyOptions) -> Result<Vec<(String, bool)>>;
+    /// Errors: `NotFound` if there is no such namespace; without `per_key` `ConditionFailed` if a condition does not hold.
+    async fn delete_many(&self, deletions: Vec<Deletion>, options: DeleteManyOptions) -> Result<Vec<DeleteResult>>;
 
     /// A page of the keys that match a pattern, in their order. The pages of one list all show one revision, which is kept
     /// readable for some seconds behind each.

@@ -192,6 +192,8 @@ impl SetManyOptions {
 pub struct DeleteManyOptions {
     /// Where the values are.
     pub namespace: String,
+    /// Whether those that may be deleted are, though others may not.
+    pub per_key: bool,
     /// The transaction that the call is part of; `None`: none.
     pub transaction: Option<String>,
 }
@@ -322,6 +324,8 @@ pub struct HistoryOptions {
 pub struct RestoreOptions {
     /// Where the value is.
     pub namespace: String,
+    /// What must be true of the value that is there.
+    pub condition: Option<Condition>,
     /// The transaction that the call is part of; `None`: none.
     pub transaction: Option<String>,
 }

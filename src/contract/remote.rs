@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     BeginTransactionOptions, Begun, ClearOptions, CountOptions, CreateNamespaceOptions, DeleteManyOptions,
-    DeleteNamespaceOptions, DeleteOptions, Entry, Filter, GetManyOptions, GetMetadataOptions, GetOptions, HasOptions,
-    HistoryOptions, ListOptions, Metadata, Namespace, NamespaceChange, Page, PageRequest, Properties, QueryOptions,
-    RestoreOptions, Saved, SetEntry, SetManyOptions, SetMetadataOptions, SetOptions, SetResult, Storage, StorageStatus,
-    Value, Version, async_trait,
+    DeleteNamespaceOptions, DeleteOptions, DeleteResult, Deletion, Entry, Filter, GetManyOptions, GetMetadataOptions,
+    GetOptions, HasOptions, HistoryOptions, ListOptions, Metadata, Namespace, NamespaceChange, Page, PageRequest,
+    Properties, QueryOptions, RestoreOptions, Saved, SetEntry, SetManyOptions, SetMetadataOptions, SetOptions,
+    SetResult, Storage, StorageStatus, Value, Version, async_trait,
 };
 use crate::{Client, Result, client::Kv, limits};
 
@@ -75,8 +75,9 @@ impl Storage for Remote {
         self.kv(options.namespace, options.transaction.as_deref())?.set_many_as(sets, options.per_key).await
     }
 
-    async fn delete_many(&self, keys: Vec<String>, options: DeleteManyOptions) -> Result<Vec<(String, bool)>> {
-        self.kv(options.namespace, options.transaction.as_deref())?.delete_many(keys).await
+    async fn delete_many(&self, deletions: Vec<Deletion>, options: DeleteManyOptions) -> Result<Vec<DeleteResult>> {
+        let DeleteManyOptions { namespace, per_key, transaction } = options;
+        self.kv(namespace, transaction.as_deref())?.delete_many_as(deletions, per_key).await
     }
 
     async fn list(&self, options: ListOptions) -> Result<Page<String>> {
@@ -137,7 +138,8 @@ impl Storage for Remote {
     }
 
     async fn restore(&self, key: &str, as_of_revision: u64, options: RestoreOptions) -> Result<Saved> {
-        self.kv(options.namespace, options.transaction.as_deref())?.restore(key, as_of_revision).await
+        let RestoreOptions { namespace, condition, transaction } = options;
+        self.kv(namespace, transaction.as_deref())?.restore_as(key, (as_of_revision, condition)).await
     }
 
     async fn clear(&self, options: ClearOptions) -> Result<u64> {

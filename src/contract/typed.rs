@@ -8,7 +8,10 @@ use super::{
     Condition, DeleteOptions, Entry, Filter, GetOptions, Metadata, QueryOptions, Saved, SetOptions, SortField, Storage,
     Value, walk::Walk,
 };
-use crate::{Error, Result, client::backoff::Jitter};
+use crate::{
+    Error, Result,
+    client::{backoff::Jitter, finite},
+};
 
 /// How often a read-modify-write is begun before it gives up: others were faster each time.
 const ATTEMPTS: u32 = 32;
@@ -227,6 +230,10 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     }
 
     async fn write(&self, key: &str, value: &T, options: SetOptions) -> Result<Saved> {
+        finite::check(value).map_err(|wrong| {
+            let rule = format!("must be writable as JSON, for {}: {wrong}", self.named(key));
+            Error::invalid("value", "", rule)
+        })?;
         let mut text = Vec::new();
         let written = serde_path_to_error::serialize(value, &mut serde_json::Serializer::new(&mut text));
         written.map_err(|error| {

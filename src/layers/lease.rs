@@ -11,7 +11,8 @@
 //!
 //! **Counting.** Who attaches notes how many in a counter beside the lease, which the core adds to without anybody reading it,
 //! and guards on that there is room. What is detached is not noted, so the counter is at least what is there. When it says that
-//! there is no more room, what is there is counted, and the counter set to that, guarded by the counter as it was seen.
+//! there is no more room, what is there is counted, and the counter set to that, guarded by the counter as it was seen. In a
+//! transaction it is always counted: what waits for its commit is not added to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,8 +42,8 @@ use crate::{
 
 pub(super) const SCOPE: ScopeId = ScopeId::new(keyspace::LEASES, keyspace::NO_SCOPE);
 const LOADS: ScopeId = ScopeId::new(keyspace::LEASE_LOADS, keyspace::NO_SCOPE);
-/// Most referrers of a lease that are looked at. There may be more than keys that are attached: those of namespaces that were
-/// dropped are left over.
+/// Most that ever was attached to a lease, what is gone with the namespaces in which it was among it: that is left over until the
+/// lease ends. So all of it can be looked at.
 const REFERRERS: usize = 8 * limits::LEASE_KEYS;
 /// The largest id that is chosen: numbers up to it are exact in JSON, whoever reads it.
 const CHOSEN: u64 = (1 << 53) - 1;
@@ -132,11 +133,14 @@ fn put(key: Key, stored: &Stored) -> Operation {
 pub fn keep_alive(view: &View, ids: &[u64]) -> Result<(Write, Kept)> {
     check_some("ids", ids.len(), limits::LEASES)?;
     let (mut guards, mut operations, mut answer) = (vec![], vec![], Kept::default());
+    let mut absent = vec![];
     for id in ids.iter().copied().collect::<BTreeSet<_>>() {
         check_id("ids", id)?;
         let key = key(id);
         let Some(record) = view.record(&key)? else {
             answer.missing.push(id);
+            // Granted before, and not applied here yet: then it is decided anew.
+            absent.push(Compare::Exists { key, exists: false });
             continue;
         };
         let stored = open(view, id, &record)?;
@@ -150,6 +154,8 @@ pub fn keep_alive(view: &View, ids: &[u64]) -> Result<(Write, Kept)> {
         let names: Vec<String> = answer.missing.iter().map(u64::to_string).collect();
         return Err(Error::NotFound { kind: kind::LEASE, name: names.join(", ") });
     }
+    // Last: each operation has its guard at its place.
+    guards.extend(absent);
     Ok((Write::guarded(guards, operations), answer))
 }
 
@@ -190,13 +196,14 @@ impl Attachments {
     }
 
     /// What must hold for that, and what notes it. Errors: `NotFound` for a lease; `Refused` if one would hold too much.
-    fn noted(self, view: &View) -> Result<(Vec<Compare>, Vec<Operation>)> {
+    fn noted(self, view: &View, writes: &[Operation]) -> Result<(Vec<Compare>, Vec<Operation>)> {
         let (mut guards, mut operations) = (vec![], vec![]);
         for (lease, count) in self.0 {
             check_exists(view, lease)?;
-            let (more, operation) = match room(view, lease, count)? {
+            let room = if view.is_uncommitted() { None } else { room(view, lease, count)? };
+            let (more, operation) = match room {
                 Some(room) => room,
-                None => counted(view, lease, count)?,
+                None => recounted(view, lease, writes)?,
             };
             guards.extend(more);
             operations.push(operation);
@@ -209,7 +216,8 @@ impl Attachments {
 /// would hold too much.
 pub fn noted(view: &View, mut write: Write) -> Result<Write> {
     if !write.attached.is_empty() {
-        let (guards, operations) = std::mem::take(&mut write.attached).noted(view)?;
+        let attached = std::mem::take(&mut write.attached);
+        let (guards, operations) = attached.noted(view, &write.transaction.then)?;
         write.guards.extend(guards);
         write.transaction.then.extend(operations);
     }
@@ -239,19 +247,48 @@ fn room(view: &View, lease: u64, more: usize) -> Result<Option<(Vec<Compare>, Op
     Ok(Some((vec![guard], add)))
 }
 
+/// Notes what is attached when these operations are done: some of it may be attached already.
+fn recounted(view: &View, lease: u64, writes: &[Operation]) -> Result<(Vec<Compare>, Operation)> {
+    let (reference, mut added) = (reference(lease), BTreeSet::new());
+    for operation in writes {
+        if let Operation::Put { key, put } = operation
+            && put.references.contains(&reference)
+        {
+            added.insert(key);
+        }
+    }
+    let there = keys(view, lease)?;
+    for key in &there {
+        added.remove(key);
+    }
+    let more = added.len();
+    counted_among(view, lease, there, more)
+}
+
 /// Notes that so many more are attached than are there now. Whoever attaches to this lease meanwhile stands in the way, so what
 /// is decided on what is attached holds, too.
 pub(super) fn counted(view: &View, lease: u64, more: usize) -> Result<(Vec<Compare>, Operation)> {
+    counted_among(view, lease, keys(view, lease)?, more)
+}
+
+fn counted_among(view: &View, lease: u64, all: Vec<Key>, more: usize) -> Result<(Vec<Compare>, Operation)> {
     let key = LOADS.key(&lease.to_be_bytes());
     let revision = view.record(&key)?.map_or(0, |record| record.mod_revision);
-    let mut there = keys(view, lease)?.len();
+    let refused = |text: String| Err(Error::Refused(format!("{text}: take another lease")));
+    let ever = all.len();
+    if ever + more > REFERRERS {
+        return refused(format!(
+            "{ever} keys were attached to lease {lease}, those in namespaces that were cleared or deleted among them, and \
+             {REFERRERS} may be"
+        ));
+    }
+    let mut there = ever;
     if there + more > limits::LEASE_KEYS {
-        there = named(view, lease)?.len();
+        there = named_of(view, lease, all)?.len();
     }
     if there + more > limits::LEASE_KEYS {
         let most = limits::LEASE_KEYS;
-        let text = format!("at most {most} keys are attached to a lease; {there} are to lease {lease}: take another");
-        return Err(Error::Refused(text));
+        return refused(format!("at most {most} keys are attached to a lease; {there} are to lease {lease}"));
     }
     let value = number(there + more).to_vec();
     let put = Put { references: vec![reference(lease)], ..Put::value(value) };
@@ -261,14 +298,18 @@ pub(super) fn counted(view: &View, lease: u64, more: usize) -> Result<(Vec<Compa
 
 /// The keys of what is attached to a lease, and of what was in namespaces that were dropped.
 pub(super) fn keys(view: &View, lease: u64) -> Result<Vec<Key>> {
-    let mut keys = view.referrers(&key(lease), REFERRERS)?;
+    // The counter is one, and what is attached between two counts comes on top.
+    let mut keys = view.referrers(&key(lease), REFERRERS + limits::LEASE_KEYS + 1)?;
     keys.retain(|key| key.scope() != LOADS);
     Ok(keys)
 }
 
 /// What is attached to a lease, as people call it.
 fn named(view: &View, lease: u64) -> Result<Vec<AttachedKey>> {
-    let keys = keys(view, lease)?;
+    named_of(view, lease, keys(view, lease)?)
+}
+
+fn named_of(view: &View, lease: u64, keys: Vec<Key>) -> Result<Vec<AttachedKey>> {
     let scopes = keys.iter().map(Key::scope).filter(|scope| scope.keyspace == keyspace::VALUES).collect();
     let namespaces = kv::namespace::names_of(view, scopes)?;
     let mut named = Vec::with_capacity(keys.len());

@@ -187,8 +187,11 @@ pub fn is_due(view: &View, Claim { name, lease, .. }: &Claim) -> Result<bool> {
     }
 }
 
-/// Lets go of a lock, and gives up a place in its queue. Errors: `InvalidArgument`; `NotFound` if the lease has neither.
-pub fn release(view: &View, name: &str, lease: u64) -> Result<Write> {
+/// Lets go of a lock, and gives up a place in its queue. `end_lease`: with the lease itself and all that is attached to it, so that
+/// whoever holds the lock by it is told, and cannot ask again.
+///
+/// Errors: `InvalidArgument`; `NotFound` if the lease has neither.
+pub fn release(view: &View, name: &str, lease: u64, end_lease: bool) -> Result<Write> {
     check_lock(name)?;
     let key = lock_key(name);
     let (mut guards, mut operations) = (vec![], vec![]);
@@ -204,6 +207,10 @@ pub fn release(view: &View, name: &str, lease: u64) -> Result<Write> {
     }
     if operations.is_empty() {
         return Err(Error::NotFound { kind: kind::LOCK, name: format!("{name}, held or waited for by lease {lease}") });
+    }
+    if end_lease {
+        // The others go with it.
+        operations = vec![Operation::Delete { key: lease::reference(lease).key }];
     }
     Ok(Write::guarded(guards, operations))
 }
@@ -288,7 +295,7 @@ mod tests {
         );
         assert!(!is_due(&view, &claim(7, false)).unwrap());
         assert!(is_due(&view, &claim(8, false)).unwrap(), "it holds the lock, or its lease is gone");
-        assert!(matches!(release(&view, "n", 7), Err(Error::NotFound { kind: kind::LOCK, .. })));
+        assert!(matches!(release(&view, "n", 7, false), Err(Error::NotFound { kind: kind::LOCK, .. })));
         assert_eq!(holder(&view, "n").unwrap().map(|holder| (holder.token, holder.lease)), Some((3, 8)));
         assert_eq!(show(&view, "m"), Ok((None, 0)));
     }

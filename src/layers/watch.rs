@@ -160,13 +160,44 @@ impl Lens {
         }
     }
 
-    /// What a transaction changes; it stands behind it then. `view` is told of what is broken.
-    pub fn changes(&mut self, view: &View, commit: &Commit) -> Result<Vec<Change>> {
-        let how = (&self.filter, self.previous);
-        match &mut self.source {
-            Source::Values(values) => values.changes(view, commit, how),
-            Source::Table(table) => table.changes(view, commit, how),
-            Source::History => entries(view, commit),
+    /// What a transaction changes, from one of its changes on, as much as fits into a message; and from which change to go on, if
+    /// there is more. It stands behind what was looked at then. `view` is told of what is broken.
+    pub fn changes(&mut self, view: &View, commit: &Commit, from: usize) -> Result<(Vec<Change>, Option<usize>)> {
+        let (mut told, mut bytes) = (Vec::new(), 0);
+        for (at, change) in commit.changes.iter().enumerate().skip(from) {
+            // Dropped scopes need no look: they go with a change of the record of what they were of.
+            let state::Change::Record { key, old, new } = change else { continue };
+            if !self.selects(key, commit) {
+                continue;
+            }
+            if bytes >= limits::PAGE_BYTES {
+                return Ok((told, Some(at)));
+            }
+            let opened = match &mut self.source {
+                Source::Values(values) => values.open_change(view, (key, old, new), (commit, self.previous))?,
+                Source::Table(table) => {
+                    let before = old.as_ref().filter(|_| self.previous).cloned();
+                    Some(table.open_change(view, key, [new.clone(), before])?)
+                }
+                Source::History => {
+                    let entry = new.as_ref().map(|record| history::entry(view, key, record)).transpose()?;
+                    entry.map(Change::Topology)
+                }
+            };
+            if let Some(change) = opened {
+                bytes += change.bytes();
+                told.push(change);
+            }
+        }
+        Ok((told, None))
+    }
+
+    /// Whether something may be told of a record that a transaction changes.
+    fn selects(&self, key: &Key, commit: &Commit) -> bool {
+        match &self.source {
+            Source::Values(values) => values.selects(key, &self.filter, commit),
+            Source::Table(table) => key.scope() == table.scope() && self.filter.selects(&key.user_bytes()),
+            Source::History => key.scope() == history::scope(),
         }
     }
 
@@ -186,19 +217,6 @@ fn check_prefix(keys: &Keys) -> Result<()> {
         Keys::Prefix(prefix) if !prefix.is_empty() => super::check::check_name("prefix", prefix, limits::KEY_BYTES),
         _ => Ok(()),
     }
-}
-
-/// The entries of the topology's history that a transaction adds.
-fn entries(view: &View, commit: &Commit) -> Result<Vec<Change>> {
-    let mut told = Vec::new();
-    for change in &commit.changes {
-        if let state::Change::Record { key, new: Some(record), .. } = change
-            && key.scope() == history::scope()
-        {
-            told.push(Change::Topology(history::entry(view, key, record)?));
-        }
-    }
-    Ok(told)
 }
 
 /// The topology's history behind a revision, transaction by transaction.

@@ -118,6 +118,37 @@ pub struct SetResult {
     pub error: String,
 }
 
+/// A value that is to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// Its key.
+    pub key: String,
+    /// What must be true of it.
+    pub condition: Option<Condition>,
+}
+
+impl<T: Into<String>> From<T> for Deletion {
+    fn from(key: T) -> Self {
+        Self { key: key.into(), condition: None }
+    }
+}
+
+/// What became of one key of several that were to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteResult {
+    /// The key.
+    pub key: String,
+    /// Whether there was something.
+    pub deleted: bool,
+    /// Why it was not deleted; empty if it was, or was not there.
+    pub error: String,
+}
+
+impl SetResult {
+    /// What is said of a key of a call that was executed, of which only that is known.
+    pub const LOST: &str = "what became of it is no longer known; read it";
+}
+
 /// Which keys to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyFilter {

@@ -303,8 +303,8 @@ pub struct NewNode {
     pub public_key: String,
     /// Must not be empty.
     pub ip_address: String,
-    /// 8443 if 0.
-    pub port: u32,
+    /// 8443 if `None`.
+    pub port: Option<u32>,
 }
 
 /// What is to become of a mesh; `None` stays.

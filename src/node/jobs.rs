@@ -64,15 +64,32 @@ pub(super) async fn advance_snapshot(shared: Arc<Shared>) {
     }
 }
 
-/// Starts the log clock when this node has become leader and has applied its first own entry.
+/// Starts the log clock when this node has become leader and has applied its first own entry, and lets it go on while a quorum
+/// answers.
 pub(super) async fn keep_clock(shared: Arc<Shared>) {
     let mut progress = shared.machine.progress();
     loop {
-        if let Leadership::Me { term } = shared.consensus.leadership() {
+        let leadership = shared.consensus.leadership();
+        let leads = if let Leadership::Me { term } = leadership {
+            // Asked first: what a quorum answers from here on is heard next time.
+            let age = shared.consensus.quorum_age_ms();
             let now = shared.environment.clock.monotonic();
             shared.log_clock.start(term, &progress.borrow_and_update(), now);
-        }
-        if progress.changed().await.is_err() {
+            if let Some(heard) = age.and_then(|age| now.checked_sub(Duration::from_millis(age))) {
+                shared.log_clock.hear(term, heard);
+            }
+            true
+        } else {
+            progress.borrow_and_update();
+            false
+        };
+        let stopped = if leads {
+            tokio::time::sleep(shared.log_clock.rhythm()).await;
+            progress.has_changed().is_err()
+        } else {
+            progress.changed().await.is_err()
+        };
+        if stopped {
             return;
         }
     }

@@ -117,13 +117,7 @@ pub(super) struct NodeView {
 
 impl NodeView {
     fn answer<T>(&self, read: std::result::Result<T, ViewError>) -> Result<T> {
-        if let Some((_, budget)) = self.until.filter(|(deadline, _)| Instant::now() >= *deadline) {
-            return Err(Error::DeadlineExceeded {
-                deadline_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
-                waiting_for: "what the call asks for to be found: narrow it, or allow more time".into(),
-                may_have_applied: false,
-            });
-        }
+        self.check()?;
         read.map_err(|error| answer(error, &self.faults))
     }
 }
@@ -140,6 +134,17 @@ impl Source for NodeView {
     fn fault(&self, fault: Fault) -> Error {
         self.faults.report(fault);
         unavailable("the node is stopping")
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some((_, budget)) = self.until.filter(|(deadline, _)| Instant::now() >= *deadline) {
+            return Err(Error::DeadlineExceeded {
+                deadline_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+                waiting_for: "what the call asks for to be found: narrow it, or allow more time".into(),
+                may_have_applied: false,
+            });
+        }
+        Ok(())
     }
 }
 

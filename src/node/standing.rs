@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Node, OWN, OWN_DEADLINE, Request};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{
         Outcome,
         proposal::Guards,
@@ -21,6 +21,9 @@ use crate::{
 
 /// Between two looks at the state at most so often, however often it changes.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the state refuses is proposed again after twice the time each time, up to this.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// How often a sweep looks whether it may go on while this node does not lead, and how long it waits after an error.
 const IDLE: Duration = Duration::from_secs(1);
@@ -39,6 +42,7 @@ impl Node {
 
     async fn work(&self, name: &'static str, decide: Decide) {
         let mut progress = self.shared.machine.progress();
+        let mut pause = PAUSE;
         loop {
             // Everything that counts as seen is seen by the view, which is opened after.
             let applied = progress.borrow_and_update().position;
@@ -48,11 +52,15 @@ impl Node {
                     Ok(Some((compares, transaction))) => {
                         let guards = Guards { compares, ..Guards::default() };
                         let request = Request { principal: OWN.into(), attempt: None, guards, transaction };
-                        match self.propose(request, Instant::now() + OWN_DEADLINE).await {
-                            Ok(outcome) => tracing::info!(job = name, ?outcome, "done"),
-                            Err(error) => tracing::debug!(job = name, %error, "to be tried again"),
-                        }
-                        tokio::time::sleep(PAUSE).await;
+                        pause = match self.do_once(name, request).await {
+                            None => PAUSE,
+                            Some(reason) => {
+                                let longer = (pause * 2).min(REFUSED);
+                                tracing::warn!(job = name, reason, again_in = ?longer, "refused");
+                                longer
+                            }
+                        };
+                        tokio::time::sleep(pause).await;
                         continue;
                     }
                     Err(error) => tracing::warn!(job = name, %error, "cannot be decided"),
@@ -63,6 +71,18 @@ impl Node {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Proposes what is to be done. If the state refuses it: why. What is lost otherwise is decided anew.
+    async fn do_once(&self, name: &'static str, request: Request) -> Option<String> {
+        match self.propose(request, Instant::now() + OWN_DEADLINE).await {
+            Ok(Outcome::Applied { revision, .. }) => tracing::info!(job = name, revision, "done"),
+            Ok(Outcome::Raced) => {}
+            Ok(outcome) => return Some(format!("{outcome:?}")),
+            Err(error @ (Error::InvalidArgument { .. } | Error::Refused(_))) => return Some(error.to_string()),
+            Err(error) => tracing::debug!(job = name, %error, "to be tried again"),
+        }
+        None
     }
 
     /// Lets a sweep go on as long as this node runs and whenever it leads. Each time that it comes to lead the sweep begins

@@ -94,7 +94,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let watches = Hub::new(config.cluster.limits.watch_bytes, observer);
     let observer: Arc<dyn Observer> = Arc::<Hub>::clone(&watches);
     let machine = Machine::open(environment.clone(), store, checks, Some(observer), report)?;
-    watches.skipped(machine.progress().borrow().revision);
+    machine.with_state(|_, meta| watches.skipped(meta));
     let room = Arc::new(Space::new(Arc::clone(&environment.clock), &config.data_dir));
     let network = Peers::new(Arc::clone(&environment.net), directory.identity(), Arc::clone(&freshness), room);
     let consensus = Consensus::build(
@@ -109,7 +109,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let (asked, progress) = (consensus.clone(), machine.progress());
     freshness.set_lead(move || asked.lead(|| progress.borrow().position));
 
-    let (log_clock, places) = (Arc::new(LogClock::default()), places(&config, &log));
+    let (log_clock, places) = (Arc::new(LogClock::new(config.cluster.raft.election_max)), places(&config, &log));
     let (measures, clock) = (Measures::begin(&environment), Arc::clone(&environment.clock));
     let (proposer, packer) = Proposer::new(consensus.clone(), clock, (Arc::clone(&log_clock), Arc::clone(&measures)));
     let shared = Arc::new(Shared {

@@ -27,7 +27,11 @@ pub fn fence_header(fence: &Fence) -> BinaryMetadataValue {
 
 /// The fence that a call carries, if it does. Errors: `InvalidArgument` for one that is none.
 pub fn fence(metadata: &MetadataMap) -> Result<Option<Fence>> {
-    let Some(header) = metadata.get_bin(FENCE) else { return Ok(None) };
+    let mut headers = metadata.get_all_bin(FENCE).iter();
+    let Some(header) = headers.next() else { return Ok(None) };
+    if headers.next().is_some() {
+        return Err(Error::invalid("fence", "", "must be one: a call depends on one lock"));
+    }
     let malformed = || Error::invalid("fence", "", "must be a message of meshstore.v1.Fence");
     let bytes = header.to_bytes().map_err(|_| malformed())?;
     let v1::Fence { lock, token } = v1::Fence::decode(bytes).map_err(|_| malformed())?;

@@ -12,8 +12,8 @@ use crate::{
     model::{
         isolation::{Begun, Isolation},
         kv::{
-            Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Set, SetResult, StorageStatus,
-            Value, Version,
+            DeleteResult, Deletion, Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Set,
+            SetResult, StorageStatus, Value, Version,
         },
         mesh::Condition,
     },
@@ -138,6 +138,35 @@ impl From<SetResult> for v1::SetResult {
     fn from(result: SetResult) -> Self {
         let SetResult { key, version, error } = result;
         Self { key, version, error }
+    }
+}
+
+impl v1::StorageDeleteManyRequest {
+    /// What is to be deleted. Errors: `InvalidArgument` for conditions that are not as many as the keys.
+    pub fn deletions(self) -> Result<Vec<Deletion>> {
+        let Self { keys, conditions, .. } = self;
+        if !conditions.is_empty() && conditions.len() != keys.len() {
+            let rule = format!("must be as many as the keys ({}), or none", keys.len());
+            return Err(Error::invalid("conditions", conditions.len().to_string(), rule));
+        }
+        let mut conditions = conditions.into_iter();
+        let deletion = |key| {
+            let demanded = conditions.next().filter(|only_if| only_if.condition.is_some());
+            Ok(Deletion { key, condition: condition(demanded)? })
+        };
+        keys.into_iter().map(deletion).collect()
+    }
+}
+
+impl From<DeleteResult> for v1::DeleteResult {
+    fn from(DeleteResult { key, deleted, error }: DeleteResult) -> Self {
+        Self { key, deleted, error }
+    }
+}
+
+impl From<v1::DeleteResult> for DeleteResult {
+    fn from(v1::DeleteResult { key, deleted, error }: v1::DeleteResult) -> Self {
+        Self { key, deleted, error }
     }
 }
 

@@ -272,7 +272,7 @@ impl Consensus {
     }
 
     /// On the leader: how long ago a quorum last answered it, in milliseconds.
-    fn quorum_age_ms(&self) -> Option<u64> {
+    pub fn quorum_age_ms(&self) -> Option<u64> {
         if self.is_quorum_alone() {
             // openraft counts from the last write then, since nobody else is there to answer.
             return Some(0);

@@ -66,8 +66,8 @@ pub trait Observer: Send + Sync + 'static {
     /// The same, to keep. The state is at `revision` by now, and readers can see it.
     fn applied(&self, _revision: u64, _commits: Vec<Commit>) {}
 
-    /// The state is at `revision`, and nobody tells what led there: it comes from files.
-    fn skipped(&self, _revision: u64) {}
+    /// This is the state, and nobody tells what led there: it comes from files.
+    fn skipped(&self, _meta: &Meta) {}
 
     /// This node leads in this term, or did a moment ago.
     fn leads(&self, _term: u64) {}
@@ -363,7 +363,7 @@ impl Machine {
         let next_expiry_ms = core.state.next_expiry_ms(&Latest(&self.inner.store))?;
         self.inner.told.tell(core.progress(next_expiry_ms), core.state.meta());
         if let Some(observer) = &self.inner.observer {
-            observer.skipped(core.state.meta().revision);
+            observer.skipped(core.state.meta());
         }
         Ok(())
     }

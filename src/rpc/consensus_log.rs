@@ -33,7 +33,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl consensus_log_server::ConsensusLog for ConsensusLog {
     async fn append_to_raft(&self, request: Request<v1::AppendToRaftRequest>) -> Answer<v1::AppendToRaftResponse> {
         let (call, v1::AppendToRaftRequest { attempt, entry_json }) = Call::open(request)?;
-        let (deadline, fence) = (call.deadline, call.fence.clone());
+        let (deadline, fence) = (call.deadline, call.own_fence());
         let (request, meaning) = call.request(attempt, application(entry_json)?)?;
         let session = request.attempt.map(|attempt| attempt.session);
         let (outcome, placed) = self.node.propose_placed(request, deadline).await?;

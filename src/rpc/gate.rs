@@ -12,14 +12,15 @@ use std::{
 };
 
 use futures_util::future::{Either, Ready, ready};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::{health, principal_of, transaction};
+use super::{health, principal_of, transaction, watch};
 use crate::{
-    environment::net::Connection,
+    environment::net::{Connection, Proof},
     error::Error,
+    model::Principal,
     proto::lease::FENCE,
     security::{Access, Action, Policy, Security, Surface, decide, matrix},
 };
@@ -50,7 +51,28 @@ impl Gate for Authenticate {
         let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
         let principal = security.authenticate(&connection.proof, request.headers())?;
         request.extensions_mut().insert(principal);
+        if request.uri().path() == watch::PATH {
+            let headers = request.headers().get_all(AUTHORIZATION).iter();
+            let headers = headers.map(|header| (AUTHORIZATION, header.clone())).collect();
+            let credentials = Credentials { security: Arc::clone(security), proof: connection.proof, headers };
+            request.extensions_mut().insert(credentials);
+        }
         Ok(())
+    }
+}
+
+/// By what somebody was known who is answered for long. An extension of such calls.
+#[derive(Clone)]
+pub(super) struct Credentials {
+    security: Arc<Security>,
+    proof: Proof,
+    headers: HeaderMap,
+}
+
+impl Credentials {
+    /// Who that is by now. Errors: `Unauthenticated`.
+    pub(super) fn authenticate(&self) -> Result<Principal, Error> {
+        self.security.authenticate(&self.proof, &self.headers)
     }
 }
 

@@ -38,8 +38,8 @@ impl lock_server::Lock for Lock {
     }
 
     async fn release(&self, request: Request<v1::ReleaseLockRequest>) -> Answer<v1::WriteResponse> {
-        let (call, v1::ReleaseLockRequest { attempt, name, lease }) = Call::open(request)?;
-        let decide = |view: &_| Ok(Decision { write: Some(lock::release(view, &name, lease)?), found: () });
+        let (call, v1::ReleaseLockRequest { attempt, name, lease, end_lease }) = Call::open(request)?;
+        let decide = |view: &_| Ok(Decision { write: Some(lock::release(view, &name, lease, end_lease)?), found: () });
         let revision = service::change(self.node.as_ref(), call.caller(attempt)?, decide).await?.revision;
         Ok(Response::new(v1::WriteResponse { revision, leader_id: self.node.id() }))
     }

@@ -32,7 +32,10 @@ mod watch;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tonic::{Request, Response, Status, service::Routes};
 
 use self::{
@@ -172,6 +175,20 @@ fn timeout(text: &str) -> Option<Duration> {
     }
 }
 
+/// A turn at something of which there is only so much at once. Errors: `DeadlineExceeded`.
+async fn turn_of(turns: &Arc<Semaphore>, deadline: Instant, waiting_for: &str) -> Result<OwnedSemaphorePermit> {
+    let began = Instant::now();
+    match tokio::time::timeout_at(deadline, Arc::clone(turns).acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(closed)) => Err(Error::Unexpected(closed.to_string())),
+        Err(_) => Err(Error::DeadlineExceeded {
+            deadline_ms: u64::try_from((deadline - began).as_millis()).unwrap_or(u64::MAX),
+            waiting_for: waiting_for.into(),
+            may_have_applied: false,
+        }),
+    }
+}
+
 /// A request that has been opened: who asks, until when, what a write depends on, and in which transaction if in one.
 struct Call {
     principal: String,
@@ -181,6 +198,11 @@ struct Call {
 }
 
 impl Call {
+    /// What its own write is guarded by; in a transaction that is the matter of its commit.
+    fn own_fence(&self) -> Option<Fence> {
+        self.fence.clone().filter(|_| self.entered.is_none())
+    }
+
     /// The call, and what it asks.
     fn open<T>(request: Request<T>) -> Result<(Self, T)> {
         let (principal, deadline) = (principal(&request), deadline(&request)?);
@@ -191,13 +213,14 @@ impl Call {
 
     /// Who asks for a change that is decided on what is there.
     fn caller(self, attempt: Option<v1::Attempt>) -> Result<Caller> {
-        let Self { principal, deadline, fence, entered: _ } = self;
+        let fence = self.own_fence();
+        let Self { principal, deadline, .. } = self;
         Ok(Caller { principal, attempt: attempt.map(Attempt::try_from).transpose()?, deadline, fence })
     }
 
     /// Where the call is made: in the store, or in a transaction, in which it is alone until this is dropped.
     async fn place<'a>(&self, node: &'a Node) -> Result<Place<'a>> {
-        transaction::place(node, self.entered.as_ref(), (&self.principal, self.deadline)).await
+        transaction::place(node, self.entered.as_ref(), (&self.principal, self.fence.as_ref(), self.deadline)).await
     }
 
     /// Makes a change, and answers the revision with it in.
@@ -219,7 +242,7 @@ impl Call {
             let decide = |_: &View| Ok(Decision { write: Some(write.clone()), found: () });
             return Ok(service::change(&place, self.caller(attempt)?, decide).await?.decided());
         }
-        let (deadline, fence) = (self.deadline, self.fence.clone());
+        let (deadline, fence) = (self.deadline, self.own_fence());
         let (request, meaning) = self.request(attempt, write)?;
         let session = request.attempt.map(|attempt| attempt.session);
         let outcome = place.propose(request, deadline).await?;
@@ -231,7 +254,7 @@ impl Call {
     fn request(self, attempt: Option<v1::Attempt>, write: Write) -> Result<(node::Request, Meaning)> {
         let attempt = attempt.map(Attempt::try_from).transpose()?;
         let Write { transaction, guards: mut compares, meaning, .. } = write;
-        compares.extend(self.fence.as_ref().map(layers::lock::guard));
+        compares.extend(self.own_fence().as_ref().map(layers::lock::guard));
         let guards = Guards { compares, ..Guards::default() };
         Ok((node::Request { principal: self.principal, attempt, guards, transaction }, meaning))
     }
@@ -292,13 +315,7 @@ impl Call {
         (view, turns): (View, &Arc<Semaphore>),
         search: impl FnOnce(&View) -> Result<T> + Send + 'static,
     ) -> Result<(View, T)> {
-        let began = Instant::now();
-        let turn = tokio::time::timeout_at(self.deadline, Arc::clone(turns).acquire_owned()).await;
-        let turn = turn.map_err(|_| Error::DeadlineExceeded {
-            deadline_ms: u64::try_from((self.deadline - began).as_millis()).unwrap_or(u64::MAX),
-            waiting_for: "other queries on this node to end".into(),
-            may_have_applied: false,
-        })?;
+        let turn = turn_of(turns, self.deadline, "other queries on this node to end").await?;
         let searching = move || {
             // Also if nobody waits for it any more: the thread is what there may be so many of.
             let _turn = turn;

@@ -23,7 +23,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{health, principal_of};
+use super::{health, principal_of, watch};
 use crate::{
     environment::{net::Connection, unread::Unread},
     error::Error,
@@ -141,10 +141,13 @@ where
             Err(error) => return Box::pin(std::future::ready(Ok(Status::from(error).into_http()))),
         };
         let unread = request.extensions().get::<Connection>().map(|connection| Arc::clone(&connection.unread));
+        // It goes on for as long as somebody watches, and has bounds of its own.
+        let is_watch = request.uri().path() == watch::PATH;
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            Ok(answer.map(|body| Body::new(Pieces::new(body, place, unread.unwrap_or_default()))))
+            let (pressure, place) = (Arc::clone(&place.pressure), Some(place).filter(|_| !is_watch));
+            Ok(answer.map(|body| Body::new(Pieces::new(body, (pressure, place), unread.unwrap_or_default()))))
         })
     }
 }
@@ -152,7 +155,9 @@ where
 /// An answer, handed out in pieces.
 struct Pieces {
     inner: Body,
-    place: Place,
+    pressure: Arc<Pressure>,
+    /// The call's, until its answer is read.
+    _place: Option<Place>,
     unread: Arc<Unread>,
     /// What is left of a piece of the inner body that was too large.
     rest: Bytes,
@@ -161,15 +166,15 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(inner: Body, place: Place, unread: Arc<Unread>) -> Self {
-        Self { inner, place, unread, rest: Bytes::new(), handed: None }
+    fn new(inner: Body, (pressure, place): (Arc<Pressure>, Option<Place>), unread: Arc<Unread>) -> Self {
+        Self { inner, pressure, _place: place, unread, rest: Bytes::new(), handed: None }
     }
 
     /// Whoever wants the next piece has taken the one before.
     fn taken(&mut self) {
         if let Some((number, bytes)) = self.handed.take() {
             self.unread.taken(number);
-            self.place.pressure.unread.fetch_sub(bytes, Relaxed);
+            self.pressure.unread.fetch_sub(bytes, Relaxed);
         }
     }
 
@@ -193,7 +198,7 @@ impl HttpBody for Pieces {
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| match frame.into_data() {
                 Ok(data) => {
-                    self.place.pressure.unread.fetch_add(data.len(), Relaxed);
+                    self.pressure.unread.fetch_add(data.len(), Relaxed);
                     self.rest = data;
                     self.hand_out()
                 }
@@ -215,7 +220,7 @@ impl HttpBody for Pieces {
 impl Drop for Pieces {
     fn drop(&mut self) {
         self.taken();
-        self.place.pressure.unread.fetch_sub(self.rest.len(), Relaxed);
+        self.pressure.unread.fetch_sub(self.rest.len(), Relaxed);
     }
 }
 

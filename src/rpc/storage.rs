@@ -10,7 +10,11 @@ use crate::{
     Result,
     layers::kv::{index, namespace, query, read},
     limits,
-    model::{ReadMode, kv::KeyFilter, mesh::Page},
+    model::{
+        ReadMode,
+        kv::{Deletion, KeyFilter},
+        mesh::Page,
+    },
     node::Node,
     proto::{
         convert::{read_header, required},
@@ -19,6 +23,7 @@ use crate::{
         v1::{self, storage_server},
     },
     service::{
+        Core,
         storage::{self as service, Freshness},
         transactions::{Options, Transactions},
     },
@@ -73,9 +78,9 @@ impl storage_server::Storage for Storage {
         let (call, request) = Call::open(request)?;
         let place = call.place(&self.node).await?;
         let v1::StorageDeleteRequest { attempt, namespace, key, condition: only_if } = request;
-        let what = (vec![key], condition(only_if)?);
+        let what = (vec![Deletion { key, condition: condition(only_if)? }], false);
         let (revision, results) = service::delete(&place, call.caller(attempt)?, &namespace, what).await?;
-        let deleted = results.first().is_some_and(|(_, deleted)| *deleted);
+        let deleted = results.first().is_some_and(|result| result.deleted);
         Ok(Response::new(v1::StorageDeleteResponse { revision, leader_id: self.node.id(), deleted }))
     }
 
@@ -103,10 +108,11 @@ impl storage_server::Storage for Storage {
         &self,
         request: Request<v1::StorageDeleteManyRequest>,
     ) -> Answer<v1::StorageDeleteManyResponse> {
-        let (call, v1::StorageDeleteManyRequest { attempt, namespace, keys }) = Call::open(request)?;
-        let place = call.place(&self.node).await?;
-        let (revision, results) = service::delete(&place, call.caller(attempt)?, &namespace, (keys, None)).await?;
-        let results = results.into_iter().map(|(key, deleted)| v1::DeleteResult { key, deleted }).collect();
+        let (call, request) = Call::open(request)?;
+        let (attempt, namespace, per_key) = (request.attempt, request.namespace.clone(), request.per_key);
+        let (place, what) = (call.place(&self.node).await?, (request.deletions()?, per_key));
+        let (revision, results) = service::delete(&place, call.caller(attempt)?, &namespace, what).await?;
+        let results = results.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::StorageDeleteManyResponse { revision, leader_id: self.node.id(), results }))
     }
 
@@ -120,7 +126,8 @@ impl storage_server::Storage for Storage {
     async fn count(&self, request: Request<v1::StorageCountRequest>) -> Answer<v1::StorageCountResponse> {
         let (call, v1::StorageCountRequest { read, namespace, filter: sent }) = Call::open(request)?;
         let (filter, place) = (filter(sent)?, call.place(&self.node).await?);
-        let (count, stamp) = if filter.is_empty() {
+        // What a transaction holds is counted by going through it.
+        let (count, stamp) = if filter.is_empty() && place.accounts_are_shown() {
             service::count(&place, &namespace, freshness(&call, read)).await?
         } else {
             let (view, stamp) = call.view((&place, &self.node), read, None).await?;
@@ -226,9 +233,9 @@ impl storage_server::Storage for Storage {
     async fn restore(&self, request: Request<v1::StorageRestoreRequest>) -> Answer<v1::StorageSetResponse> {
         let (call, request) = Call::open(request)?;
         let place = call.place(&self.node).await?;
-        let v1::StorageRestoreRequest { attempt, namespace, key, as_of_revision } = request;
-        let caller = call.caller(attempt)?;
-        let (revision, version) = service::restore(&place, caller, (&namespace, &key), as_of_revision).await?;
+        let v1::StorageRestoreRequest { attempt, namespace, key, as_of_revision, condition: only_if } = request;
+        let (caller, what) = (call.caller(attempt)?, (as_of_revision, condition(only_if)?));
+        let (revision, version) = service::restore(&place, caller, (&namespace, &key), what).await?;
         Ok(Response::new(v1::StorageSetResponse { revision, leader_id: self.node.id(), version }))
     }
 

@@ -11,7 +11,7 @@ use tower::Layer;
 use super::gate::{Gate, Gated};
 use crate::{
     Error, Result,
-    model::isolation::TRANSACTION as HEADER,
+    model::{isolation::TRANSACTION as HEADER, lease::Fence},
     node::Node,
     service::transactions::{self, Transactions},
 };
@@ -20,7 +20,7 @@ use crate::{
 pub(super) const TRANSACTION: &str = HEADER;
 
 /// The calls that may belong to a transaction, in the order of the protos.
-const CALLS: [&str; 41] = [
+const CALLS: [&str; 63] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/GetMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
@@ -59,6 +59,28 @@ const CALLS: [&str; 41] = [
     "/meshstore.v1.Storage/SetMetadata",
     "/meshstore.v1.Storage/History",
     "/meshstore.v1.Storage/Restore",
+    "/meshstore.v1.Topology/SeedMesh",
+    "/meshstore.v1.Topology/JoinMesh",
+    "/meshstore.v1.Topology/LeaveMesh",
+    "/meshstore.v1.Topology/EvictNode",
+    "/meshstore.v1.Topology/ModifyMesh",
+    "/meshstore.v1.Topology/DeleteMesh",
+    "/meshstore.v1.Topology/ModifyNode",
+    "/meshstore.v1.Topology/AddRoute",
+    "/meshstore.v1.Topology/ModifyRoute",
+    "/meshstore.v1.Topology/DeleteRoute",
+    "/meshstore.v1.Topology/AddRegion",
+    "/meshstore.v1.Topology/ModifyRegion",
+    "/meshstore.v1.Topology/DeleteRegion",
+    "/meshstore.v1.Topology/Apply",
+    "/meshstore.v1.Topology/ShowMesh",
+    "/meshstore.v1.Topology/ListMeshes",
+    "/meshstore.v1.Topology/ShowNode",
+    "/meshstore.v1.Topology/ListNodes",
+    "/meshstore.v1.Topology/ShowTopology",
+    "/meshstore.v1.Topology/GetRoutesForNode",
+    "/meshstore.v1.Topology/ListRegions",
+    "/meshstore.v1.Topology/ReportApplied",
     "/meshstore.v1.ConsensusLog/AppendEntry",
     "/meshstore.v1.ConsensusLog/GetEntry",
     "/meshstore.v1.ConsensusLog/ListEntries",
@@ -113,7 +135,11 @@ impl<S> Layer<S> for Belongs {
 pub(super) type Place<'a> = transactions::Place<'a, Node>;
 
 /// Errors: those of entering a transaction.
-pub(super) async fn place<'a>(node: &'a Node, entered: Option<&Entered>, who: (&str, Instant)) -> Result<Place<'a>> {
+pub(super) async fn place<'a>(
+    node: &'a Node,
+    entered: Option<&Entered>,
+    who: (&str, Option<&Fence>, Instant),
+) -> Result<Place<'a>> {
     Place::of(node, entered.map(|Entered { id, transactions }| (transactions, id.as_str())), who).await
 }
 

@@ -1,7 +1,8 @@
 //! Watches: a stream each.
 //!
-//! Whether a caller may watch is decided when it begins, and again before each message ([`Reader::may_go_on`]). A surface that
-//! has grants of its own asks there, too, of what is told.
+//! Who watches, and whether he may, is found out when it begins and again before each message ([`Reader::may_go_on`]): a token
+//! that was taken back ends the watch with the next message, or mark of progress. A surface that has grants of its own asks
+//! there, too, of what is told.
 
 use std::sync::{
     Arc,
@@ -11,7 +12,7 @@ use std::sync::{
 use futures_util::{StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
-use super::{Call, principal_of};
+use super::{Call, gate::Credentials, principal_of};
 use crate::{
     Error, Result,
     environment::net::Connection,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// How the call is called.
-const PATH: &str = "/meshstore.v1.Watch/Watch";
+pub(super) const PATH: &str = "/meshstore.v1.Watch/Watch";
 /// When a caller that found all places of its connection taken should come again, in milliseconds.
 const RETRY_AFTER_MS: u64 = 1_000;
 
@@ -62,6 +63,8 @@ impl watch_server::Watch for Watch {
 /// Who watches, and by which rules.
 struct Reader {
     principal: Principal,
+    /// By what he was known; `None`: nobody is.
+    credentials: Option<Credentials>,
     action: Action,
     policy: Policy,
 }
@@ -70,11 +73,17 @@ impl Reader {
     fn of<T>(request: &Request<T>) -> Result<Self> {
         let action = matrix::action(PATH).ok_or_else(|| Error::Unexpected(format!("{PATH} is not listed")))?;
         let policy = request.extensions().get::<Policy>().copied().unwrap_or(Policy::Known);
-        Ok(Self { principal: principal_of(request.extensions()), action, policy })
+        let credentials = request.extensions().get().cloned();
+        Ok(Self { principal: principal_of(request.extensions()), credentials, action, policy })
     }
 
-    /// Whether the caller may still be told something. Errors: `PermissionDenied`.
+    /// Whether the caller may still be told something. Errors: `PermissionDenied`; `Unauthenticated`.
     fn may_go_on(&self) -> Result<()> {
+        if let Some(credentials) = &self.credentials
+            && credentials.authenticate()? != self.principal
+        {
+            return Err(Error::Unauthenticated("the watch was begun by somebody else".into()));
+        }
         let allowed = decide(&self.principal, self.action, self.policy);
         allowed.map_err(|denied| Error::PermissionDenied(denied.to_string()))
     }

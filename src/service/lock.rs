@@ -79,20 +79,28 @@ pub async fn acquire(node: &Node, caller: Caller, claim: &Claim) -> Result<(u64,
 pub async fn observe(
     node: &Node,
     (name, known): (&str, Option<u64>),
-    (mode, deadline): (ReadMode, Instant),
+    (mut mode, deadline): (ReadMode, Instant),
 ) -> Result<((Option<Holder>, u64), ReadStamp)> {
     let until = patience(deadline);
     let mut locks = node.locks();
     locks.borrow_and_update();
-    let (view, mut stamp) = node.read(mode, None, deadline).await?;
-    let mut shown = lock::show(&view, name)?;
-    drop(view);
-    let token = |holder: &Option<Holder>| holder.as_ref().map_or(0, |holder| holder.token);
-    while known == Some(token(&shown.0)) && changed(&mut locks, until).await? {
-        let (view, newer) = node.read(ReadMode::AtLeast(stamp.revision), None, deadline).await?;
-        (shown, stamp) = (lock::show(&view, name)?, newer);
+    // Who waits is counted once, for the answer.
+    let is_known = |view: &View| {
+        let token = lock::holder(view, name)?.map_or(0, |holder| holder.token);
+        Ok::<_, Error>(known == Some(token))
+    };
+    loop {
+        let (view, stamp) = node.read(mode, None, deadline).await?;
+        if !is_known(&view)? {
+            return Ok((lock::show(&view, name)?, stamp));
+        }
+        mode = ReadMode::AtLeast(stamp.revision);
+        drop(view);
+        if !changed(&mut locks, until).await? {
+            let (view, stamp) = node.read(mode, None, deadline).await?;
+            return Ok((lock::show(&view, name)?, stamp));
+        }
     }
-    Ok((shown, stamp))
 }
 
 /// Says why a write with a fence was overtaken, if that was the fence. Errors: `Fenced`; those of a read.

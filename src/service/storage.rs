@@ -15,7 +15,7 @@ use crate::{
     limits,
     model::{
         OperationResult, Outcome, ReadMode, ReadStamp, ScopeId, features,
-        kv::{Namespace, NamespaceChange, NamespaceSettings, Set, SetResult, StorageStatus},
+        kv::{DeleteResult, Deletion, Namespace, NamespaceChange, NamespaceSettings, Set, SetResult, StorageStatus},
         mesh::{Condition, Page, PageRequest},
         query::SortField,
     },
@@ -48,21 +48,21 @@ pub async fn set<C: Core>(
     Ok((done.revision, found.results(done.outcome.as_ref())))
 }
 
-/// Deletes values. The revision, and each key with whether there was something.
+/// Deletes values, all or none, or with `per_key` those that can be. The revision, and what became of each key.
 ///
 /// Errors: as of [`write::delete`], and those of a write.
 pub async fn delete<C: Core>(
     core: &C,
     caller: Caller,
     namespace: &str,
-    (keys, condition): (Vec<String>, Option<Condition>),
-) -> Result<(u64, Vec<(String, bool)>)> {
+    (deletions, per_key): (Vec<Deletion>, bool),
+) -> Result<(u64, Vec<DeleteResult>)> {
     let decide = |view: &View| {
-        let mut found = write::delete(view, namespace, keys.clone(), condition)?;
+        let mut found = write::delete(view, namespace, deletions.clone(), per_key)?;
         Ok(Decision { write: found.write.take(), found })
     };
     let done = change(core, caller, decide).await?;
-    let found = done.found.unwrap_or_else(|| Deletes::executed_before(keys.clone()));
+    let found = done.found.unwrap_or_else(|| Deletes::executed_before(deletions.clone()));
     Ok((done.revision, found.results(done.outcome.as_ref())))
 }
 
@@ -83,11 +83,11 @@ pub async fn set_attributes<C: Core>(
 pub async fn restore<C: Core>(
     core: &C,
     caller: Caller,
-    (namespace, key): (&str, &str),
-    as_of: u64,
+    place: (&str, &str),
+    what: (u64, Option<Condition>),
 ) -> Result<(u64, u64)> {
     let principal = caller.principal.clone();
-    let decide = |view: &View| write::restore(view, &principal, namespace, key, as_of).map(only);
+    let decide = |view: &View| write::restore(view, &principal, place, what).map(only);
     let done = change(core, caller, decide).await?;
     let version = match done.outcome {
         Some(Outcome::Applied { results, .. }) => match results.first() {

@@ -1,14 +1,17 @@
 //! One watch: what a node tells a watcher, message by message.
 //!
 //! A watch has a position, a revision up to which everything was told, and looks from there into what the node has applied of
-//! late. Nothing is made before somebody wants it, and nothing of the ring is held meanwhile: who reads slowly costs one
-//! message, and is told when the ring has gone on without it.
+//! late. Nothing is made before somebody wants it, one message at a time. Until a group of changes is told it is held, and so is
+//! one of many who hold the same; who reads slowly costs one message beside it, and is told when the ring has gone on without it.
+//!
+//! When the node stops a watch goes on to the end of what is known, says how far it has come, and ends: so it is found where it
+//! was by the next node, however rarely it was told its progress.
 //!
 //! It may begin with what there is: parts of one view, which stays open as long as storage can keep it. It may begin at a
 //! revision: then where a namespace stood *then* is found out first, from its record now, or from the first change of that
 //! record since.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -20,7 +23,7 @@ use crate::{
         ReadMode,
         watch::{Change, Start, Told, WatchRequest},
     },
-    node::{Node, Watcher},
+    node::{Group, Node, Watcher},
     state::View,
 };
 
@@ -46,6 +49,13 @@ enum Step {
     Wait,
 }
 
+/// A place in a group: which commit is next, and which of its changes.
+struct Place {
+    group: Arc<Group>,
+    commit: usize,
+    change: usize,
+}
+
 /// See the module's text.
 pub struct Watch {
     node: Node,
@@ -56,9 +66,13 @@ pub struct Watch {
     phase: Phase,
     /// All up to here was told.
     position: u64,
-    /// What is left of a transaction that did not fit into a message.
+    /// What is left of entries of the history that did not fit into a message.
     rest: VecDeque<Change>,
+    /// What is being told.
+    group: Option<Place>,
     started: bool,
+    /// Whether its end was told because the node stops.
+    ended: bool,
     every: Duration,
     next_progress: Instant,
 }
@@ -94,7 +108,7 @@ impl Watch {
                 if lens.is_history() {
                     (revision, Phase::Past(node.view_of(now.revision())?, Past::after(revision)))
                 } else {
-                    stand_at(&mut lens, &mut watcher, (revision, &now, &blind))?;
+                    stand_at(&mut lens, &mut watcher, (revision, &now, &blind)).await?;
                     (revision, Phase::Changes)
                 }
             }
@@ -106,8 +120,8 @@ impl Watch {
         }
         let every = Duration::from_millis(progress_ms);
         let (node, next_progress) = (node.clone(), Instant::now() + every);
-        let (rest, started) = (VecDeque::new(), false);
-        Ok(Self { node, watcher, lens, blind, phase, position, rest, started, every, next_progress })
+        let (rest, group, started, ended) = (VecDeque::new(), None, false, false);
+        Ok(Self { node, watcher, lens, blind, phase, position, rest, group, started, ended, every, next_progress })
     }
 
     /// What is told next; waits for it. After an error nothing more comes.
@@ -128,7 +142,9 @@ impl Watch {
 
     fn step(&mut self) -> Result<Step> {
         self.node.check_state()?;
-        self.watcher.check_open()?;
+        if self.ended || !matches!(self.phase, Phase::Changes) {
+            self.watcher.check_open()?;
+        }
         if !self.started {
             self.started = true;
             return Ok(Step::Told(Told::Started { node_id: self.node.id(), revision: self.position }));
@@ -164,33 +180,66 @@ impl Watch {
     }
 
     fn changes(&mut self) -> Result<Step> {
-        if Instant::now() >= self.next_progress {
-            self.next_progress = Instant::now() + self.every;
-            return Ok(Step::Told(Told::Progress { revision: self.position, age_ms: self.node.age_ms() }));
-        }
         for _ in 0..TURN {
-            let look = self.watcher.look(self.position)?;
-            self.position = look.until;
-            let Some(group) = look.group else {
-                return Ok(if look.newest { Step::Wait } else { Step::Again });
-            };
-            let first = group.commits().partition_point(|commit| commit.revision <= self.position);
-            for commit in group.commits().iter().skip(first) {
-                self.position = commit.revision;
-                let changes = self.lens.changes(&self.blind, commit)?;
-                if changes.iter().any(|change| matches!(change, Change::Namespace(_))) {
-                    self.watcher.follow(self.lens.scopes());
-                }
-                if !changes.is_empty() {
-                    self.rest.extend(changes);
-                    return Ok(Step::Told(self.of_rest()));
-                }
+            if let Some(told) = self.of_group()? {
+                return Ok(Step::Told(told));
             }
+            let look = match self.watcher.look(self.position) {
+                // Of a history nothing is gone.
+                Err(Error::NoLongerCovered { .. }) if self.lens.is_history() => {
+                    let view = self.node.view_of(self.node.view_at_hand()?.revision())?;
+                    self.phase = Phase::Past(view, Past::after(self.position));
+                    return Ok(Step::Again);
+                }
+                look => look?,
+            };
+            self.position = look.until;
+            match look.group {
+                Some(group) => {
+                    let commit = group.commits().partition_point(|commit| commit.revision <= self.position);
+                    self.group = Some(Place { group, commit, change: 0 });
+                }
+                None if !look.newest => {}
+                None if self.watcher.check_open().is_err() => {
+                    self.ended = true;
+                    return Ok(Step::Told(self.progress()));
+                }
+                None if Instant::now() >= self.next_progress => return Ok(Step::Told(self.progress())),
+                None => return Ok(Step::Wait),
+            }
+        }
+        // However much is of no interest, somebody may wait for a sign.
+        if Instant::now() >= self.next_progress && self.group.is_none() {
+            return Ok(Step::Told(self.progress()));
         }
         Ok(Step::Again)
     }
 
-    /// As much of the rest of a transaction as fits into a message.
+    fn progress(&mut self) -> Told {
+        self.next_progress = Instant::now() + self.every;
+        Told::Progress { revision: self.position, age_ms: self.node.age_ms() }
+    }
+
+    /// The next message of the group that is being told; `None`: nothing is left of it.
+    fn of_group(&mut self) -> Result<Option<Told>> {
+        while let Some(Place { group, commit: at, change }) = &mut self.group {
+            let Some(commit) = group.commits().get(*at) else { break };
+            let (changes, next) = self.lens.changes(&self.blind, commit, *change)?;
+            self.position = commit.revision;
+            (*at, *change) = next.map_or((*at + 1, 0), |next| (*at, next));
+            if changes.iter().any(|change| matches!(change, Change::Namespace(_))) {
+                self.watcher.follow(self.lens.scopes());
+            }
+            if !changes.is_empty() {
+                self.watcher.told(changes.len());
+                return Ok(Some(Told::Changes { revision: self.position, changes, more: next.is_some() }));
+            }
+        }
+        self.group = None;
+        Ok(None)
+    }
+
+    /// As much of the rest of the history's entries as fits into a message.
     fn of_rest(&mut self) -> Told {
         let (mut changes, mut bytes) = (Vec::new(), 0);
         while let Some(change) = self.rest.pop_front() {
@@ -219,8 +268,10 @@ async fn reach(node: &Node, revision: u64, deadline: Instant) -> Result<View> {
     Ok(view)
 }
 
-/// Has a lens stand where what it shows was at a revision, by a view of a later one. Errors: `NoLongerCovered`.
-fn stand_at(lens: &mut Lens, watcher: &mut Watcher, (revision, now, blind): (u64, &View, &View)) -> Result<()> {
+/// Has a lens stand where what it shows was at a revision, by a view of a later one.
+///
+/// Errors: `NoLongerCovered`; `Unavailable` if the node stops.
+async fn stand_at(lens: &mut Lens, watcher: &mut Watcher, (revision, now, blind): (u64, &View, &View)) -> Result<()> {
     let Some(home) = lens.home() else { return Ok(()) };
     watcher.follow(vec![home]);
     let mut position = revision;
@@ -228,9 +279,9 @@ fn stand_at(lens: &mut Lens, watcher: &mut Watcher, (revision, now, blind): (u64
         let look = watcher.look(position)?;
         position = look.until;
         let Some(group) = look.group else {
-            if look.newest {
-                break;
-            }
+            // What the view shows already is told in a moment.
+            watcher.check_open()?;
+            tokio::task::yield_now().await;
             continue;
         };
         for commit in group.commits().iter().filter(|commit| commit.revision > revision) {

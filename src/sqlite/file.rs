@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use crate::{
     environment::{
         Environment,
-        disk::{File, OpenMode, sync_parent},
+        disk::{Disk, File, OpenMode, sync_parent},
     },
     error::Fault,
     state::Meta,
@@ -78,7 +78,7 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, Fault> {
 /// Opens a file for this process alone; a new or empty one becomes a store.
 pub(super) fn open(environment: &Environment, path: &Path) -> Result<Opened, Fault> {
     let disk = environment.disk.as_ref();
-    let path = &resolved(path)?;
+    let path = &resolved(disk, path)?;
     let mut beside = path.as_os_str().to_owned();
     beside.push("-lock");
     let beside = PathBuf::from(beside);
@@ -93,6 +93,12 @@ pub(super) fn open(environment: &Environment, path: &Path) -> Result<Opened, Fau
     if is_new(&connection, path)? {
         create(&connection).map_err(about("make a store of"))?;
         sync_parent(disk, path)?;
+    }
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(about("open"))?;
+    if mode != "wal" {
+        let reason = "cannot have a write-ahead log: its file system does not share memory between connections";
+        return Err(Fault::new(format!("{} {reason}", path.display())));
     }
     connection.execute_batch(SETTINGS).map_err(about("open"))?;
     let read = "SELECT revision, meta FROM state WHERE id = 0";
@@ -109,20 +115,18 @@ pub(super) fn open(environment: &Environment, path: &Path) -> Result<Opened, Fau
 
 /// What holds for the connection that writes. A commit is synced; the write-ahead log is cut when it has grown large.
 const SETTINGS: &str = "
-    PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA journal_size_limit = 67108864;
 ";
 
-/// The path by which every process knows the file, so that all find one lock.
-fn resolved(path: &Path) -> Result<PathBuf, Fault> {
-    let cannot = |error| Fault::io("cannot find", path, &error);
-    if path.exists() {
-        return path.canonicalize().map_err(cannot);
+/// The path by which every process knows the file, so that all find one lock. It is made if it is not there, also where a link
+/// leads to it.
+fn resolved(disk: &dyn Disk, path: &Path) -> Result<PathBuf, Fault> {
+    if !path.exists() {
+        drop(disk.open(path, OpenMode::Create).map_err(|error| Fault::io("cannot make", path, &error))?);
+        sync_parent(disk, path)?;
     }
-    let name = path.file_name().ok_or_else(|| Fault::new(format!("{} is not the name of a file", path.display())))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(parent.canonicalize().map_err(cannot)?.join(name))
+    path.canonicalize().map_err(|error| Fault::io("cannot find", path, &error))
 }
 
 /// Whether a file is to become a store; it is not if it is one. Errors: it is something else.

@@ -18,6 +18,10 @@ use crate::{
 
 /// Pairs that are freed in one transaction.
 const FREED: i64 = 1_000;
+/// How large the write-ahead log may grow because of views that are open, in pages of 8 KiB.
+const LOG_PAGES: i64 = 32 << 10;
+/// After so many batches it is looked at.
+const LOOK: u64 = 64;
 
 /// The connection that writes.
 pub(super) struct File {
@@ -30,12 +34,17 @@ pub(super) struct File {
     forgotten: bool,
     /// Whether the last thing that went wrong was that there was no room.
     full: bool,
+    /// The revision of the last commit.
+    revision: i64,
+    commits: u64,
 }
 
 impl File {
-    pub(super) fn new(place: Arc<Place>, connection: Connection) -> Self {
+    /// `revision`: of the last commit.
+    pub(super) fn new(place: Arc<Place>, connection: Connection, revision: u64) -> Self {
+        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
         // What the process before did not come to.
-        Self { connection, place, dirty: false, forgotten: true, full: false }
+        Self { connection, place, dirty: false, forgotten: true, full: false, revision, commits: 0 }
     }
 
     /// Does something to the file, in the open transaction.
@@ -114,11 +123,36 @@ impl Keeper for File {
 
     fn commit(&mut self, meta: &Meta) -> Result<(), Fault> {
         let revision = i64::try_from(meta.revision).map_err(|_| Fault::bug("more revisions than SQLite counts"))?;
-        let update = "UPDATE state SET revision = ?1, meta = ?2 WHERE id = 0";
-        self.with("write", |connection| {
-            connection.prepare_cached(update)?.execute(params![revision, meta.encode().as_ref()]).map(drop)
+        // Also proves that nobody else writes the file, however he came by it.
+        let update = "UPDATE state SET revision = ?1, meta = ?2 WHERE id = 0 AND revision = ?3";
+        let (before, meta) = (self.revision, meta.encode());
+        let updated = self.with("write", |connection| {
+            connection.prepare_cached(update)?.execute(params![revision, meta.as_ref(), before])
         })?;
-        self.end()
+        if updated != 1 {
+            self.roll_back().map_err(|error| self.place.fault("roll back in", &error))?;
+            return Err(Fault::damage(format!(
+                "{} was written by somebody else since revision {before}; a file is one store's at a time",
+                self.place.path.display()
+            )));
+        }
+        self.end()?;
+        self.revision = revision;
+        Ok(())
+    }
+
+    fn is_held_up(&mut self) -> bool {
+        self.commits += 1;
+        if self.dirty || !self.commits.is_multiple_of(LOOK) {
+            return false;
+        }
+        // The log begins anew only when no view reads it any more.
+        let looked = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
+        let large = looked.is_ok_and(|pages| pages > LOG_PAGES);
+        if large {
+            tracing::warn!(path = %self.place.path.display(), "the write-ahead log is large: older views are ended");
+        }
+        large
     }
 
     fn take_back(&mut self) -> Option<Meta> {
@@ -155,7 +189,7 @@ mod tests {
 
     fn open(home: &std::path::Path) -> (File, Meta) {
         let file::Opened { place, connection, meta } = file::open(&Environment::real(), &home.join("s.db")).unwrap();
-        (File::new(Arc::new(place), connection), meta)
+        (File::new(Arc::new(place), connection, meta.revision), meta)
     }
 
     fn pair(key: impl ToString, value: Option<usize>) -> (Bytes, Option<Bytes>) {

@@ -66,7 +66,7 @@ impl Sqlite {
         let environment = Environment::real();
         let file::Opened { place, connection, meta } = file::open(&environment, path)?;
         let place = Arc::new(place);
-        let keeper = keeper::File::new(Arc::clone(&place), connection);
+        let keeper = keeper::File::new(Arc::clone(&place), connection, meta.revision);
         let handle = local::start(&environment, keeper, readers::Readers::new(place), meta)?;
         Ok(Self { handle, principal: Principal::Anonymous, transactions: Transactions::default() })
     }
@@ -79,16 +79,23 @@ impl Sqlite {
 
     /// Finishes what is in flight and lets go of the file. Calls that come later are told so. May wait for the disk.
     pub fn close(&self) {
+        // What they keep open goes first, so that the file is left in order; then those that began meanwhile.
         self.transactions.end_all();
         self.handle.close();
+        self.transactions.end_all();
     }
 }
 
 impl Backend for Sqlite {
     type Core = Local;
+    type Handle = Handle;
 
     fn core(&self) -> &Local {
         &self.handle
+    }
+
+    fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     fn transactions(&self) -> &Transactions {

@@ -13,6 +13,8 @@ use crate::{
 
 /// Connections that are kept for the next view.
 const IDLE: usize = 8;
+/// Most views that are open at once: each has two files open.
+const VIEWS: usize = 400;
 
 /// The value of a key.
 pub(super) fn get(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<Bytes>> {
@@ -55,6 +57,13 @@ impl Readers {
 
 impl Reader for Readers {
     fn newest(&self) -> Result<(u64, Box<dyn Pairs>), Fault> {
+        // One is this one's, each view has another.
+        if Arc::strong_count(&self.idle) > VIEWS {
+            return Err(Fault::new(format!(
+                "{VIEWS} views of {} are open, as many as may be",
+                self.place.path.display()
+            )));
+        }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,

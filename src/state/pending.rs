@@ -12,30 +12,27 @@
 //!
 //! What is not committed has no revision: such records say [`UNCOMMITTED`].
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet, VecDeque},
-};
+mod over;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use self::over::{Over, concerned};
 use super::{
-    base::Base,
-    constants::DELETES,
-    derived,
+    constants::{DELETES, REPLACED_BYTES},
     meta::Meta,
-    overlay::{Overlay, Stop, merged},
-    scope::{self, Scope},
-    stored,
+    overlay::{Overlay, Stop},
+    scope::Scope,
     view::Source,
 };
 use crate::{
     Result,
-    error::{Error, Fault},
+    error::Error,
     model::{
-        Entry, Key, OperationResult, Record, Reference, ReferenceMode, Refusal, ScopeId,
+        Key, OperationResult, Refusal, ScopeId,
         isolation::UNCOMMITTED,
-        key, keyspace,
+        keyspace,
         transaction::{Compare, Operation, ScopeSettings},
     },
     storage::codec,
@@ -59,6 +56,8 @@ pub struct Ground<'a> {
 pub struct Pending {
     /// The last write of each key: a `Put` or a `Delete`.
     writes: BTreeMap<Key, Operation>,
+    /// What is put under the revision of the commit (`PutStamped`), in order.
+    stamped: Vec<Operation>,
     /// Scopes that are created or set otherwise, in the order of their numbers.
     scopes: BTreeMap<(u32, keyspace::Keyspace), ScopeSettings>,
     /// What the writes make of the stored pairs; `None` removes.
@@ -68,7 +67,15 @@ pub struct Pending {
     asked: BTreeSet<ScopeId>,
     /// Encoded bytes of the writes.
     bytes: usize,
+    /// Bytes of the pairs: also what stays of older versions is in them.
+    held: usize,
+    /// What its commit will replace and delete, in bytes and records, as the core counts them.
+    replaced: usize,
+    deleted: usize,
 }
+
+/// What a pair takes beside its bytes, about.
+const PAIR_BYTES: usize = 64;
 
 /// What became of writes.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,19 +86,25 @@ pub enum Taken {
     Raced,
     /// A compare does not hold.
     Unmet,
-    /// The state forbids it.
+    /// The state forbids it, now or when all is committed.
     Refused(Refusal),
+    /// They would be so many encoded bytes, all together.
+    TooLarge(usize),
 }
 
 impl Default for Pending {
     fn default() -> Self {
         Self {
             writes: BTreeMap::new(),
+            stamped: Vec::new(),
             scopes: BTreeMap::new(),
             pairs: BTreeMap::new(),
             meta: uncommitted(Meta::default()),
             asked: BTreeSet::new(),
             bytes: 0,
+            held: 0,
+            replaced: 0,
+            deleted: 0,
         }
     }
 }
@@ -104,12 +117,12 @@ fn uncommitted(meta: Meta) -> Meta {
 impl Pending {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.scopes.is_empty()
+        self.writes.is_empty() && self.stamped.is_empty() && self.scopes.is_empty()
     }
 
     /// How many records are written.
     pub fn len(&self) -> usize {
-        self.writes.len()
+        self.writes.len() + self.stamped.len()
     }
 
     /// Their encoded bytes.
@@ -117,14 +130,9 @@ impl Pending {
         self.bytes
     }
 
-    /// Their encoded bytes with these operations in.
-    pub fn bytes_with(&self, operations: &[Operation]) -> usize {
-        let replaced = operations.iter().filter_map(|operation| match operation {
-            Operation::Put { key, .. } | Operation::Delete { key } => self.writes.get(key),
-            _ => None,
-        });
-        let replaced: usize = replaced.map(codec::payload_len).sum();
-        self.bytes.saturating_sub(replaced) + operations.iter().map(codec::payload_len).sum::<usize>()
+    /// Bytes in memory of what they make.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Whether a key is written.
@@ -132,9 +140,16 @@ impl Pending {
         self.writes.contains_key(key)
     }
 
+    /// Whether the last write of a key deletes it.
+    pub fn deletes(&self, key: &Key) -> bool {
+        matches!(self.writes.get(key), Some(Operation::Delete { .. }))
+    }
+
     /// Whether a record of a scope is written.
     pub fn writes_in(&self, scope: ScopeId) -> bool {
+        let stamps = |operation: &Operation| matches!(operation, Operation::PutStamped { prefix, .. } if prefix.scope() == scope);
         self.writes.range(scope.key(&[])..).next().is_some_and(|(key, _)| key.scope() == scope)
+            || self.stamped.iter().any(stamps)
     }
 
     /// A scope with these writes in, if one of them concerns it.
@@ -155,33 +170,62 @@ impl Pending {
         });
         let (deletes, puts): (Vec<_>, Vec<_>) =
             self.writes.values().partition(|write| matches!(write, Operation::Delete { .. }));
-        scopes.chain(puts.into_iter().chain(deletes).cloned()).collect()
+        let writes = puts.into_iter().chain(&self.stamped).chain(deletes);
+        scopes.chain(writes.cloned()).collect()
     }
 
     /// Whether a compare holds of a ground on which nothing waits. Errors: those of the source.
     pub fn holds(ground: &Ground<'_>, compare: &Compare) -> Result<bool> {
-        let held = Self::default().take(ground, (std::slice::from_ref(compare), &[]), &[])?;
+        let held = Self::default().take(ground, (std::slice::from_ref(compare), &[]), &[], 0)?;
         Ok(held != Taken::Raced)
     }
 
-    /// Takes operations in, if `guards` and `compares` hold of the ground with what waits already. Otherwise nothing
-    /// changes. Errors: `Refused` for an operation that cannot wait; those of the source.
+    /// Takes operations in, if `guards` and `compares` hold of the ground with what waits already, and all of it can be
+    /// committed in `room` encoded bytes. Otherwise nothing changes.
+    ///
+    /// Errors: `Refused` for an operation that cannot wait; those of the source.
     pub fn take(
         &mut self,
         ground: &Ground<'_>,
         (guards, compares): (&[Compare], &[Compare]),
         operations: &[Operation],
+        room: usize,
     ) -> Result<Taken> {
         let can_wait = |operation: &Operation| {
-            matches!(operation, Operation::Put { .. } | Operation::Delete { .. } | Operation::SetScope { .. })
+            matches!(
+                operation,
+                Operation::Put { .. }
+                    | Operation::PutStamped { .. }
+                    | Operation::Delete { .. }
+                    | Operation::SetScope { .. }
+            )
         };
         if !operations.iter().all(can_wait) {
-            return Err(Error::Refused("a change of this kind (also of what is attached to a lease) cannot wait for the commit of a transaction".into()));
+            return Err(Error::Refused("a change of this kind cannot wait for the commit of a transaction".into()));
         }
         let compared = guards.iter().chain(compares).map(Compare::scope).collect();
-        self.ask(ground, operations, compared)?;
-        let over = Over { source: ground.source, pairs: &self.pairs, failed: RefCell::default() };
+        let asked = self.ask(ground, operations, compared)?;
+        let taken = self.take_asked(ground, (guards, compares), operations, room);
+        if !matches!(taken, Ok(Taken::Taken(_))) {
+            // What they hold by then is asked again.
+            for scope in asked {
+                self.asked.remove(&scope);
+                self.meta.scopes.remove(&scope);
+            }
+        }
+        taken
+    }
+
+    fn take_asked(
+        &mut self,
+        ground: &Ground<'_>,
+        (guards, compares): (&[Compare], &[Compare]),
+        operations: &[Operation],
+        room: usize,
+    ) -> Result<Taken> {
+        let over = Over::of(ground.source, &self.pairs);
         let mut overlay = Overlay::new(&self.meta, &over, ground.wall_ms);
+        overlay.stamped = u32::try_from(self.stamped.len()).unwrap_or(u32::MAX);
         if !overlay.all_hold(guards).map_err(|fault| over.error(fault))? {
             return Ok(Taken::Raced);
         }
@@ -195,11 +239,15 @@ impl Pending {
         };
         let gone: Vec<Key> =
             overlay.touched.iter().filter(|(_, touched)| touched.new.is_none()).map(|(key, _)| key.clone()).collect();
+        let (replaced, deleted) = (self.replaced + overlay.replaced_bytes, self.deleted + overlay.deleted);
         let effect = overlay.into_effect();
         let again = gone.iter().any(|key| self.writes(key)) || operations.iter().any(|write| self.wrote(write));
         if again {
-            let mut next = self.clone();
+            let mut next = self.unlaid();
             next.note(operations, gone);
+            if next.bytes > room {
+                return Ok(Taken::TooLarge(next.bytes));
+            }
             return Ok(match next.lay(ground)? {
                 Some(refusal) => Taken::Refused(refusal),
                 None => {
@@ -208,34 +256,71 @@ impl Pending {
                 }
             });
         }
+        let bytes = self.bytes + added(operations, &gone);
+        if bytes > room {
+            return Ok(Taken::TooLarge(bytes));
+        }
+        if replaced > REPLACED_BYTES {
+            return Ok(Taken::Refused(Refusal::TooManyBytes));
+        }
+        if let Some(first) = gone.first().filter(|_| deleted > DELETES) {
+            return Ok(Taken::Refused(Refusal::TooManyReferrers(first.clone())));
+        }
         effect.apply_to(&mut self.meta);
         self.meta.revision = UNCOMMITTED - 1;
-        self.pairs.extend(effect.pairs);
+        (self.replaced, self.deleted) = (replaced, deleted);
+        self.hold(effect.pairs);
         self.note(operations, gone);
         Ok(Taken::Taken(results))
     }
 
-    /// Lays what waits over another ground; the refusal if it cannot be there: then there is nothing to be done with it.
-    /// Errors: those of the source.
-    pub fn lay(&mut self, ground: &Ground<'_>) -> Result<Option<Refusal>> {
-        self.pairs.clear();
-        self.meta = uncommitted(Meta::default());
+    /// The same writes over another ground; the refusal if they cannot be there. Errors: those of the source.
+    pub fn laid_over(&self, ground: &Ground<'_>) -> Result<std::result::Result<Self, Refusal>> {
+        let mut laid = self.unlaid();
+        Ok(laid.lay(ground)?.map_or(Ok(laid), Err))
+    }
+
+    /// The writes without what they make.
+    fn unlaid(&self) -> Self {
+        Self {
+            writes: self.writes.clone(),
+            stamped: self.stamped.clone(),
+            scopes: self.scopes.clone(),
+            asked: self.asked.clone(),
+            bytes: self.bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Makes what the writes make of a ground; the refusal if they cannot be there.
+    fn lay(&mut self, ground: &Ground<'_>) -> Result<Option<Refusal>> {
         let asked = std::mem::take(&mut self.asked);
         let operations = self.operations();
         self.ask(ground, &operations, asked)?;
         let nothing = BTreeMap::new();
-        let over = Over { source: ground.source, pairs: &nothing, failed: RefCell::default() };
+        let over = Over::of(ground.source, &nothing);
         let mut overlay = Overlay::new(&self.meta, &over, ground.wall_ms);
         match run(&mut overlay, &operations) {
             Ok(_) => {}
             Err(Stop::Refused(refusal)) => return Ok(Some(refusal)),
             Err(Stop::Fault(fault)) => return Err(over.error(fault)),
         }
+        (self.replaced, self.deleted) = (overlay.replaced_bytes, overlay.deleted);
         let effect = overlay.into_effect();
         effect.apply_to(&mut self.meta);
         self.meta.revision = UNCOMMITTED - 1;
-        self.pairs = effect.pairs.into_iter().collect();
+        self.hold(effect.pairs);
         Ok(None)
+    }
+
+    fn hold(&mut self, pairs: impl IntoIterator<Item = (Bytes, Option<Bytes>)>) {
+        let size = |key: &Bytes, value: &Option<Bytes>| key.len() + value.as_ref().map_or(0, Bytes::len) + PAIR_BYTES;
+        for (key, value) in pairs {
+            self.held += size(&key, &value);
+            if let Some(before) = self.pairs.insert(key.clone(), value) {
+                self.held -= size(&key, &before);
+            }
+        }
     }
 
     /// Whether an operation writes what was written before, or sets a scope that records may stand in already.
@@ -253,8 +338,13 @@ impl Pending {
         for operation in operations {
             match operation {
                 Operation::Put { key, .. } | Operation::Delete { key } => self.write(key.clone(), operation.clone()),
+                Operation::PutStamped { .. } => {
+                    self.bytes += codec::payload_len(operation);
+                    self.stamped.push(operation.clone());
+                }
                 Operation::SetScope { scope, settings } => {
-                    self.scopes.insert((scope.scope, scope.keyspace), *settings);
+                    let before = self.scopes.insert((scope.scope, scope.keyspace), *settings);
+                    self.bytes += before.map_or_else(|| codec::payload_len(operation), |_| 0);
                 }
                 _ => {}
             }
@@ -271,120 +361,47 @@ impl Pending {
         }
     }
 
-    /// Asks for the scopes that operations concern, and for others.
-    fn ask(&mut self, ground: &Ground<'_>, operations: &[Operation], mut wanted: BTreeSet<ScopeId>) -> Result<()> {
-        let over = Over { source: ground.source, pairs: &self.pairs, failed: RefCell::default() };
+    /// Asks for the scopes that operations concern, and for others: those that were not asked for before.
+    fn ask(
+        &mut self,
+        ground: &Ground<'_>,
+        operations: &[Operation],
+        mut wanted: BTreeSet<ScopeId>,
+    ) -> Result<Vec<ScopeId>> {
+        let over = Over::of(ground.source, &self.pairs);
         wanted.extend(concerned(&over, operations).map_err(|fault| over.error(fault))?);
         wanted.retain(|scope| !self.asked.contains(scope));
         let wanted: Vec<ScopeId> = wanted.into_iter().collect();
         let (last_scope, found) = (ground.scopes)(&wanted);
         self.meta.last_scope = self.meta.last_scope.max(last_scope);
-        for (scope, found) in wanted.into_iter().zip(found) {
+        for (scope, found) in wanted.iter().copied().zip(found) {
             self.asked.insert(scope);
+            // The ground may be older than what is asked: an index that is dropped since is still read there, so it must show
+            // what is written. Its commit writes nothing of it.
+            let dropped = matches!(scope.keyspace, keyspace::ENTRIES | keyspace::UNIQUE) && scope.scope <= last_scope;
+            let found = found.or_else(|| dropped.then(Scope::default));
             self.meta.scopes.extend(found.map(|found| (scope, found)));
         }
-        Ok(())
+        Ok(wanted)
     }
+}
+
+/// Encoded bytes of operations, and of deletions that come with them.
+fn added(operations: &[Operation], gone: &[Key]) -> usize {
+    let deleted: BTreeSet<&Key> = operations
+        .iter()
+        .filter_map(|operation| match operation {
+            Operation::Delete { key } => Some(key),
+            _ => None,
+        })
+        .collect();
+    let with = gone.iter().filter(|key| !deleted.contains(key));
+    let with = with.map(|key| codec::payload_len(&Operation::Delete { key: key.clone() }));
+    operations.iter().map(codec::payload_len).sum::<usize>() + with.sum::<usize>()
 }
 
 fn run(overlay: &mut Overlay<'_, Over<'_>>, operations: &[Operation]) -> Result<Vec<OperationResult>, Stop> {
     let results = operations.iter().map(|operation| overlay.operate(operation, 0)).collect::<Result<_, _>>()?;
     overlay.check()?;
     Ok(results)
-}
-
-/// The scopes on which the core will look when it does these operations, but for those that always exist.
-fn concerned(over: &Over<'_>, operations: &[Operation]) -> Result<BTreeSet<ScopeId>, Fault> {
-    let (mut found, mut seen, mut going) = (BTreeSet::new(), BTreeSet::new(), VecDeque::new());
-    for operation in operations {
-        match operation {
-            Operation::Put { key, put } => {
-                of_record(key, &put.entries, &put.references, &mut found);
-                if let Some(old) = over.record(key)? {
-                    of_record(key, &old.entries, &old.references, &mut found);
-                }
-                for entry in put.entries.iter().filter(|entry| entry.unique) {
-                    let taken = over.get(&derived::unique_slot(entry.scope, &entry.key))?;
-                    found.extend(taken.as_ref().and_then(derived::parse_unique_owner).map(|owner| owner.scope()));
-                }
-            }
-            Operation::Delete { key } if seen.insert(key.clone()) => going.push_back(key.clone()),
-            Operation::SetScope { scope, .. } => found.extend([*scope].into_iter().chain(scope.derived())),
-            _ => {}
-        }
-    }
-    while let Some(key) = going.pop_front() {
-        if let Some(old) = over.record(&key)? {
-            of_record(&key, &old.entries, &old.references, &mut found);
-        }
-        let prefix = derived::referrers_prefix(&key);
-        let referrers = over.range(&prefix, key::prefix_end(&prefix).as_deref(), DELETES + 1)?;
-        for (pair_key, value) in referrers {
-            let Some((referrer, mode)) = derived::parse_referrer(&pair_key, &value, prefix.len()) else { continue };
-            found.insert(referrer.scope());
-            // Of more than may go the core refuses all.
-            if mode == ReferenceMode::Cascade && seen.len() <= DELETES && seen.insert(referrer.clone()) {
-                going.push_back(referrer);
-            }
-        }
-    }
-    found.retain(|scope| !scope::is_permanent(*scope));
-    Ok(found)
-}
-
-fn of_record(key: &Key, entries: &[Entry], references: &[Reference], into: &mut BTreeSet<ScopeId>) {
-    into.insert(key.scope());
-    into.extend(key.scope().derived());
-    for entry in entries {
-        into.insert(ScopeId::new(if entry.unique { keyspace::UNIQUE } else { keyspace::ENTRIES }, entry.scope));
-    }
-    for reference in references {
-        let target = reference.key.scope();
-        into.extend([target, derived::referrers_scope(target)]);
-    }
-}
-
-/// A source with pairs over it, as the core reads.
-struct Over<'a> {
-    source: &'a dyn Source,
-    pairs: &'a BTreeMap<Bytes, Option<Bytes>>,
-    /// Why the source could not be read: an answer, for which the core has no words.
-    failed: RefCell<Option<Error>>,
-}
-
-impl Over<'_> {
-    fn record(&self, key: &Key) -> Result<Option<Record>, Fault> {
-        self.get(key.as_bytes())?.map(|bytes| stored::decode(key.as_bytes(), &bytes)).transpose()
-    }
-
-    /// What the reader is told: why the source could not be read, or else of the fault that was found in it.
-    fn error(&self, fault: Fault) -> Error {
-        self.failed.take().unwrap_or_else(|| self.source.fault(fault))
-    }
-
-    fn read<T>(&self, read: Result<T>) -> Result<T, Fault> {
-        read.map_err(|error| {
-            let fault = Fault::new(format!("the view cannot be read: {error}"));
-            self.failed.replace(Some(error));
-            fault
-        })
-    }
-}
-
-impl Base for Over<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        match self.pairs.get(key) {
-            Some(pending) => Ok(pending.clone()),
-            None => self.read(self.source.get(key)),
-        }
-    }
-
-    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Fault> {
-        let range = |start: &[u8], end: Option<&[u8]>, limit| self.source.range(start, end, limit);
-        self.read(merged(self.pairs, (start, end), limit, range))
-    }
-
-    fn write(&mut self, _revision: u64, _pairs: Vec<(Bytes, Option<Bytes>)>) -> Result<(), Fault> {
-        Err(Fault::bug("a view was written to"))
-    }
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     Result,
     error::{Error, Fault},
-    model::{Key, ScopeId, key, transaction::Compare},
+    model::{Key, ScopeId, key, keyspace, transaction::Compare},
 };
 
 /// A view with pending writes over it.
@@ -51,6 +51,8 @@ pub struct Reads {
     ranges: BTreeMap<Bytes, (Key, u64)>,
     /// Scopes that must not have changed at all.
     scopes: BTreeSet<ScopeId>,
+    /// How many records the ranges of each scope hold: each is looked at again when the commit is applied.
+    counts: BTreeMap<ScopeId, u64>,
     /// About how many bytes they take as compares.
     bytes: usize,
     room: Room,
@@ -88,9 +90,14 @@ impl Reads {
     }
 
     fn note_scope(&mut self, scope: ScopeId) {
-        if self.scopes.insert(scope) {
-            self.bytes += COMPARE_BYTES;
+        if !self.scopes.insert(scope) {
+            return;
         }
+        self.bytes += COMPARE_BYTES;
+        let of_scope = self.ranges.iter().filter(|(_, (start, _))| start.scope() == scope);
+        let ends: Vec<Bytes> = of_scope.map(|(end, _)| end.clone()).collect();
+        ends.iter().for_each(|end| self.forget_range(end));
+        self.counts.remove(&scope);
     }
 
     /// How many compares they make.
@@ -113,6 +120,7 @@ impl Reads {
         for (key, revision) in std::mem::take(&mut other.records) {
             self.note_record(key, revision);
         }
+        other.counts.clear();
         for scope in std::mem::take(&mut other.scopes) {
             self.note_scope(scope);
         }
@@ -138,21 +146,38 @@ impl Reads {
     }
 
     fn note_range(&mut self, start: Key, end: Bytes, count: u64) {
-        if self.ranges.get(&end).is_some_and(|(wider, _)| *wider <= start) {
+        let scope = start.scope();
+        if self.scopes.contains(&scope) || self.ranges.get(&end).is_some_and(|(wider, _)| *wider <= start) {
             return;
         }
-        // A list is read in parts, one behind the other: together they are one range, as long as a compare can say that.
+        // A list that is longer than a compare may look through counts as all that its scope holds.
+        let in_scope = self.counts.entry(scope).or_default();
+        *in_scope += count;
+        if *in_scope > UNCHANGED_KEYS {
+            return self.note_scope(scope);
+        }
+        // A list is read in parts, one behind the other: together they are one range.
         let (mut start, mut count) = (start, count);
         if let Some((before, more)) = self.ranges.get(start.as_bytes()).cloned()
-            && count + more <= UNCHANGED_KEYS
+            && before.scope() == scope
         {
-            self.ranges.remove(start.as_bytes());
+            self.forget_range(start.as_bytes());
             (start, count) = (before, count + more);
-        } else {
-            self.bytes += start.as_bytes().len() + end.len() + COMPARE_BYTES;
         }
+        self.forget_range(&end);
+        self.bytes += range_bytes(&start, &end);
         self.ranges.insert(end, (start, count));
     }
+
+    fn forget_range(&mut self, end: &[u8]) {
+        if let Some((end, (start, _))) = self.ranges.remove_entry(end) {
+            self.bytes -= range_bytes(&start, &end);
+        }
+    }
+}
+
+fn range_bytes(start: &Key, end: &Bytes) -> usize {
+    start.as_bytes().len() + end.len() + COMPARE_BYTES
 }
 
 impl Shown {
@@ -162,7 +187,7 @@ impl Shown {
 
     /// Notes what was found under a key.
     fn note(&self, pair_key: &[u8], found: Option<&Bytes>) -> Result<()> {
-        let Some(mut reads) = self.reads() else { return Ok(()) };
+        let Some(mut reads) = self.reads().filter(|_| !is_no_answer(pair_key)) else { return Ok(()) };
         let key = Key::from_bytes(Bytes::copy_from_slice(pair_key));
         let key = key.ok_or_else(|| self.fault(Fault::bug("a key without a scope was read")))?;
         if is_record_keyspace(key.scope().keyspace) {
@@ -172,12 +197,12 @@ impl Shown {
         } else {
             reads.note_scope(key.scope());
         }
-        within_room(&reads)
+        within_room(&mut reads)
     }
 
     /// Notes that `count` pairs were found in a range.
     fn note_range(&self, start: &[u8], end: Bytes, count: usize) -> Result<()> {
-        let Some(mut reads) = self.reads() else { return Ok(()) };
+        let Some(mut reads) = self.reads().filter(|_| !is_no_answer(start)) else { return Ok(()) };
         let start = Key::from_bytes(Bytes::copy_from_slice(start));
         let start = start.ok_or_else(|| self.fault(Fault::bug("a range without a scope was read")))?;
         let (scope, count) = (start.scope(), count as u64);
@@ -186,15 +211,22 @@ impl Shown {
         } else {
             reads.note_scope(scope);
         }
-        within_room(&reads)
+        within_room(&mut reads)
     }
 }
 
+/// Whether no answer depends on what stands there: how far indexes are built changes how values are found, not which.
+fn is_no_answer(pair_key: &[u8]) -> bool {
+    key::scope_of(pair_key).is_some_and(|scope| scope.keyspace == keyspace::NAMESPACE_INDEXES)
+}
+
 /// Errors: `Refused` if more was noted than may be.
-fn within_room(reads: &Reads) -> Result<()> {
+fn within_room(reads: &mut Reads) -> Result<()> {
     if reads.len() <= reads.room.compares && reads.bytes <= reads.room.bytes {
         return Ok(());
     }
+    // The call shows nothing.
+    reads.clear();
     Err(Error::Refused(
         "the transaction reads more than can be checked when it is committed: read less in it, or whole lists instead of \
          single records, or begin one that is read-committed"
@@ -236,8 +268,23 @@ impl Source for Shown {
         Ok(found)
     }
 
+    /// What does not fit together is taken to be so because of what was laid over it: that is no fault of what is stored, and
+    /// ends no more than the transaction.
     fn fault(&self, fault: Fault) -> Error {
-        self.ground.fault(fault)
+        if self.pending.is_empty() {
+            return self.ground.fault(fault);
+        }
+        tracing::error!(%fault, "what a transaction has written does not fit what it reads");
+        Error::TransactionAborted(format!("what it has written does not fit what it reads ({fault})"))
+    }
+
+    fn check(&self) -> Result<()> {
+        self.ground.check()
+    }
+
+    fn committed(&self) -> Option<Arc<dyn Source>> {
+        let Self { ground, reads, .. } = self;
+        Some(Arc::new(Self { ground: Arc::clone(ground), pending: Arc::default(), reads: reads.clone() }))
     }
 }
 

@@ -23,6 +23,16 @@ pub trait Source: Send + Sync {
     fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>>;
     /// Reports a fault, and answers what the reader is told.
     fn fault(&self, fault: Fault) -> crate::Error;
+
+    /// That somebody still waits for what is read. Errors: `DeadlineExceeded`.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The same without what is not committed; `None` if nothing of that is in it.
+    fn committed(&self) -> Option<Arc<dyn Source>> {
+        None
+    }
 }
 
 /// All records as of one revision. Clones read the same.
@@ -93,6 +103,14 @@ impl Source for View {
     fn fault(&self, fault: Fault) -> crate::Error {
         self.source.fault(fault)
     }
+
+    fn check(&self) -> Result<()> {
+        self.source.check()
+    }
+
+    fn committed(&self) -> Option<Arc<dyn Source>> {
+        self.source.committed()
+    }
 }
 
 impl View {
@@ -104,6 +122,27 @@ impl View {
     /// The one revision that everything read here shows.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The same revision without what a transaction has written and not committed.
+    #[must_use]
+    pub fn committed(&self) -> Self {
+        match self.source.committed() {
+            Some(source) => Self { revision: self.revision, source },
+            None => self.clone(),
+        }
+    }
+
+    /// Whether it shows a transaction, of which something may not be committed.
+    pub fn is_uncommitted(&self) -> bool {
+        self.source.committed().is_some()
+    }
+
+    /// That somebody still waits for what is read: asked now and then where much is computed between two reads.
+    ///
+    /// Errors: `DeadlineExceeded`.
+    pub fn check(&self) -> Result<()> {
+        self.source.check()
     }
 
     /// The record of a key.

@@ -5,9 +5,14 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use meshstore::proto::v1::{IdentifyRequest, peer_client::PeerClient};
+use meshstore::{
+    Client, Error,
+    client::{Keys, Target, Tls},
+    proto::v1::{IdentifyRequest, peer_client::PeerClient},
+};
 use rustix::process::Signal;
 use tonic::{
     Code,
@@ -184,6 +189,12 @@ async fn certificates_and_tokens_change_while_the_nodes_run() {
     let (code, _, stderr) = secured.put(&flags);
     assert_eq!((code, stderr.as_str()), (0, ""));
 
+    // What it has begun ends with it.
+    let endpoints = secured.cluster.nodes.iter().map(|node| node.client.clone());
+    let authority = fs::read_to_string(&ca).unwrap();
+    let client = Client::builder().endpoints(endpoints).tls(Tls::new(authority)).token(token.trim());
+    let watching = client.connect().await.unwrap().watch(Target::State(Keys::All));
+    let mut watch = watching.progress(Duration::from_millis(100)).start().await.unwrap();
     let id = token.split('_').nth(1).unwrap();
     done(&["security", "token", "revoke", &tls, id]);
     until("the token to count no longer", async || {
@@ -191,6 +202,15 @@ async fn certificates_and_tokens_change_while_the_nodes_run() {
         (code == 5 && stderr.contains("the token is unknown here, or was revoked")).then_some(())
     })
     .await;
+    let ended = async {
+        loop {
+            if let Err(error) = watch.next().await {
+                return error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends");
+    assert!(matches!(error, Error::Unauthenticated(_)), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,6 +127,25 @@ async fn a_rolling_restart_resets_no_watcher() {
     // With runs as often as can be: a node that starts again knows little of what was before.
     let mut cluster = Cluster::start(3, EAGER).await;
     let watchers = watchers(&cluster).await;
+    // One of what nobody writes, which is hardly ever told how far it is.
+    let rarely = Duration::from_secs(60);
+    let mut quiet = cluster.client().watch(Target::Config(Keys::All)).progress(rarely).start().await.unwrap();
+    let (end, mut ended) = watch::channel(());
+    let quiet = tokio::spawn(async move {
+        let mut told = Vec::new();
+        loop {
+            tokio::select! {
+                event = quiet.next() => match event.unwrap() {
+                    Event::Progress { .. } => {}
+                    other => told.push(other),
+                },
+                _ = ended.changed() => return told,
+            }
+            if !told.is_empty() {
+                return told;
+            }
+        }
+    });
     let mut load = Load::start(&cluster, BYTES);
     for id in [1, 2, 3] {
         load.more(300).await;
@@ -142,6 +161,11 @@ async fn a_rolling_restart_resets_no_watcher() {
     for seen in prove(&cluster, watchers, &ledger).await {
         assert_eq!((seen.resets, seen.resynced), (0, 0));
     }
+    // What it waits for comes first, and nothing came before.
+    cluster.client().config().save_json("last", "1").await.unwrap();
+    let told = tokio::time::timeout(LIMIT, quiet).await.expect("it is told in time").unwrap();
+    assert!(matches!(&told[..], [Event::Changes { resynced: false, .. }]), "{told:?}");
+    drop(end);
 }
 
 #[tokio::test(flavor = "multi_thread")]

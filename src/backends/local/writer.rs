@@ -7,7 +7,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Keeper, Local, Reader, queue::Pending, stopped};
+use super::{Keeper, Local, RETRY_AFTER_MS, Reader, queue::Pending, stopped};
 use crate::{
     Error,
     environment::Environment,
@@ -15,9 +15,6 @@ use crate::{
     model::proposal::Batch,
     state::{Applied, Change, Meta, State},
 };
-
-/// When a caller that found the disk full should come again, in milliseconds.
-const RETRY_AFTER_MS: u64 = 1_000;
 
 /// An open store. It is closed when its last handle goes.
 #[derive(Clone)]
@@ -47,8 +44,8 @@ impl Open {
     fn close(&self) {
         // Whoever reads lets go first, so that who writes is the last to, and can leave the place in order.
         drop(self.local.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.local.pages.clear();
         self.local.queue.close();
+        self.local.end_views(u64::MAX);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // It catches its panics, and says what they did.
         thread.map(JoinHandle::join);
@@ -111,6 +108,9 @@ fn write_all(local: &Local, keeper: &mut impl Keeper) -> Result<(), Fault> {
         }
         local.pages.expire();
         more = keeper.reclaim()?;
+        if keeper.is_held_up() {
+            local.end_views(local.state().meta().revision);
+        }
     }
     Ok(())
 }

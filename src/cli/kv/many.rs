@@ -14,7 +14,7 @@ use super::{
     In, show,
 };
 use crate::{
-    client::{Condition, Set, Value},
+    client::{Condition, DeleteResult, Set, Value},
     limits,
 };
 
@@ -116,13 +116,25 @@ pub(super) async fn get(session: &Session, place: &In, keys: Vec<String>) -> Res
 }
 
 /// Deletes several values.
-pub(super) async fn delete(session: &Session, place: &In, keys: Vec<String>) -> Result<(), Failure> {
-    let results = place.write(session)?.delete_many(keys).await?;
-    let items = results.iter().map(|(key, deleted)| json!({ "key": key, "deleted": deleted })).collect();
-    let row = |(key, deleted): &(String, bool)| {
-        let what = if *deleted { "deleted" } else { "there was nothing to delete" };
-        vec![output::cell(&output::visible(key)), what.to_owned()]
+pub(super) async fn delete(session: &Session, place: &In, keys: Vec<String>, each: bool) -> Result<(), Failure> {
+    let deletions = keys.into_iter().map(Into::into).collect();
+    let results = place.write(session)?.delete_many_as(deletions, each).await?;
+    let item = |result: &DeleteResult| match result.error.is_empty() {
+        true => json!({ "key": result.key, "deleted": result.deleted }),
+        false => json!({ "key": result.key, "error": result.error }),
     };
-    let rows = results.iter().map(row).collect();
-    session.out.list(&["key", "result"], List { items, rows, ..List::default() })
+    let row = |result: &DeleteResult| {
+        let what = match (result.deleted, result.error.as_str()) {
+            (true, _) => "deleted",
+            (false, "") => "there was nothing to delete",
+            (false, error) => error,
+        };
+        vec![output::cell(&output::visible(&result.key)), output::visible(what).into_owned()]
+    };
+    let (items, rows) = (results.iter().map(item).collect(), results.iter().map(row).collect());
+    session.out.list(&["key", "result"], List { items, rows, ..List::default() })?;
+    match results.iter().filter(|result| !result.error.is_empty()).count() {
+        0 => Ok(()),
+        failed => Err(Failure::Unmet(format!("{failed} of {} were not deleted", results.len()))),
+    }
 }

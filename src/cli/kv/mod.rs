@@ -129,12 +129,15 @@ pub(super) enum Command {
     },
     /// Write several values: all or none
     SetMany(many::SetMany),
-    /// Delete several values, at one revision
+    /// Delete several values, at one revision: all or none
     #[command(after_help = "Example:\n  meshstore kv delete-many user:1 user:2 -n users")]
     DeleteMany {
         /// At most 1,024
         #[arg(required = true)]
         keys: Vec<String>,
+        /// Delete those that can be, and say of the others why not; exit code 5 if there are any
+        #[arg(long)]
+        each: bool,
         #[command(flatten)]
         place: In,
     },
@@ -279,7 +282,7 @@ impl Command {
             }
             Self::GetMany { keys, place } => many::get(session, &place, keys).await,
             Self::SetMany(many) => many.run(session).await,
-            Self::DeleteMany { keys, place } => many::delete(session, &place, keys).await,
+            Self::DeleteMany { keys, each, place } => many::delete(session, &place, keys, each).await,
             Self::List { pattern, place, limit, offset, cursor, all } => {
                 let filter = KeyFilter { pattern, limit: Some(limit), offset, cursor: cursor.unwrap_or_default() };
                 list(session, &place, filter, all).await

@@ -15,6 +15,7 @@ use super::{
     output::{self, List},
 };
 use crate::client::topology::{Changed, Convergence, Edit, JoinPolicy, MeshChange, NodeChange, Selector, Topology};
+use crate::limits;
 
 /// How long `converged` waits at most, unless told otherwise.
 const CONVERGED: &str = "10s";
@@ -304,7 +305,8 @@ impl Change {
                 session.out.written(topology.evict_node(&mesh_id, &node_id).await?)
             }
             Self::Apply { file, dry_run, confirm_within, by } => {
-                let text = input::text(&if file == "-" { file } else { format!("@{file}") })?;
+                let file = if file == "-" { file } else { format!("@{file}") };
+                let text = input::text_up_to(&file, limits::TRANSACTION_BYTES)?;
                 let (spec, join_key) = file::read(&text)?;
                 let topology = writer(session, by)?;
                 match confirm_within {

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     Error, Result, limits,
-    model::watch::{Change, Start, Told, WatchRequest},
+    model::{
+        ReadMode,
+        watch::{Change, Start, Target, Told, WatchRequest},
+    },
     proto::{
         error_from_status,
         v1::{self, watch_client::WatchClient},
@@ -137,7 +140,7 @@ impl Watch {
         };
         Self {
             silence: Duration::from_millis(request.progress_ms).saturating_mul(3).saturating_add(LATE),
-            shown: Shown::new(remember),
+            shown: Shown::new(remember, request.start == Start::Current),
             last: 0,
             started: false,
             stream: None,
@@ -223,7 +226,11 @@ impl Watch {
                 Phase::Changes if self.started => Start::After(self.last),
                 Phase::Changes => self.request.start,
             };
-            let request = WatchRequest { start, ..self.request.clone() };
+            let mut request = WatchRequest { start, ..self.request.clone() };
+            if self.started && start == Start::Current {
+                // Nothing may be older than what was shown.
+                request.mode = ReadMode::Linearizable;
+            }
             let wait = match self.search.failures {
                 0 => Duration::ZERO,
                 failures => self.client.shared.jitter.backoff(failures),
@@ -301,6 +308,13 @@ impl Watch {
 
     /// Goes on with what there is.
     fn reset(&mut self) {
+        if self.request.target == Target::Topology {
+            // All of its history is kept: it is told once more, from its beginning.
+            tracing::warn!(after = self.last, "a watch of the topology begins anew: this is another history");
+            self.ready.push_back(Event::Reset { after: self.last, complete: true });
+            (self.last, self.search) = (0, Search::default());
+            return;
+        }
         tracing::warn!(after = self.last, "no node knows what has changed since: a watch compares what there is");
         self.ready.push_back(Event::Reset { after: self.last, complete: self.shown.is_whole() });
         self.phase = Phase::Content { merge: Merge::since(self.last), resync: true };

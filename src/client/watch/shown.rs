@@ -1,8 +1,9 @@
 //! What a watch has shown, as far as it must be known to tell a difference: of each record its key and the revision of its last
 //! write.
 //!
-//! It is bounded. Beyond the bound all is let go: then what was deleted while nobody watched can no longer be told. What was
-//! written can, without it: every record says when it was written last.
+//! A watch that did not begin with what there was does not know what its reader has from elsewhere: until it has gone through
+//! all that there is, what was deleted while nobody watched cannot be told. What was written can: every record says when it was
+//! written last. So it is as well beyond the bound of what is remembered, where all is let go.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ const AROUND: usize = 64;
 pub(super) struct Shown {
     /// `None`: it was too much.
     keys: Option<BTreeMap<Box<str>, u64>>,
+    /// Whether there is nothing beside these that the reader may have.
+    knows_all: bool,
     bytes: usize,
     most: usize,
 }
@@ -41,20 +44,21 @@ impl Merge {
 }
 
 impl Shown {
-    pub(super) fn new(most: usize) -> Self {
-        Self { keys: Some(BTreeMap::new()), bytes: 0, most }
+    /// Nothing was shown yet. `begins_whole`: what is shown first is all that there is.
+    pub(super) fn new(most: usize, begins_whole: bool) -> Self {
+        Self { keys: Some(BTreeMap::new()), knows_all: begins_whole, bytes: 0, most }
     }
 
-    /// Whether all that was shown is known.
+    /// Whether all is known that the reader may have.
     pub(super) fn is_whole(&self) -> bool {
-        self.keys.is_some()
+        self.keys.is_some() && self.knows_all
     }
 
     /// Takes note of changes that are shown.
     pub(super) fn note(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Namespace(NamespaceEvent::Cleared | NamespaceEvent::Deleted) = change {
-                (self.keys, self.bytes) = (Some(BTreeMap::new()), 0);
+                (self.keys, self.bytes, self.knows_all) = (Some(BTreeMap::new()), 0, true);
             }
             match (change.key(), change.mod_revision()) {
                 (Some(key), Some(revision)) => self.insert(key, revision),
@@ -73,7 +77,7 @@ impl Shown {
         keys.insert(key.into(), revision);
         self.bytes += key.len() + AROUND;
         if self.bytes > self.most {
-            (self.keys, self.bytes) = (None, 0);
+            (self.keys, self.bytes, self.knows_all) = (None, 0, false);
         }
     }
 
@@ -84,7 +88,7 @@ impl Shown {
     }
 
     /// Of a part of what there is now: what differs from what was shown, and what was shown before its end and is gone. Takes
-    /// note of it. `whole`: the content ends with this part.
+    /// note of all of it. `whole`: the content ends with this part.
     pub(super) fn difference(
         &mut self,
         merge: &mut Merge,
@@ -96,18 +100,28 @@ impl Shown {
             let (Some(key), Some(revision)) = (record.key().map(Box::<str>::from), record.mod_revision()) else {
                 continue;
             };
-            told.extend(self.gone(merge, Some(&key)).into_iter().map(|key| deletion(target, key)));
+            self.let_go((merge, Some(&key)), target, &mut told);
             let known = self.keys.as_ref().and_then(|keys| keys.get(&key).copied());
-            if revision > merge.since && known != Some(revision) {
+            // What is known decides: in another history a record may be an older one.
+            if known.map_or(self.knows_all || revision > merge.since, |known| known != revision) {
                 told.push(record);
             }
+            self.insert(&key, revision);
             merge.last = Some(key);
         }
         if whole {
-            told.extend(self.gone(merge, None).into_iter().map(|key| deletion(target, key)));
+            self.let_go((merge, None), target, &mut told);
+            self.knows_all = self.keys.is_some();
         }
-        self.note(&told);
         told
+    }
+
+    /// Tells what was shown before the next record of the content and is gone, and forgets it.
+    fn let_go(&mut self, (merge, next): (&Merge, Option<&str>), target: &Target, told: &mut Vec<Change>) {
+        for key in self.gone(merge, next) {
+            self.remove(&key);
+            told.push(deletion(target, key));
+        }
     }
 
     /// What was shown behind the last key of the content and before the next, which is the first behind it.
@@ -171,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_difference_is_what_was_written_and_what_is_gone() {
-        let mut shown = Shown::new(1 << 20);
+        let mut shown = Shown::new(1 << 20, false);
         shown.note(&[record("a", 1), record("c", 2), record("d", 3), record("e", 4), record("z", 5)]);
         shown.note(&[deletion(&TARGET, "e".into())]);
         let mut merge = Merge::since(5);
@@ -184,21 +198,44 @@ mod tests {
         let whole = || vec![record("b", 6), record("c", 2), record("d", 7), record("f", 4)];
         let again = shown.difference(&mut Merge::since(5), &TARGET, (whole(), true));
         assert_eq!(told(&again), []);
-        // f was there before anybody watched, and was never shown: that it goes is nothing to be told.
+        // f was there before anybody watched; by now all that there is was gone through.
         let gone = shown.difference(&mut Merge::since(5), &TARGET, (vec![record("b", 6)], true));
-        assert_eq!(told(&gone), [("c", None), ("d", None)]);
+        assert_eq!(told(&gone), [("c", None), ("d", None), ("f", None)]);
+    }
+
+    #[test]
+    fn what_is_gone_is_known_only_to_who_knows_all_that_there_was() {
+        let content = || (vec![record("a", 1)], true);
+        let mut from_now_on = Shown::new(1 << 20, false);
+        from_now_on.note(&[record("b", 7)]);
+        assert!(!from_now_on.is_whole(), "its reader may have others from a list");
+        assert_eq!(told(&from_now_on.difference(&mut Merge::since(7), &TARGET, content())), [("b", None)]);
+        assert!(from_now_on.is_whole(), "all was gone through");
+        let mut with_content = Shown::new(1 << 20, true);
+        with_content.difference(&mut Merge::default(), &TARGET, content());
+        assert!(with_content.is_whole());
+    }
+
+    #[test]
+    fn in_another_history_what_is_known_decides() {
+        let mut shown = Shown::new(1 << 20, true);
+        shown.difference(&mut Merge::default(), &TARGET, (vec![record("a", 1), record("k", 90)], true));
+        shown.note(&[record("k", 100), record("l", 101)]);
+        // The nodes that had 100 and 101 are lost.
+        let back = shown.difference(&mut Merge::since(101), &TARGET, (vec![record("a", 1), record("k", 90)], true));
+        assert_eq!(told(&back), [("k", Some(90)), ("l", None)]);
     }
 
     #[test]
     fn content_is_the_difference_to_nothing() {
-        let mut shown = Shown::new(1 << 20);
+        let mut shown = Shown::new(1 << 20, false);
         let records = vec![record("a", 1), record("b", 2)];
         assert_eq!(shown.difference(&mut Merge::default(), &TARGET, (records.clone(), true)), records);
     }
 
     #[test]
     fn beyond_its_bound_it_knows_what_was_written_and_not_what_is_gone() {
-        let mut shown = Shown::new(3 * (AROUND + 1));
+        let mut shown = Shown::new(3 * (AROUND + 1), true);
         shown.note(&[record("a", 1), record("b", 2), record("c", 3)]);
         shown.note(&[deletion(&TARGET, "a".into()), record("d", 4)]);
         assert!(shown.is_whole());
@@ -206,6 +243,7 @@ mod tests {
         assert!(!shown.is_whole());
         let difference = shown.difference(&mut Merge::since(5), &TARGET, (vec![record("b", 2), record("f", 6)], true));
         assert_eq!(told(&difference), [("f", Some(6))]);
+        assert!(!shown.is_whole(), "it is let go for good");
         shown.note(&[Change::Namespace(NamespaceEvent::Cleared)]);
         assert!(shown.is_whole());
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Error,
-    contract::{CountOptions, Entry, SetEntry, SetManyOptions, Storage, walk::Walk},
+    contract::{CountOptions, Entry, SetEntry, SetManyOptions, SetResult, Storage, walk::Walk},
     limits,
     model::{kind, kv::DEFAULT_NAMESPACE},
 };
@@ -212,8 +212,13 @@ impl<'a> Writer<'a> {
             per_key: self.if_exists != IfExists::Fail,
             transaction: None,
         };
-        let results = self.storage.set_many(entries, options).await;
-        let results = results.map_err(|error| self.refused(error, &lines))?;
+        let written = self.storage.set_many(entries.clone(), options.clone()).await;
+        let mut results = written.map_err(|error| self.refused(error, &lines))?;
+        if results.iter().any(|result| result.error == SetResult::LOST) {
+            // It was executed, and the answer of that is lost. Whatever it was, once more it is the same.
+            let again = self.storage.set_many(entries, options).await;
+            results = again.map_err(|error| self.refused(error, &lines))?;
+        }
         let mut refused = None;
         for result in results {
             match &result.error {

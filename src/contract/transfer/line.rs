@@ -147,7 +147,7 @@ fn check(key: &str, value: &Value, metadata: Option<&str>) -> Result<(), String>
         return Err(format!("{what} must be at most {most} bytes (given: {bytes})"));
     }
     match metadata {
-        Some(metadata) if !metadata.starts_with('{') => Err("metadata must be a JSON object".into()),
+        Some(metadata) if !metadata.trim_start().starts_with('{') => Err("metadata must be a JSON object".into()),
         _ => Ok(()),
     }
 }

@@ -27,6 +27,9 @@ use crate::{
 /// Errors: `InvalidArgument`, also for a revision of which nothing is kept any more; `NotFound`.
 pub fn get(view: &View, namespace: &str, key: &str, (attributes, as_of): (bool, Option<u64>)) -> Result<Entry> {
     check_key(key)?;
+    // What is not committed was at no revision.
+    let committed = as_of.map(|_| view.committed());
+    let view = committed.as_ref().unwrap_or(view);
     let found = Namespace::existing(view, namespace)?;
     let absent = || missing(name_of(found.as_ref()), key);
     let namespace = found.as_ref().ok_or_else(absent)?;

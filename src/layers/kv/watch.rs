@@ -80,38 +80,54 @@ impl Values {
         record.clone().map(|record| namespace::open(view, &self.name, record)).transpose()
     }
 
-    /// What a transaction changes, and stands behind it.
-    pub(in crate::layers) fn changes(
+    /// Whether something may be told of a record that a transaction changes. Attributes are told with their value, if that is
+    /// changed, too.
+    pub(in crate::layers) fn selects(&self, key: &Key, filter: &Filter, commit: &Commit) -> bool {
+        if *key == self.record {
+            return true;
+        }
+        let Some(now) = &self.now else { return false };
+        let name = key.user_bytes();
+        if key.scope() == now.values() {
+            return filter.selects(&name);
+        }
+        self.attributes
+            && key.scope() == now.attributes()
+            && filter.selects(&name)
+            && changed(commit, &now.values().key(&name)).is_none()
+    }
+
+    /// What becomes of a record, before and after, in a transaction; it stands behind that then.
+    pub(in crate::layers) fn open_change(
         &mut self,
         view: &View,
-        commit: &Commit,
-        (filter, previous): (&Filter, bool),
-    ) -> Result<Vec<Change>> {
-        let (mut told, mut values) = (Vec::new(), 0);
-        for change in &commit.changes {
-            // Dropped scopes need no look: they go with a change of the record.
-            let state::Change::Record { key, old, new } = change else { continue };
-            if *key == self.record {
-                told.extend(self.moves(view, (old, new))?);
-                values = told.len();
-                continue;
-            }
-            let Some(now) = &self.now else { continue };
-            let before = if previous { old } else { &None };
-            if key.scope() == now.values() && filter.selects(&key.user_bytes()) {
-                told.push(self.value(view, key, (before, new))?);
-                values = told.len();
-            } else if self.attributes && key.scope() == now.attributes() && filter.selects(&key.user_bytes()) {
-                let alone = attributes(view, key, (before, new), told.get_mut(..values).unwrap_or_default())?;
-                told.extend(alone.map(|(key, now, before)| Change::Attributes {
-                    key,
-                    now,
-                    before,
-                    revision: commit.revision,
-                }));
-            }
+        (key, old, new): (&Key, &Option<Record>, &Option<Record>),
+        (commit, previous): (&Commit, bool),
+    ) -> Result<Option<Change>> {
+        if *key == self.record {
+            return self.moves(view, (old, new));
         }
-        Ok(told)
+        let Some(now) = &self.now else { return Ok(None) };
+        let (before, name) = (if previous { old } else { &None }, super::key_text(view, key)?);
+        if key.scope() == now.values() {
+            let attributes = now.attributes().key(&key.user_bytes());
+            let attributes = changed(commit, &attributes).filter(|_| self.attributes);
+            let entry = |record: &Option<Record>, of: fn(Pair<'_>) -> Option<&Record>| -> Result<Option<Entry>> {
+                let Some(record) = record else { return Ok(None) };
+                let entry = open(view, name.clone(), record)?;
+                // Where they are in the transaction both sides of them are known.
+                Ok(Some(match attributes {
+                    Some(sides) => with_attributes(view, entry, of(sides))?,
+                    None => entry,
+                }))
+            };
+            let (now, before) = (entry(new, |(_, new)| new.as_ref())?, entry(before, |(old, _)| old.as_ref())?);
+            return Ok(Some(Change::Value { key: name, now, before }));
+        }
+        let text =
+            |record: &Option<Record>| record.as_ref().map(|record| super::attributes_of(view, record)).transpose();
+        let (now, before) = (text(new)?, text(before)?);
+        Ok(Some(Change::Attributes { key: name, now, before, revision: commit.revision }))
     }
 
     /// What becomes of the namespace as a whole.
@@ -125,15 +141,6 @@ impl Values {
         };
         self.now = new;
         Ok(event.map(Change::Namespace))
-    }
-
-    fn value(&self, view: &View, key: &Key, (old, new): Pair<'_>) -> Result<Change> {
-        let name = super::key_text(view, key)?;
-        let entry = |record: &Option<Record>| -> Result<Option<Entry>> {
-            record.as_ref().map(|record| open(view, name.clone(), record)).transpose()
-        };
-        let (now, before) = (entry(new)?, entry(old)?);
-        Ok(Change::Value { key: name, now, before })
     }
 
     /// A part of the values that there are, from a position on.
@@ -150,24 +157,11 @@ impl Values {
     }
 }
 
-/// Attributes under their key, now and before.
-type Alone = (String, Option<String>, Option<String>);
-
-/// Adds what became of attributes to what became of their value, if that is told, too; else answers it. `values` are in the order
-/// of their keys, what is of none before them.
-fn attributes(view: &View, key: &Key, (old, new): Pair<'_>, values: &mut [Change]) -> Result<Option<Alone>> {
-    let name = super::key_text(view, key)?;
-    let at = values.binary_search_by(|change| change.key().cmp(&Some(name.as_str())));
-    if let Ok(at) = at
-        && let Some(Change::Value { now, before, .. }) = values.get_mut(at)
-    {
-        for (entry, record) in [(now, new), (before, old)] {
-            if let Some(found) = entry.take() {
-                *entry = Some(if record.is_some() { with_attributes(view, found, record.as_ref())? } else { found });
-            }
-        }
-        return Ok(None);
+/// What a transaction makes of a record, before and after, if it changes it. Its records are in the order of their keys.
+fn changed<'c>(commit: &'c Commit, key: &Key) -> Option<Pair<'c>> {
+    let before = |change: &state::Change| matches!(change, state::Change::Record { key: at, .. } if at < key);
+    match commit.changes.get(commit.changes.partition_point(before)) {
+        Some(state::Change::Record { key: at, old, new }) if at == key => Some((old, new)),
+        _ => None,
     }
-    let text = |record: &Option<Record>| record.as_ref().map(|record| super::attributes_of(view, record)).transpose();
-    Ok(Some((name, text(new)?, text(old)?)))
 }

@@ -14,7 +14,7 @@ use crate::{
     limits,
     model::{
         Key, OperationResult, Outcome, Record, Reference, ReferenceMode, keyspace, kind,
-        kv::{NamespaceSettings, Set, SetResult},
+        kv::{DeleteResult, Deletion, NamespaceSettings, Set, SetResult},
         mesh::Condition,
         transaction::{Compare, Operation, Put},
     },
@@ -199,7 +199,7 @@ impl Sets {
             return keys.into_iter().map(|(key, error)| result(key, 0, said(error).unwrap_or_default())).collect();
         };
         let Outcome::Applied { results, .. } = outcome else {
-            let lost = if per_key { "what became of it is no longer known; read it" } else { "" };
+            let lost = if per_key { SetResult::LOST } else { "" };
             return keys.into_iter().map(|(key, _)| result(key, 0, lost.into())).collect();
         };
         let written = results.iter().filter_map(|result| match result {
@@ -223,56 +223,89 @@ impl Sets {
 /// Values that are to be deleted.
 #[derive(Clone, Debug)]
 pub struct Deletes {
-    /// `None`: nothing can be there.
+    /// `None`: nothing is to be done.
     pub write: Option<Write>,
-    keys: Vec<String>,
+    /// The keys in the order in which they came, with why one is not deleted.
+    keys: Vec<(String, Option<Error>)>,
+    /// Whether an earlier attempt was executed, which may have refused some of them.
+    before: bool,
 }
 
-/// Deletes values, at one revision; those that are not there are no error. Errors: `InvalidArgument`; `NotFound` for the
-/// namespace; `ConditionFailed`.
-pub fn delete(view: &View, namespace: &str, keys: Vec<String>, condition: Option<Condition>) -> Result<Deletes> {
-    check::check_some("keys", keys.len(), limits::CHANGES)?;
-    for key in &keys {
-        check_key(key)?;
+/// Deletes values, at one revision, all or none; with `per_key` those that can be. Those that are not there are no error.
+///
+/// Errors: `InvalidArgument`; `NotFound` for the namespace; without `per_key` also `ConditionFailed`.
+pub fn delete(view: &View, namespace: &str, deletions: Vec<Deletion>, per_key: bool) -> Result<Deletes> {
+    check::check_some("keys", deletions.len(), limits::CHANGES)?;
+    let deletions = distinct(deletions);
+    if let Some(wrong) = deletions.iter().find_map(|deletion| check_key(&deletion.key).err()).filter(|_| !per_key) {
+        return Err(wrong);
     }
-    let keys = distinct(keys);
     let found = Namespace::existing(view, namespace)?;
     let mut guards: Vec<Compare> = found.iter().map(Namespace::guard).collect();
-    if condition.is_some() {
-        for name in &keys {
-            let key = found.as_ref().map(|found| found.value_key(name));
-            let record = key.as_ref().map(|key| view.record(key)).transpose()?.flatten();
-            check_condition((found.as_ref(), name), condition, record.as_ref())?;
-            guards.extend(key.map(|key| unchanged(&key, record.as_ref())));
+    let (mut keys, mut operations) = (Vec::new(), Vec::new());
+    for Deletion { key: name, condition } in deletions {
+        let refused = match may_delete(view, found.as_ref(), (&name, condition), &mut guards) {
+            Err(error @ (Error::InvalidArgument { .. } | Error::ConditionFailed(_))) if per_key => Some(error),
+            may => may.map(|()| None)?,
+        };
+        if let Some(found) = found.as_ref().filter(|_| refused.is_none()) {
+            operations.push(Operation::Delete { key: found.value_key(&name) });
         }
+        keys.push((name, refused));
     }
-    let write = found.map(|found| {
-        let delete = |name: &String| Operation::Delete { key: found.value_key(name) };
-        Write::guarded(guards, keys.iter().map(delete).collect())
-    });
-    Ok(Deletes { write, keys })
+    let write = (!operations.is_empty()).then(|| Write::guarded(guards, operations));
+    Ok(Deletes { write, keys, before: false })
 }
 
-fn distinct(mut keys: Vec<String>) -> Vec<String> {
+/// That a value may be deleted; it must then still be as it was seen. Errors: `InvalidArgument`; `ConditionFailed`.
+fn may_delete(
+    view: &View,
+    namespace: Option<&Namespace>,
+    (name, condition): (&str, Option<Condition>),
+    guards: &mut Vec<Compare>,
+) -> Result<()> {
+    check_key(name)?;
+    if condition.is_none() {
+        return Ok(());
+    }
+    let key = namespace.map(|namespace| namespace.value_key(name));
+    let record = key.as_ref().map(|key| view.record(key)).transpose()?.flatten();
+    guards.extend(key.map(|key| unchanged(&key, record.as_ref())));
+    check_condition((namespace, name), condition, record.as_ref())
+}
+
+fn distinct(mut deletions: Vec<Deletion>) -> Vec<Deletion> {
     let mut seen = BTreeSet::new();
-    keys.retain(|key| seen.insert(key.clone()));
-    keys
+    deletions.retain(|deletion| seen.insert(deletion.key.clone()));
+    deletions
 }
 
 impl Deletes {
     /// Those of an earlier attempt, of which only the outcome is known.
-    pub fn executed_before(keys: Vec<String>) -> Self {
-        Self { write: None, keys: distinct(keys) }
+    pub fn executed_before(deletions: Vec<Deletion>) -> Self {
+        let keys = distinct(deletions).into_iter().map(|deletion| (deletion.key, None)).collect();
+        Self { write: None, keys, before: true }
     }
 
-    /// Each key, and whether there was something, by the outcome of the write.
-    pub fn results(self, outcome: Option<&Outcome>) -> Vec<(String, bool)> {
+    /// What became of each key, by the outcome of the write.
+    pub fn results(self, outcome: Option<&Outcome>) -> Vec<DeleteResult> {
         let results = match outcome {
             Some(Outcome::Applied { results, .. }) => results.as_slice(),
             _ => &[],
         };
-        let deleted = |at: usize| matches!(results.get(at), Some(OperationResult::Deleted(count)) if *count > 0);
-        self.keys.into_iter().enumerate().map(|(at, key)| (key, deleted(at))).collect()
+        if self.before && results.len() != self.keys.len() {
+            let lost = |(key, _)| DeleteResult { key, deleted: false, error: SetResult::LOST.into() };
+            return self.keys.into_iter().map(lost).collect();
+        }
+        let mut results = results.iter();
+        let became = |(key, error): (String, Option<Error>)| match error {
+            Some(error) => DeleteResult { key, deleted: false, error: error.to_string() },
+            None => {
+                let deleted = matches!(results.next(), Some(OperationResult::Deleted(count)) if *count > 0);
+                DeleteResult { key, deleted, error: String::new() }
+            }
+        };
+        self.keys.into_iter().map(became).collect()
     }
 }
 
@@ -307,11 +340,22 @@ pub fn set_attributes(
 }
 
 /// Makes a value and its attributes what they were at a revision. Errors: `InvalidArgument`, also if that is no longer kept;
-/// `NotFound` if there was no value then.
-pub fn restore(view: &View, principal: &str, namespace: &str, name: &str, revision: u64) -> Result<Write> {
+/// `NotFound` if there was no value then; `ConditionFailed`.
+pub fn restore(
+    view: &View,
+    principal: &str,
+    (namespace, name): (&str, &str),
+    (revision, condition): (u64, Option<Condition>),
+) -> Result<Write> {
     let entry = read::get(view, namespace, name, (true, Some(revision)))?;
     let namespace = Namespace::existing(view, namespace)?.ok_or_else(|| missing(namespace, name))?;
     let key = namespace.value_key(name);
+    let mut guards = vec![namespace.guard()];
+    if condition.is_some() {
+        let record = view.record(&key)?;
+        check_condition((Some(&namespace), name), condition, record.as_ref())?;
+        guards.push(unchanged(&key, record.as_ref()));
+    }
     let entries = index::entries(&namespace, &entry.value);
     let put = Operation::Put { key: key.clone(), put: Put { entries, ..Put::value(seal(entry.value, principal)) } };
     let attributes = entry.metadata.attributes.unwrap_or_else(|| "{}".into());
@@ -319,5 +363,6 @@ pub fn restore(view: &View, principal: &str, namespace: &str, name: &str, revisi
         write_attributes(view, &namespace, (name, key), &attributes, false)?;
     let wanted = replaced || entry.metadata.attributes_revision > 0;
     let operations = [put].into_iter().chain(wanted.then_some(operation)).collect();
-    Ok(Write::guarded(vec![namespace.guard(), guard], operations).if_full(namespace.full()))
+    guards.push(guard);
+    Ok(Write::guarded(guards, operations).if_full(namespace.full()))
 }

@@ -15,14 +15,14 @@ use crate::{
         mesh::Stored,
         watch::{Change, Changed, Keys},
     },
-    state::{self as core, Commit, View},
+    state::View,
 };
 
 /// Makes a change of the records under a key.
 type Open = fn(&View, &Key, Sides) -> Result<Change>;
 
 /// A record now and before.
-type Sides = [Option<Record>; 2];
+pub(in crate::layers) type Sides = [Option<Record>; 2];
 
 /// A table that is watched.
 #[derive(Clone, Copy)]
@@ -87,24 +87,9 @@ impl Watched {
         self.table.scope()
     }
 
-    /// What a transaction changes.
-    pub(in crate::layers) fn changes(
-        self,
-        view: &View,
-        commit: &Commit,
-        (filter, previous): (&Filter, bool),
-    ) -> Result<Vec<Change>> {
-        let mut told = Vec::new();
-        for change in &commit.changes {
-            if let core::Change::Record { key, old, new } = change
-                && key.scope() == self.scope()
-                && filter.selects(&key.user_bytes())
-            {
-                let before = old.as_ref().filter(|_| previous);
-                told.push((self.open)(view, key, [new.clone(), before.cloned()])?);
-            }
-        }
-        Ok(told)
+    /// What becomes of a record.
+    pub(in crate::layers) fn open_change(self, view: &View, key: &Key, sides: Sides) -> Result<Change> {
+        (self.open)(view, key, sides)
     }
 
     /// A part of the records that there are, from a position on.

@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::decimal::Decimal;
@@ -53,29 +53,66 @@ impl fmt::Display for Segment {
     }
 }
 
-/// The text of what stands under a path.
+/// The text of what stands under a path. The text is gone through once, however long the path.
 pub fn find<'a>(text: &'a str, path: &[Segment]) -> Option<&'a str> {
-    path.iter().try_fold(text, |text, segment| {
-        let mut reader = serde_json::Deserializer::from_str(text);
-        reader.deserialize_any(Step(segment)).ok().flatten()
-    })
+    let mut reader = serde_json::Deserializer::from_str(text);
+    Under(path).deserialize(&mut reader).ok().flatten()
 }
 
-/// One step of a path.
-struct Step<'s>(&'s Segment);
+/// What stands under a path, or the rest of one.
+#[derive(Clone, Copy)]
+struct Under<'s>(&'s [Segment]);
 
-impl<'de> Visitor<'de> for Step<'_> {
+impl<'de> DeserializeSeed<'de> for Under<'_> {
+    type Value = Option<&'de str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error> {
+        match self.0 {
+            [] => <&RawValue>::deserialize(value).map(|text| Some(text.get())),
+            _ => value.deserialize_any(self),
+        }
+    }
+}
+
+/// What is neither an object nor a list has nothing under it.
+impl<'de> Visitor<'de> for Under<'_> {
     type Value = Option<&'de str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or a list")
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         let mut found = None;
-        while let Some(wanted) = members.next_key_seed(Named(self.0.name.as_bytes()))? {
+        while let Some(wanted) = members.next_key_seed(Named(first.name.as_bytes()))? {
             if wanted {
-                found = Some(members.next_value::<&RawValue>()?.get());
+                // Of several the last counts.
+                found = members.next_value_seed(Under(rest))?;
             } else {
                 members.next_value::<IgnoredAny>()?;
             }
@@ -84,11 +121,12 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         let (mut at, mut found) = (0, None);
         loop {
-            let more = if self.0.element == Some(at) {
-                let element = elements.next_element::<&RawValue>()?;
-                found = element.map(RawValue::get);
+            let more = if first.element == Some(at) {
+                let element = elements.next_element_seed(Under(rest))?;
+                found = element.flatten();
                 element.is_some()
             } else {
                 elements.next_element::<IgnoredAny>()?.is_some()
@@ -302,5 +340,19 @@ mod tests {
         }
         assert!(Value::read("nul").is_none() && Value::read("\"").is_none() && Value::read("").is_none());
         assert_eq!(find(r#"{"\ud800":1,"a":2,"a":3}"#, &to_a), Some("3"));
+        let to_ab = path("a.b").unwrap();
+        for (text, found) in [
+            (r#"{"a":"x","a":{"b":1}}"#, Some("1")),
+            (r#"{"a":{"b":1},"a":7}"#, None),
+            (r#"{"a":{"b":1},"a":{"c":2}}"#, None),
+            (r#"{"a":[{"b":1}]}"#, None),
+            (r#"{"a":{"b":[1,{"b":2}]}}"#, Some(r#"[1,{"b":2}]"#)),
+            (r#"{"x":1e999,"a":{"b": -1e999 }}"#, Some("-1e999")),
+        ] {
+            assert_eq!(find(text, &to_ab), found, "{text}");
+        }
+        let third = path("2.a").unwrap();
+        assert_eq!(find(r#"[true,null,{"a":false}]"#, &third), Some("false"));
+        assert_eq!(find("[1]", &third), None);
     }
 }

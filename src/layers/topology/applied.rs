@@ -37,6 +37,15 @@ pub fn report(node_id: &str, revision: u64) -> Result<Write> {
     put_beside(node_id, key(node_id), codec::encode(Kind::AppliedRevision, &AppliedRevision { revision }))
 }
 
+/// That a revision which was applied is there. Errors: `InvalidArgument`.
+pub fn check_reached(view: &View, revision: u64) -> Result<()> {
+    if revision <= view.revision() {
+        return Ok(());
+    }
+    let rule = format!("must be a revision that is there; the newest is {}", view.revision());
+    Err(Error::invalid("revision", revision.to_string(), rule))
+}
+
 /// Writes a record that goes with its node. Errors: `InvalidArgument`; `NotFound`.
 fn put_beside(node_id: &str, key: Key, value: impl Into<Bytes>) -> Result<Write> {
     let node = item::key(item::check_id("node_id", node_id, ItemKind::Node)?);

@@ -173,7 +173,7 @@ pub(super) fn create_node(draft: &mut Draft<'_>, ids: &mut dyn Ids, mesh_id: &st
         region_id: Some(region_id).filter(|id| !id.is_empty()),
         public_key: text("public_key", public_key)?,
         ip_address: address("ip_address", ip_address)?,
-        port: port("port", if number == 0 { PORT } else { number })?,
+        port: port("port", number.unwrap_or(PORT))?,
         status: Status::Pending,
     };
     let id = node.id.clone();

@@ -21,13 +21,17 @@ use crate::{
         topology::{Cause, Edit, Item, ItemKind, Mesh, Node, Note, Pending, Region, Route},
         transaction::{Compare, Operation, Put},
     },
-    state::View,
+    state::{View, constants},
     storage::codec::{self, Kind},
 };
 
 pub(super) const SCOPE: ScopeId = ScopeId::new(keyspace::TOPOLOGY, keyspace::NO_SCOPE);
 /// Entries that are read at once.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
+/// Records that may go with nodes beside what they have reported: the local identities of storage nodes.
+const IDENTITIES: usize = 96;
+/// What the way back says of itself in an entry of the history, and a transaction has around its operations, at most.
+const NOTE_BYTES: usize = 1 << 10;
 
 /// What every change writes. Frozen (kind `TopologyHead`, version 1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +86,8 @@ pub struct Draft<'v> {
     stand: Stand,
     /// Items by id, as they are to be.
     touched: BTreeMap<String, Option<Item>>,
+    /// Their ids by name.
+    names: BTreeMap<(ItemKind, String), String>,
 }
 
 impl<'v> Draft<'v> {
@@ -100,11 +106,25 @@ impl<'v> Draft<'v> {
 
     /// Begins a change, also of what is pending.
     pub fn open_anyway(view: &'v View) -> Result<Self> {
-        Ok(Self { view, stand: Stand::read(view)?, touched: BTreeMap::new() })
+        Ok(Self { view, stand: Stand::read(view)?, touched: BTreeMap::new(), names: BTreeMap::new() })
     }
 
     pub(super) fn stand(&self) -> &Stand {
         &self.stand
+    }
+
+    /// Makes an item what it is to be.
+    fn touch(&mut self, id: String, item: Option<Item>) {
+        let named = |item: &Item| item.name().map(|name| (item.kind(), name.to_owned()));
+        if let Some(name) = self.touched.get(&id).and_then(Option::as_ref).and_then(named)
+            && self.names.get(&name) == Some(&id)
+        {
+            self.names.remove(&name);
+        }
+        if let Some(name) = item.as_ref().and_then(named) {
+            self.names.insert(name, id.clone());
+        }
+        self.touched.insert(id, item);
     }
 
     fn stored(&self, id: &str) -> Result<Option<Item>> {
@@ -167,9 +187,8 @@ impl<'v> Draft<'v> {
 
     /// The item of this kind and name.
     pub(super) fn named(&self, kind: ItemKind, name: &str) -> Result<Option<Item>> {
-        let is_it = |item: &&Item| item.kind() == kind && item.name() == Some(name);
-        if let Some(item) = self.touched.values().flatten().find(is_it) {
-            return Ok(Some(item.clone()));
+        if let Some(id) = self.names.get(&(kind, name.to_owned())) {
+            return self.item(id);
         }
         let Some(owner) =
             item::unique_names(kind).map(|index| self.view.owner(index, name.as_bytes())).transpose()?.flatten()
@@ -177,7 +196,7 @@ impl<'v> Draft<'v> {
             return Ok(None);
         };
         // It may have another name by now.
-        Ok(self.item(&item::id_of(&owner))?.filter(|item| is_it(&item)))
+        Ok(self.item(&item::id_of(&owner))?.filter(|item| item.kind() == kind && item.name() == Some(name)))
     }
 
     /// The mesh of this name.
@@ -196,8 +215,9 @@ impl<'v> Draft<'v> {
                 found.insert(id, item);
             }
         }
-        let added = self.touched.iter().filter_map(|(id, item)| Some((id.clone(), item.clone()?)));
-        found.extend(added.filter(|(_, item)| belongs(item)));
+        let added =
+            self.touched.iter().filter_map(|(id, item)| Some((id, item.as_ref().filter(|item| belongs(item))?)));
+        found.extend(added.map(|(id, item)| (id.clone(), item.clone())));
         Ok(found.into_values().collect())
     }
 
@@ -234,18 +254,18 @@ impl<'v> Draft<'v> {
             let kind = item.kind().prefix();
             return Err(Error::Refused(format!("a {kind} with the name {name:?} already exists ({})", other.id())));
         }
-        self.touched.insert(item.id().to_owned(), Some(item));
+        self.touch(item.id().to_owned(), Some(item));
         Ok(())
     }
 
     /// Puts an item back as it was, or not: whether its name is free is the business of who does that for all of them.
     pub(super) fn restore(&mut self, id: String, item: Option<Item>) {
-        self.touched.insert(id, item);
+        self.touch(id, item);
     }
 
     /// Deletes a route.
     pub(super) fn delete_route(&mut self, route: &Route) {
-        self.touched.insert(route.id.clone(), None);
+        self.touch(route.id.clone(), None);
     }
 
     /// Deletes a node, and with it the routes from and to it.
@@ -253,16 +273,16 @@ impl<'v> Draft<'v> {
         let mut gone = self.routes_from(&node.id)?;
         gone.extend(self.routes_to(&node.id)?);
         gone.iter().for_each(|route| self.delete_route(route));
-        self.touched.insert(node.id.clone(), None);
+        self.touch(node.id.clone(), None);
         Ok(())
     }
 
     /// Deletes a region; nodes in it are in none then.
     pub(super) fn delete_region(&mut self, region: &Region) -> Result<()> {
         for node in self.nodes_in(&region.id)? {
-            self.touched.insert(node.id.clone(), Some(Item::Node(Node { region_id: None, ..node })));
+            self.touch(node.id.clone(), Some(Item::Node(Node { region_id: None, ..node })));
         }
-        self.touched.insert(region.id.clone(), None);
+        self.touch(region.id.clone(), None);
         Ok(())
     }
 
@@ -271,7 +291,7 @@ impl<'v> Draft<'v> {
         for node in self.nodes_of(&mesh.id)? {
             self.delete_node(&node)?;
         }
-        self.touched.insert(mesh.id.clone(), None);
+        self.touch(mesh.id.clone(), None);
         Ok(())
     }
 
@@ -294,8 +314,10 @@ impl<'v> Draft<'v> {
         if edits.is_empty() {
             return Ok(None);
         }
+        check_deletes(&edits)?;
         let pending = match cause {
             Cause::ApplyUnconfirmed(confirm_ms) => {
+                check_way_back(&edits)?;
                 Some(Pending { before: self.view.revision(), author: note.author.clone(), confirm_ms })
             }
             _ => None,
@@ -315,6 +337,41 @@ impl<'v> Draft<'v> {
         }
         Ok(Some(Write::guarded(vec![self.stand.guard()], operations)))
     }
+}
+
+/// That what goes can go in one transaction, each node with the revision that it has reported.
+fn check_deletes(edits: &[Edit]) -> Result<()> {
+    let gone = edits.iter().filter(|edit| edit.after.is_none()).filter_map(|edit| edit.before.as_ref());
+    let records = gone.map(|item| if item.kind() == ItemKind::Node { 2 } else { 1 }).sum::<usize>();
+    if records + IDENTITIES <= constants::DELETES {
+        return Ok(());
+    }
+    let most = constants::DELETES - IDENTITIES;
+    Err(Error::Refused(format!(
+        "the change deletes too much at once: {records} records, of {most} that can go in one change (a node counts as two, \
+         a route as one); delete some of the nodes or routes before"
+    )))
+}
+
+/// That the change can be undone as one transaction by whoever leads when nobody has confirmed it.
+fn check_way_back(edits: &[Edit]) -> Result<()> {
+    let back: Vec<Edit> =
+        edits.iter().map(|edit| Edit { before: edit.after.clone(), after: edit.before.clone() }).collect();
+    let cannot = |why: String| {
+        Error::Refused(format!(
+            "a change of this size could not be rolled back at once if it is not confirmed ({why}); make it in smaller \
+             ones, or without a time to confirm"
+        ))
+    };
+    check_deletes(&back).map_err(|error| cannot(error.to_string()))?;
+    let mut bytes = operations(&back).iter().map(codec::payload_len).sum::<usize>();
+    let note = Note { author: String::new(), reason: String::new() };
+    let entries = history::entries(&note, &Cause::Unconfirmed(0), back);
+    bytes += entries.iter().map(|entry| codec::payload_len(entry) + NOTE_BYTES).sum::<usize>();
+    if bytes + NOTE_BYTES > limits::TRANSACTION_BYTES {
+        return Err(cannot(format!("{bytes} bytes, of {} in a transaction", limits::TRANSACTION_BYTES - NOTE_BYTES)));
+    }
+    Ok(())
 }
 
 fn nodes(items: Vec<Item>) -> Vec<Node> {

@@ -46,6 +46,24 @@ pub(super) fn entries(note: &Note, cause: &Cause, edits: Vec<Edit>) -> Vec<Opera
     parts.into_iter().map(entry).collect()
 }
 
+/// What the entries say that a transaction, which is not committed yet, has written under these keys.
+///
+/// Errors: those of the view.
+pub fn told(view: &View, keys: &[Key]) -> Result<Vec<Edit>> {
+    let mut edits = Vec::new();
+    for key in keys {
+        if let Some(record) = view.record(key)? {
+            edits.extend(entry(view, key, &record)?.change.edits);
+        }
+    }
+    Ok(edits)
+}
+
+/// Whether an entry of the history stands there.
+pub fn is_entry(key: &Key) -> bool {
+    key.scope() == SCOPE
+}
+
 fn open(view: &View, key: &Key, value: &[u8], at_ms: u64) -> Result<HistoryEntry> {
     let change = codec::decode(Kind::TopologyChange, value).map_err(|error| broken(view, key, &error))?;
     let position = key.user_bytes();

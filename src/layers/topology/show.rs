@@ -1,7 +1,7 @@
 //! What stands in the topology: single items, lists, and all that belongs to a mesh.
 
 use super::{
-    draft::{Draft, SCOPE, Stand},
+    draft::{CHUNK, Draft, SCOPE, Stand},
     item,
 };
 use crate::{
@@ -13,9 +13,9 @@ use crate::{
     model::{
         Key,
         key::{escape, prefix_end},
-        keyspace::{self, INDEX_NODE_MESH},
+        keyspace::{self, INDEX_NODE_MESH, INDEX_ROUTE_SOURCE},
         mesh::{Page, PageRequest, Stored},
-        topology::{Item, ItemKind, MeshTopology, Region, Route},
+        topology::{Item, ItemKind, MeshTopology, Region},
     },
     state::View,
 };
@@ -105,12 +105,15 @@ pub fn changed_revision(view: &View) -> Result<u64> {
     Ok(Stand::read(view)?.revision)
 }
 
-/// The routes that begin at a node, as the seed has it: not those that end there, even if both ways.
-/// Errors: `InvalidArgument`; `NotFound`.
-pub fn routes_for_node(view: &View, node_id: &str) -> Result<Vec<Route>> {
-    let draft = Draft::open_anyway(view)?;
-    let node = draft.node("node_id", node_id)?;
-    draft.routes_from(&node.id)
+/// The routes that begin at a node, as the seed has it: not those that end there, even if both ways. Where there is no such
+/// node there are no routes.
+///
+/// Errors: `InvalidArgument`.
+pub fn routes_for_node(view: &View, node_id: &str) -> Result<Vec<Stored<Item>>> {
+    item::check_id("node_id", node_id, ItemKind::Node)?;
+    let mut ids = item::ids_under(view, INDEX_ROUTE_SOURCE, node_id, CHUNK)?;
+    ids.sort_unstable();
+    ids.iter().map(|id| get(view, "route_id", ItemKind::Route, id)).collect()
 }
 
 /// The key under which a storage node's place in a mesh stands.

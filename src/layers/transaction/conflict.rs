@@ -41,6 +41,7 @@ pub(super) fn plain(key: &Key) -> String {
         keyspace::CONSENSUS_LOG => consensus_log::name_of(key),
         keyspace::VALUES => format!("the value {name}"),
         keyspace::ATTRIBUTES => format!("the metadata of {name}"),
+        keyspace::TOPOLOGY => "the topology".into(),
         other => format!("{} {name}", one_of(other)),
     }
 }

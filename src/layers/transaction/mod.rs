@@ -23,13 +23,15 @@ use super::check;
 use crate::{
     Error, Result, limits,
     model::{
-        Key, OperationResult, Outcome, Refusal,
+        Key, OperationResult, Outcome, Refusal, ScopeId,
         isolation::Isolation,
+        keyspace,
         session::Attempt,
         transaction::{self as core, Compare, NumberField, Operation, Relation},
     },
     state::{
         Pending, View,
+        constants::SESSION_OUTCOMES,
         pending::{Ground, Taken},
         shown::{Noted, Reads, Room, Shown},
         stored,
@@ -56,9 +58,19 @@ pub struct Transaction {
     laid_over: u64,
     reads: Reads,
     relied: Relied,
-    /// What its last write in a session was answered, if it is asked again.
-    answered: Option<(u64, u64, Outcome)>,
+    /// What its writes were answered, by session, for attempts that come again or late.
+    calls: BTreeMap<u64, Calls>,
 }
+
+/// What writes of a session were answered.
+#[derive(Clone, Debug, Default)]
+struct Calls {
+    answered_below: u64,
+    outcomes: BTreeMap<u64, Outcome>,
+}
+
+/// Of so many sessions it is remembered. One client has one.
+const SESSIONS: usize = 16;
 
 /// What writes were decided on.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +151,7 @@ impl Transaction {
             laid_over: revision,
             reads: Reads::default(),
             relied: Relied::default(),
-            answered: None,
+            calls: BTreeMap::new(),
         }
     }
 
@@ -158,9 +170,14 @@ impl Transaction {
         self.pending.is_empty()
     }
 
-    /// Bytes of what waits to be committed.
-    pub fn bytes(&self) -> usize {
+    /// Encoded bytes of what waits to be committed.
+    fn bytes(&self) -> usize {
         self.pending.bytes() + self.relied.bytes + self.reads.bytes()
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes() + self.pending.held()
     }
 
     /// What it has written.
@@ -170,24 +187,50 @@ impl Transaction {
 
     /// Lays its writes over the view that the next call sees.
     ///
-    /// Errors: `TransactionAborted` if others have changed what they stand on.
+    /// Errors: `TransactionAborted` if others have changed what they stand on; `Refused` for an older view, if what they stand
+    /// on was otherwise there.
     pub fn lay_over(&mut self, ground: &Ground<'_>, revision: u64) -> Result<()> {
-        if revision != self.laid_over
-            && !self.pending.is_empty()
-            && let Some(refusal) = Arc::make_mut(&mut self.pending).lay(ground)?
-        {
-            let text = format!("what others have changed since does not let its writes be made: {refusal}");
-            return Err(Error::TransactionAborted(text));
+        if revision == self.laid_over {
+            return Ok(());
+        }
+        self.check_grounds(ground, revision)?;
+        if self.pending.is_empty() {
+            // What was asked of the scopes is to be asked again.
+            self.pending = Arc::default();
+        } else {
+            match self.pending.laid_over(ground)? {
+                Ok(laid) => self.pending = Arc::new(laid),
+                Err(_) if revision < self.laid_over => return Err(begin_anew()),
+                Err(refusal) => {
+                    let text = format!("what others have changed since does not let its writes be made: {refusal}");
+                    return Err(Error::TransactionAborted(text));
+                }
+            }
         }
         self.laid_over = revision;
         Ok(())
     }
 
-    /// A view as a call in the transaction sees it, and where what it looks at is noted, if that counts.
-    pub fn show(&self, ground: Arc<dyn Source>) -> (View, Option<Noted>) {
+    /// That what defines the records is what writes were decided on: other records could not be read together with these.
+    fn check_grounds(&self, ground: &Ground<'_>, revision: u64) -> Result<()> {
+        let defines = |key: &Key| {
+            matches!(key.scope().keyspace, keyspace::NAMESPACES | keyspace::SCOPE_NUMBERS | keyspace::TOPOLOGY)
+        };
+        for (key, at) in self.relied.records.iter().filter(|(key, _)| defines(key)) {
+            if written_at(ground, key)? == *at {
+                continue;
+            }
+            return Err(if revision < self.laid_over { begin_anew() } else { self.overtaken(key) });
+        }
+        Ok(())
+    }
+
+    /// A view as a call in the transaction sees it, and where what it looks at is noted, if that counts: in at most so many
+    /// bytes.
+    pub fn show(&self, ground: Arc<dyn Source>, left: usize) -> (View, Option<Noted>) {
         let room = Room {
             compares: limits::COMPARES.saturating_sub(self.reads.len() + self.relied.len()),
-            bytes: (limits::TRANSACTION_BYTES - PROPOSAL_BYTES).saturating_sub(self.bytes()),
+            bytes: (limits::TRANSACTION_BYTES - PROPOSAL_BYTES).saturating_sub(self.bytes()).min(left),
         };
         let reads = self.is_serializable().then(|| Noted::new(Reads::new(room).into()));
         let shown = Shown { ground, pending: Arc::clone(&self.pending), reads: reads.clone() };
@@ -199,11 +242,39 @@ impl Transaction {
         self.reads.absorb(reads);
     }
 
-    /// What a write was answered that is asked again.
-    pub fn answered(&self, attempt: Option<Attempt>) -> Option<Outcome> {
-        let Attempt { session, sequence, attempt, .. } = attempt?;
-        let (of_session, of_sequence, outcome) = self.answered.as_ref()?;
-        (attempt > 1 && (*of_session, *of_sequence) == (session, sequence)).then(|| outcome.clone())
+    /// What a write was answered that is asked again. One that comes late, when its client has had its answer, is not done
+    /// again, as in the log.
+    pub fn answered(&mut self, attempt: Option<Attempt>) -> Option<Outcome> {
+        let Attempt { session, sequence, answered_below, .. } = attempt?;
+        if !self.calls.contains_key(&session) && self.calls.len() >= SESSIONS {
+            return None;
+        }
+        let calls = self.calls.entry(session).or_default();
+        if answered_below > calls.answered_below {
+            calls.answered_below = answered_below;
+            calls.outcomes = calls.outcomes.split_off(&answered_below);
+        }
+        if sequence < calls.answered_below {
+            return Some(Outcome::SessionExpired);
+        }
+        calls.outcomes.get(&sequence).cloned()
+    }
+
+    fn record(&mut self, Attempt { session, sequence, .. }: Attempt, outcome: &Outcome) {
+        let Some(calls) = self.calls.get_mut(&session) else { return };
+        calls.outcomes.insert(sequence, outcome.clone());
+        while calls.outcomes.len() > SESSION_OUTCOMES {
+            if let Some((oldest, _)) = calls.outcomes.pop_first() {
+                calls.answered_below = calls.answered_below.max(oldest + 1);
+            }
+        }
+    }
+
+    /// Makes its commit depend on a compare that is not looked at before.
+    ///
+    /// Errors: `TransactionAborted` if it depends on something else of the same record already.
+    pub fn rely(&mut self, compare: Compare) -> Result<()> {
+        self.relied.add(compare).map_err(|key| self.overtaken(&key))
     }
 
     /// Takes a write in, as a layer has decided it on what it was shown: what the core would answer, but for the versions of
@@ -230,11 +301,18 @@ impl Transaction {
         if self.is_serializable() {
             self.given_away(ground, then, &mut relied)?;
         }
+        self.deleted_before(then, &mut relied)?;
         self.relied.check(&relied).map_err(|key| self.overtaken(&key))?;
-        self.check_size(then, &relied)?;
-        let revision = self.laid_over;
-        let taken = Arc::make_mut(&mut self.pending).take(ground, (guards, compares), then)?;
+        self.check_count(then, &relied)?;
+        let most = limits::TRANSACTION_BYTES - PROPOSAL_BYTES;
+        let beside = self.reads.bytes() + self.relied.bytes + relied.bytes;
+        let (revision, room) = (self.laid_over, most.saturating_sub(beside));
+        let taken = Arc::make_mut(&mut self.pending).take(ground, (guards, compares), then, room)?;
         let outcome = match taken {
+            Taken::TooLarge(bytes) => {
+                check::check_length("transaction", bytes + beside, most)?;
+                return Err(Error::Unexpected("what is too large is not".into()));
+            }
             Taken::Taken(results) => {
                 self.relied.absorb(relied);
                 let results = results.into_iter().map(without_version).collect();
@@ -256,7 +334,7 @@ impl Transaction {
             Taken::Refused(refusal) => Outcome::Refused { revision, refusal },
         };
         if let (Some(attempt), Outcome::Applied { .. }) = (attempt, &outcome) {
-            self.answered = Some((attempt.session, attempt.sequence, outcome.clone()));
+            self.record(attempt, &outcome);
         }
         Ok(outcome)
     }
@@ -315,18 +393,29 @@ impl Transaction {
         Ok(())
     }
 
-    fn check_size(&self, operations: &[Operation], relied: &Relied) -> Result<()> {
+    /// A value that was deleted here and is written again is replaced by the commit, and not deleted. What others have attached
+    /// to it since would stay, which would have gone with it: nobody may have.
+    fn deleted_before(&self, operations: &[Operation], relied: &mut Relied) -> Result<()> {
+        for operation in operations {
+            let Operation::Put { key, .. } = operation else { continue };
+            if key.scope().keyspace == keyspace::VALUES && self.pending.deletes(key) {
+                let attached = ScopeId::new(keyspace::REFERRERS, key.scope().scope);
+                let unchanged = Compare::unchanged_since(attached, self.revision);
+                relied.add(unchanged).map_err(|key| self.overtaken(&key))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_count(&self, operations: &[Operation], relied: &Relied) -> Result<()> {
         let keys = operations.iter().filter_map(|operation| match operation {
             Operation::Put { key, .. } | Operation::Delete { key } => Some(key),
             _ => None,
         });
         let records = self.pending.len() + keys.filter(|key| !self.pending.writes(key)).count();
-        let bytes = self.pending.bytes_with(operations) + self.reads.bytes() + self.relied.bytes + relied.bytes;
         let compares = self.reads.len() + self.relied.len() + relied.len();
-        let most = limits::TRANSACTION_BYTES - PROPOSAL_BYTES;
         check::check_count("transaction", records, limits::TRANSACTION_RECORDS)
             .and_then(|()| check::check_count("transaction", compares, limits::COMPARES))
-            .and_then(|()| check::check_length("transaction", bytes, most))
     }
 
     fn since(&self, what: &str) -> Error {
@@ -339,6 +428,10 @@ impl Transaction {
             conflict::plain(key)
         ))
     }
+}
+
+fn begin_anew() -> Error {
+    Error::Refused("the transaction has written since the page before was read: begin the list anew".into())
 }
 
 /// Encoded bytes of operations.

@@ -31,7 +31,7 @@ use crate::{
     limits,
     model::{Position, ScopeId},
     raft::state_machine::Observer,
-    state::{Commit, View},
+    state::{Commit, Meta, View},
 };
 
 /// When a watcher that found no place should come again, in milliseconds.
@@ -162,8 +162,9 @@ impl Observer for Hub {
         kept.ring.push(revision, group);
     }
 
-    fn skipped(&self, revision: u64) {
-        lock(&self.kept).ring.forget(revision);
+    fn skipped(&self, meta: &Meta) {
+        let changed = meta.scopes.iter().map(|(id, scope)| (*id, scope.account.last_revision));
+        lock(&self.kept).ring.forget(meta.revision, changed);
         for wake in lock(&self.waiting).values() {
             wake.notify_one();
         }
@@ -207,9 +208,8 @@ impl Watcher {
 
     /// What lies behind a revision.
     ///
-    /// Errors: `NoLongerCovered` if not all of it is kept; `Unavailable` if the node is stopping.
+    /// Errors: `NoLongerCovered` if not all of it is kept.
     pub fn look(&self, after: u64) -> Result<Look> {
-        self.check_open()?;
         let kept = lock(&self.hub.kept);
         kept.ring.look(after, &self.scopes).ok_or_else(|| {
             self.hub.overtaken.fetch_add(1, Relaxed);
@@ -286,7 +286,10 @@ mod tests {
     use super::*;
     use crate::{
         model::{Record, keyspace},
-        state::Change,
+        state::{
+            Change,
+            scope::{Account, Scope},
+        },
     };
 
     const SCOPE: ScopeId = ScopeId::new(keyspace::STATE, 0);
@@ -338,14 +341,16 @@ mod tests {
         let hub = Hub::new(1 << 20, None);
         let mut watcher = hub.watcher().unwrap();
         watcher.follow(vec![SCOPE]);
-        hub.skipped(7);
+        let account = Account { last_revision: 7, ..Account::default() };
+        let scopes = [(SCOPE, Scope { account, ..Scope::default() })].into();
+        hub.skipped(&Meta { revision: 7, scopes, ..Meta::default() });
         assert!(is_woken(&watcher).await);
         assert_eq!(watcher.look(6).unwrap_err(), Error::NoLongerCovered { revision: 6, oldest: 7 });
         assert!(watcher.look(7).unwrap().newest);
         assert_eq!((hub.counts().overtaken, hub.counts().oldest_revision), (1, 7));
         hub.close();
         assert!(is_woken(&watcher).await);
-        assert!(matches!(watcher.look(7), Err(Error::Unavailable { .. })));
+        assert!(matches!(watcher.check_open(), Err(Error::Unavailable { .. })));
         assert!(matches!(hub.watcher(), Err(Error::Unavailable { .. })));
     }
 

@@ -1,9 +1,9 @@
 //! The changes of a while, newest last, within a bound of bytes.
 //!
-//! A [`Group`] is what one log entry changed of what can be watched. Groups go oldest first. What is gone is remembered by
-//! scope: a watcher of a namespace in which nothing happens is covered for as long as nothing of *that* namespace has gone,
-//! however much others write. The newest group always stays, so that a change which is larger than the ring reaches those who
-//! keep up.
+//! A [`Group`] is what one log entry changed of what can be watched. Groups go oldest first. Of each scope it is remembered what
+//! changed it last, and what is gone: a watcher of a namespace in which nothing happens is covered for as long as nothing of
+//! *that* namespace has gone, however much others write, also when the ring begins anew from files; and looking costs it
+//! nothing. The newest group always stays, so that a change which is larger than the ring reaches those who keep up.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,8 +28,10 @@ const KEPT: [Keyspace; 9] =
 const CHANGE_BYTES: usize = 512;
 /// What a group takes.
 const GROUP_BYTES: usize = 256;
-/// Of most so many scopes it is remembered what is gone.
+/// Most scopes of which it is remembered what changed them.
 const SCOPES: usize = 1 << 16;
+/// Who is so far behind comes from another history: the revision leaps with each.
+const ANOTHER: u64 = 1 << 31;
 /// Most groups that one look goes through: it holds up whoever applies.
 const LOOK: usize = 1_024;
 
@@ -61,8 +63,11 @@ impl Group {
                 }
                 kept
             });
+            // Room was made for all that the entry changed.
+            commit.changes.shrink_to_fit();
             !commit.changes.is_empty()
         });
+        commits.shrink_to_fit();
         (!commits.is_empty()).then(|| Self { commits, scopes: scopes.into_iter().collect(), bytes })
     }
 
@@ -115,8 +120,16 @@ pub(super) struct Ring {
     newest: u64,
     /// The newest revision that is gone.
     gone: u64,
-    /// The same of each scope.
-    gone_of: BTreeMap<ScopeId, u64>,
+    scopes: BTreeMap<ScopeId, Mark>,
+}
+
+/// What is known of a scope.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    /// The revision of its last change.
+    newest: u64,
+    /// That of the last change that is gone.
+    gone: u64,
 }
 
 impl Ring {
@@ -129,27 +142,40 @@ impl Ring {
         self.newest = revision;
         let Some(group) = group else { return };
         self.bytes += group.bytes;
+        for scope in &group.scopes {
+            self.scopes.entry(*scope).or_default().newest = group.last();
+        }
         self.groups.push_back(Arc::new(group));
         while self.bytes > self.most && self.groups.len() > 1 {
             let Some(oldest) = self.groups.pop_front() else { break };
             self.bytes -= oldest.bytes;
             self.gone = oldest.last();
-            self.gone_of.extend(oldest.scopes.iter().map(|scope| (*scope, oldest.last())));
+            for scope in &oldest.scopes {
+                self.scopes.entry(*scope).or_default().gone = oldest.last();
+            }
         }
-        if self.gone_of.len() > SCOPES {
+        if self.scopes.len() > SCOPES {
             self.began = self.gone;
-            self.gone_of.clear();
+            self.scopes.retain(|_, mark| mark.newest > self.gone);
         }
     }
 
-    /// Forgets all: the state is at `revision`, and what led there was not told.
-    pub(super) fn forget(&mut self, revision: u64) {
-        *self = Self { began: revision, newest: revision, gone: revision, ..Self::new(self.most) };
+    /// Forgets all: the state is at `revision`, and what led there was not told. `changed`: when its scopes were changed last.
+    pub(super) fn forget(&mut self, revision: u64, changed: impl Iterator<Item = (ScopeId, u64)>) {
+        let kept = changed.filter(|(scope, _)| KEPT.contains(&scope.keyspace));
+        let scopes: BTreeMap<_, _> =
+            kept.map(|(scope, newest)| (scope, Mark { newest, gone: newest })).take(SCOPES + 1).collect();
+        *self = Self { newest: revision, gone: revision, ..Self::new(self.most) };
+        if scopes.len() > SCOPES {
+            self.began = revision;
+        } else {
+            self.scopes = scopes;
+        }
     }
 
     /// The oldest revision behind which all changes of these scopes are known.
     pub(super) fn oldest(&self, scopes: &[ScopeId]) -> u64 {
-        let gone = scopes.iter().filter_map(|scope| self.gone_of.get(scope).copied());
+        let gone = scopes.iter().filter_map(|scope| self.scopes.get(scope)).map(|mark| mark.gone);
         gone.fold(self.began, u64::max)
     }
 
@@ -160,8 +186,12 @@ impl Ring {
 
     /// The next group behind a revision that touches these scopes; `None` if the changes are not all known.
     pub(super) fn look(&self, after: u64, scopes: &[ScopeId]) -> Option<Look> {
-        if after < self.oldest(scopes) {
+        if after < self.oldest(scopes) || self.newest.saturating_sub(after) >= ANOTHER {
             return None;
+        }
+        let changed = |scope: &ScopeId| self.scopes.get(scope).is_some_and(|mark| mark.newest > after);
+        if !scopes.iter().any(changed) && self.began <= after {
+            return Some(Look { group: None, until: after.max(self.newest), newest: true });
         }
         let first = self.groups.partition_point(|group| group.last() <= after);
         let mut until = after;
@@ -234,7 +264,8 @@ mod tests {
     #[test]
     fn what_touches_a_scope_is_found_behind_a_revision() {
         let mut ring = Ring::new(1 << 20);
-        ring.forget(10);
+        ring.forget(10, std::iter::empty());
+        ring.began = 10;
         assert_eq!(push(&mut ring, 12, vec![commit(11, STATES, 1), commit(12, ROUTES, 1)]), [STATES, ROUTES]);
         assert_eq!(push(&mut ring, 13, vec![]), []);
         push(&mut ring, 15, vec![commit(15, ROUTES, 1)]);
@@ -263,10 +294,33 @@ mod tests {
         assert!(ring.look(0, &[ROUTES]).is_none());
         assert_eq!(revisions(&ring, 1, &[ROUTES]), [0; 0]);
         assert_eq!(ring.look(1, &[ROUTES]).unwrap().until, 40);
-        ring.forget(50);
-        assert_eq!((ring.bytes(), ring.oldest(&[ROUTES])), (0, 50));
-        assert!(ring.look(49, &[ROUTES]).is_none());
-        assert!(ring.look(50, &[ROUTES]).unwrap().newest);
+        ring.forget(50, [(ROUTES, 1), (STATES, 40)].into_iter());
+        assert_eq!((ring.bytes(), ring.oldest(&[ROUTES]), ring.oldest(&[STATES])), (0, 1, 40));
+        assert!(ring.look(0, &[ROUTES]).is_none() && ring.look(39, &[STATES]).is_none());
+        for (after, scope) in [(1, ROUTES), (40, STATES), (41, STATES)] {
+            let look = ring.look(after, &[scope]).expect("nothing of it has changed since");
+            assert!(look.newest && look.group.is_none() && look.until == 50);
+        }
+        ring.forget(50 + ANOTHER, [(STATES, 40)].into_iter());
+        assert!(ring.look(45, &[STATES]).is_none(), "of another history nothing is known");
+        assert!(ring.look(50 + ANOTHER, &[STATES]).is_some());
+    }
+
+    #[test]
+    fn of_too_many_scopes_it_is_remembered_together() {
+        let values = |n: usize| ScopeId::new(VALUES, 1_024 + u32::try_from(n).unwrap());
+        let mut ring = Ring::new(4_000);
+        for n in 0..SCOPES {
+            let revision = n as u64 + 1;
+            push(&mut ring, revision, vec![commit(revision, values(n), 1)]);
+        }
+        assert_eq!(ring.oldest(&[values(0)]), 1);
+        assert_eq!(ring.look(1, &[values(0)]).unwrap().until, SCOPES as u64);
+        push(&mut ring, SCOPES as u64 + 1, vec![commit(SCOPES as u64 + 1, values(SCOPES), 1)]);
+        assert!(ring.look(1, &[values(0)]).is_none());
+        assert_eq!(revisions(&ring, SCOPES as u64, &[values(SCOPES)]), [SCOPES as u64 + 1]);
+        ring.forget(90_000, (0..=SCOPES).map(|n| (values(n), 5)));
+        assert_eq!(ring.oldest(&[values(0)]), 90_000);
     }
 
     #[test]
@@ -306,10 +360,11 @@ mod tests {
             push(&mut ring, revision, vec![commit(revision, STATES, 1)]);
         }
         let look = ring.look(0, &[ROUTES]).unwrap();
+        assert!(look.group.is_none() && look.newest && look.until == 3_000, "nothing of it has changed");
+        push(&mut ring, 3_001, vec![commit(3_001, ROUTES, 1)]);
+        let look = ring.look(0, &[ROUTES]).unwrap();
         assert!(look.group.is_none() && !look.newest);
         assert_eq!(look.until, LOOK as u64);
-        assert_eq!(revisions(&ring, 0, &[ROUTES]), [0; 0]);
-        push(&mut ring, 3_001, vec![commit(3_001, ROUTES, 1)]);
         assert_eq!(revisions(&ring, 0, &[ROUTES]), [3_001]);
     }
 }

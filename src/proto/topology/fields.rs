@@ -76,7 +76,7 @@ impl TryFrom<v1::NodeFields> for NewNode {
             region_id: region_id.unwrap_or_default(),
             public_key: public_key.unwrap_or_default(),
             ip_address: required("ip_address", ip_address)?,
-            port: port.unwrap_or_default(),
+            port,
         })
     }
 }

@@ -125,6 +125,7 @@ impl From<Route> for v1::RouteInfo {
             bandwidth: route.bandwidth,
             cost: route.cost,
             status: route.status.name().into(),
+            version: None,
         }
     }
 }
@@ -257,6 +258,7 @@ macro_rules! stored_item {
 stored_item! {
     Mesh MeshInfo stored_mesh;
     Node NodeInfo stored_node;
+    Route RouteInfo stored_route;
     Region RegionInfo stored_region;
 }
 

@@ -2,10 +2,7 @@
 
 use crate::{
     Error, Result,
-    model::{
-        mesh::Page,
-        topology::{Edit, Route},
-    },
+    model::{mesh::Page, topology::Edit},
     proto::v1,
 };
 
@@ -40,9 +37,9 @@ impl From<(v1::ReadHeader, v1::NodeInfo)> for v1::ShowNodeResponse {
     }
 }
 
-impl From<(v1::ReadHeader, Vec<Route>)> for v1::GetRoutesForNodeResponse {
-    fn from((header, routes): (v1::ReadHeader, Vec<Route>)) -> Self {
-        Self { header: Some(header), routes: routes.into_iter().map(Into::into).collect() }
+impl From<(v1::ReadHeader, Vec<v1::RouteInfo>)> for v1::GetRoutesForNodeResponse {
+    fn from((header, routes): (v1::ReadHeader, Vec<v1::RouteInfo>)) -> Self {
+        Self { header: Some(header), routes }
     }
 }
 

@@ -9,11 +9,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 use tonic::{Request, Response, Status};
 
-use self::{
-    answer::for_wire,
-    decide::{Change, created},
-};
-use super::{Call, join_key};
+use self::{answer::for_wire, decide::created};
+use super::{Call, join_key::JoinKeys};
 use crate::{
     Error, Result,
     layers::topology::{
@@ -28,6 +25,7 @@ use crate::{
     },
     node::Node,
     proto::{convert::required, topology::spec, v1, v1::topology_server},
+    service::{self, Decision},
     state::View,
 };
 
@@ -41,11 +39,12 @@ pub(super) struct Topology {
     node: Arc<Node>,
     /// Changes exclude each other anyway; in turn none is decided in vain.
     turn: Mutex<()>,
+    join_keys: JoinKeys,
 }
 
 impl Topology {
     pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node, turn: Mutex::default() }
+        Self { node, turn: Mutex::default(), join_keys: JoinKeys::new() }
     }
 }
 
@@ -75,67 +74,66 @@ fn find(view: &View, kind: ItemKind, (field, id): (&str, &str), name: &str) -> R
 impl topology_server::Topology for Topology {
     async fn seed_mesh(&self, request: Request<v1::SeedMeshRequest>) -> Answer<v1::SeedMeshResponse> {
         let (call, v1::SeedMeshRequest { attempt, note, mesh, node }) = Call::open(request)?;
-        let deadline = call.deadline;
-        let request = Change::open(call, attempt, note)?;
-        let mut mesh = self.mesh_change(required("mesh", mesh)?).await?;
+        let request = self.change(call, attempt, note).await?;
+        let mut mesh = self.mesh_change(&request, required("mesh", mesh)?).await?;
         let name = required("mesh_name", mesh.name.take())?;
         let node = NewNode::try_from(required("node", node)?)?;
         let seed = |draft: &mut Draft<'_>, ids: &mut NewIds<'_>| {
             change::seed_mesh(draft, ids, name.clone(), mesh.clone(), node.clone()).map(drop)
         };
-        let revision = self.edit(request, seed).await?;
-        let edits = self.edits_at(revision, deadline).await?;
+        let done = self.edit(&request, seed).await?;
+        let edits = self.edits(&request, &done).await?;
         let (mesh_id, node_id) = (created(&edits, ItemKind::Mesh)?, created(&edits, ItemKind::Node)?);
+        let revision = done.revision;
         Ok(Response::new(v1::SeedMeshResponse { revision, leader_id: self.node.id(), mesh_id, node_id }))
     }
 
     async fn join_mesh(&self, request: Request<v1::JoinMeshRequest>) -> Answer<v1::CreatedResponse> {
         let (call, v1::JoinMeshRequest { attempt, note, mesh_id, node, join_key: key }) = Call::open(request)?;
-        let deadline = call.deadline;
-        let request = Change::open(call, attempt, note)?;
+        let request = self.change(call, attempt, note).await?;
         let node = NewNode::try_from(required("node", node)?)?;
-        let needed = |view: &View| change::join_key_hash(&Draft::open_anyway(view)?, &mesh_id);
-        let hash = needed(&self.newest(deadline).await?)?;
-        if let Some(hash) = hash.clone() {
-            join_key::verify(&self.node, key, hash).await?;
-        }
+        // Not decided here: what an earlier attempt has done is the answer, whatever has become of the mesh since.
+        let allowed = self.may_join(&request, &mesh_id, key).await;
         let join = |draft: &mut Draft<'_>, ids: &mut NewIds<'_>| {
-            if change::join_key_hash(draft, &mesh_id)? != hash {
+            if change::join_key_hash(draft, &mesh_id)? != allowed.clone()? {
                 return Err(Error::Conflict("the join key, which changed meanwhile".into()));
             }
             change::join_mesh(draft, ids, &mesh_id, node.clone()).map(drop)
         };
-        let revision = self.edit(request, join).await?;
-        self.created_response(ItemKind::Node, revision, deadline).await
+        let done = self.edit(&request, join).await?;
+        self.created_response(ItemKind::Node, &request, &done).await
     }
 
     async fn leave_mesh(&self, request: Request<v1::LeaveMeshRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::LeaveMeshRequest { attempt, note, mesh_id, node_id }) = Call::open(request)?;
         let leave = |draft: &mut Draft<'_>, _: &mut NewIds<'_>| change::remove_node(draft, &mesh_id, &node_id);
-        Ok(self.written(self.edit(Change::open(call, attempt, note)?, leave).await?))
+        let request = self.change(call, attempt, note).await?;
+        Ok(self.written(&self.edit(&request, leave).await?))
     }
 
     async fn evict_node(&self, request: Request<v1::EvictNodeRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::EvictNodeRequest { attempt, note, mesh_id, node_id }) = Call::open(request)?;
-        let request = Change::open(call, attempt, note)?;
+        let request = self.change(call, attempt, note).await?;
         if request.note.reason.is_empty() {
             return Err(Error::invalid("reason", "", "must say why the node is evicted").into());
         }
         let evict = |draft: &mut Draft<'_>, _: &mut NewIds<'_>| change::remove_node(draft, &mesh_id, &node_id);
-        Ok(self.written(self.edit(request, evict).await?))
+        Ok(self.written(&self.edit(&request, evict).await?))
     }
 
     async fn modify_mesh(&self, request: Request<v1::ModifyMeshRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::ModifyMeshRequest { attempt, note, mesh_id, fields }) = Call::open(request)?;
-        let fields = self.mesh_change(fields.unwrap_or_default()).await?;
+        let request = self.change(call, attempt, note).await?;
+        let fields = self.mesh_change(&request, fields.unwrap_or_default()).await?;
         let modify = |draft: &mut Draft<'_>, _: &mut NewIds<'_>| change::modify_mesh(draft, &mesh_id, fields.clone());
-        Ok(self.written(self.edit(Change::open(call, attempt, note)?, modify).await?))
+        Ok(self.written(&self.edit(&request, modify).await?))
     }
 
     async fn delete_mesh(&self, request: Request<v1::DeleteMeshRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::DeleteMeshRequest { attempt, note, mesh_id }) = Call::open(request)?;
         let delete = |draft: &mut Draft<'_>, _: &mut NewIds<'_>| change::delete_mesh(draft, &mesh_id);
-        Ok(self.written(self.edit(Change::open(call, attempt, note)?, delete).await?))
+        let request = self.change(call, attempt, note).await?;
+        Ok(self.written(&self.edit(&request, delete).await?))
     }
 
     async fn modify_node(&self, request: Request<v1::ModifyNodeRequest>) -> Answer<v1::WriteResponse> {
@@ -143,20 +141,21 @@ impl topology_server::Topology for Topology {
         let fields: NodeChange = fields.unwrap_or_default().try_into()?;
         let modify =
             |draft: &mut Draft<'_>, _: &mut NewIds<'_>| change::modify_node(draft, &mesh_id, &node_id, fields.clone());
-        Ok(self.written(self.edit(Change::open(call, attempt, note)?, modify).await?))
+        let request = self.change(call, attempt, note).await?;
+        Ok(self.written(&self.edit(&request, modify).await?))
     }
 
     async fn add_route(&self, request: Request<v1::AddRouteRequest>) -> Answer<v1::CreatedResponse> {
         let (call, request) = Call::open(request)?;
         let v1::AddRouteRequest { attempt, note, mesh_id, source_node_id, target_node_id, fields } = request;
-        let deadline = call.deadline;
         let fields: RouteChange = fields.unwrap_or_default().try_into()?;
         let add = |draft: &mut Draft<'_>, ids: &mut NewIds<'_>| {
             let ends = (source_node_id.as_str(), target_node_id.as_str());
             change::add_route(draft, ids, &mesh_id, ends, fields.clone()).map(drop)
         };
-        let revision = self.edit(Change::open(call, attempt, note)?, add).await?;
-        self.created_response(ItemKind::Route, revision, deadline).await
+        let request = self.change(call, attempt, note).await?;
+        let done = self.edit(&request, add).await?;
+        self.created_response(ItemKind::Route, &request, &done).await
     }
 
     async fn modify_route(&self, request: Request<v1::ModifyRouteRequest>) -> Answer<v1::WriteResponse> {
@@ -166,7 +165,8 @@ impl topology_server::Topology for Topology {
         let modify = |draft: &mut Draft<'_>, _: &mut NewIds<'_>| {
             change::modify_route(draft, &mesh_id, (&source_node_id, &target_node_id), fields.clone())
         };
-        Ok(self.written(self.edit(Change::open(call, attempt, note)?, modify).await?))
+        let request = self.change(call, attempt, note).await?;
+        Ok(self.written(&self.edit(&request, modify).await?))
     }
 
     async fn delete_route(&self, request: Request<v1::DeleteMeshRouteRequest>) -> Answer<v1::WriteResponse> {
@@ -175,19 +175,20 @@ impl topology_server::Topology for Topology {
         let delete = |draft: &mut Draft<'_>, _: &mut NewIds<'_>| {
             change::delete_route(draft, &mesh_id, (&source_node_id, &target_node_id))
         };
-        Ok(self.written(self.edit(Change::open(call, attempt, note)?, delete).await?))
+        let request = self.change(call, attempt, note).await?;
+        Ok(self.written(&self.edit(&request, delete).await?))
     }
 
     async fn add_region(&self, request: Request<v1::AddRegionRequest>) -> Answer<v1::CreatedResponse> {
         let (call, v1::AddRegionRequest { attempt, note, fields }) = Call::open(request)?;
-        let deadline = call.deadline;
         let mut fields: RegionChange = fields.unwrap_or_default().try_into()?;
         let name = required("region_name", fields.name.take())?;
         let add = |draft: &mut Draft<'_>, ids: &mut NewIds<'_>| {
             change::add_region(draft, ids, name.clone(), fields.clone()).map(drop)
         };
-        let revision = self.edit(Change::open(call, attempt, note)?, add).await?;
-        self.created_response(ItemKind::Region, revision, deadline).await
+        let request = self.change(call, attempt, note).await?;
+        let done = self.edit(&request, add).await?;
+        self.created_response(ItemKind::Region, &request, &done).await
     }
 
     async fn modify_region(&self, request: Request<v1::ModifyRegionRequest>) -> Answer<v1::WriteResponse> {
@@ -195,34 +196,39 @@ impl topology_server::Topology for Topology {
         let fields: RegionChange = fields.unwrap_or_default().try_into()?;
         let modify =
             |draft: &mut Draft<'_>, _: &mut NewIds<'_>| change::modify_region(draft, &region_id, fields.clone());
-        Ok(self.written(self.edit(Change::open(call, attempt, note)?, modify).await?))
+        let request = self.change(call, attempt, note).await?;
+        Ok(self.written(&self.edit(&request, modify).await?))
     }
 
     async fn delete_region(&self, request: Request<v1::DeleteRegionRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::DeleteRegionRequest { attempt, note, region_id }) = Call::open(request)?;
         let delete = |draft: &mut Draft<'_>, _: &mut NewIds<'_>| change::delete_region(draft, &region_id);
-        Ok(self.written(self.edit(Change::open(call, attempt, note)?, delete).await?))
+        let request = self.change(call, attempt, note).await?;
+        Ok(self.written(&self.edit(&request, delete).await?))
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ApplyResponse> {
         let (call, request) = Call::open(request)?;
         let v1::ApplyRequest { attempt, note, spec: wanted, dry_run, confirm_within_ms } = request;
-        let deadline = call.deadline;
-        let request = Change::open(call, attempt, note)?;
+        let request = self.change(call, attempt, note).await?;
         let (mut wanted, key) = spec(required("spec", wanted)?)?;
         // A key that is the present one is no change; hashed anew it would look like one.
-        if !self.has_key(&wanted.mesh, key.as_deref(), deadline).await? {
-            wanted.mesh_change = self.with_key(wanted.mesh_change, key).await?;
+        if !self.has_key(&request, &wanted.mesh, key.as_deref()).await? {
+            wanted.mesh_change = self.with_key(&request, wanted.mesh_change, key).await?;
         }
         let cause = if confirm_within_ms == 0 {
             Cause::Apply
         } else {
             confirm::check_time(confirm_within_ms)?;
+            if request.waits() {
+                let text = "a change that is to be confirmed cannot be part of a transaction";
+                return Err(Error::Refused(text.into()).into());
+            }
             Cause::ApplyUnconfirmed(confirm_within_ms)
         };
         let leader_id = self.node.id();
         if dry_run {
-            let view = self.newest(deadline).await?;
+            let view = request.view().await?;
             let mut draft = Draft::open(&view)?;
             layer::apply(&mut draft, &mut NewIds(&self.node), wanted)?;
             let edits = draft.edits()?.into_iter().map(Into::into).collect();
@@ -233,31 +239,31 @@ impl topology_server::Topology for Topology {
             layer::apply(&mut draft, &mut NewIds(&self.node), wanted.clone())?;
             draft.finish(note.clone(), cause.clone())
         };
-        let done = self.decide(request, decide).await?;
-        self.applied_response(done, deadline).await
+        let done = self.decide(&request, decide).await?;
+        self.applied_response(&request, &done).await
     }
 
     async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::ConfirmRequest { attempt, note, revision }) = Call::open(request)?;
         let decide = |view: &View, note: &Note| confirm::confirm(view, revision, note.clone()).map(Some);
-        Ok(self.written(self.decide(Change::open(call, attempt, note)?, decide).await?.revision))
+        let request = self.change(call, attempt, note).await?;
+        Ok(self.written(&self.decide(&request, decide).await?))
     }
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Answer<v1::ApplyResponse> {
         let (call, v1::RollbackRequest { attempt, note, revision: to, dry_run }) = Call::open(request)?;
-        let deadline = call.deadline;
-        let request = Change::open(call, attempt, note)?;
+        let request = self.change(call, attempt, note).await?;
         let leader_id = self.node.id();
         if dry_run {
-            let view = self.newest(deadline).await?;
+            let view = request.view().await?;
             let there = history::diff(&view, to, 0)?;
             let back = |edit: Edit| v1::Edit::from(Edit { before: edit.after, after: edit.before });
             let edits = there.into_iter().map(back).collect();
             return Ok(Response::new(v1::ApplyResponse { revision: view.revision(), leader_id, edits }));
         }
         let decide = |view: &View, note: &Note| confirm::rollback(view, to, note.clone());
-        let done = self.decide(request, decide).await?;
-        self.applied_response(done, deadline).await
+        let done = self.decide(&request, decide).await?;
+        self.applied_response(&request, &done).await
     }
 
     async fn show_mesh(&self, request: Request<v1::ShowMeshRequest>) -> Answer<v1::ShowMeshResponse> {
@@ -297,7 +303,11 @@ impl topology_server::Topology for Topology {
         request: Request<v1::GetRoutesForNodeRequest>,
     ) -> Answer<v1::GetRoutesForNodeResponse> {
         let (call, v1::GetRoutesForNodeRequest { read, node_id }) = Call::open(request)?;
-        call.read(&self.node, read, None, |view| show::routes_for_node(view, &node_id)).await
+        let routes = |view: &View| {
+            let routes = show::routes_for_node(view, &node_id)?;
+            routes.into_iter().map(v1::RouteInfo::try_from).collect::<Result<Vec<_>>>()
+        };
+        call.read(&self.node, read, None, routes).await
     }
 
     async fn list_regions(&self, request: Request<v1::ListRegionsRequest>) -> Answer<v1::ListRegionsResponse> {
@@ -337,7 +347,14 @@ impl topology_server::Topology for Topology {
 
     async fn report_applied(&self, request: Request<v1::ReportAppliedRequest>) -> Answer<v1::WriteResponse> {
         let (call, v1::ReportAppliedRequest { attempt, node_id, revision }) = Call::open(request)?;
-        call.write(&self.node, attempt, layer::applied::report(&node_id, revision)?).await
+        let report = layer::applied::report(&node_id, revision)?;
+        let decide = |view: &View| {
+            layer::applied::check_reached(view, revision)?;
+            Ok(Decision { write: Some(report.clone()), found: () })
+        };
+        let place = call.place(&self.node).await?;
+        let revision = service::change(&place, call.caller(attempt)?, decide).await?.revision;
+        Ok(Response::new(v1::WriteResponse { revision, leader_id: self.node.id() }))
     }
 
     async fn show_applied(&self, request: Request<v1::ShowAppliedRequest>) -> Answer<v1::ShowAppliedResponse> {

@@ -6,13 +6,11 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::{Ending, Found, Home, Phase, Slot, Transactions, finished, lock};
 use crate::{
     Error, Result,
     layers::{Meaning, lock as fences, transaction},
-    model::{Outcome, ReadMode, Refusal, ScopeId, proposal::Guards, transaction::Compare},
+    model::{Outcome, ReadMode, Refusal, ScopeId, lease::Fence, proposal::Guards, transaction::Compare},
     node::Request,
     service::Caller,
     state::{pending::Ground, view::Source},
@@ -32,7 +30,7 @@ impl Transactions {
         let Found::Open(slot) = found else { return self.earlier(home, &caller, found, id).await };
         let _turn = self.turn(&slot, caller.deadline).await?;
         let phase = lock(&slot.phase).clone();
-        let place = caller.attempt.map(|attempt| (attempt.session, attempt.sequence));
+        let place = place_of(&caller);
         match phase {
             Phase::Open => {}
             Phase::Doubtful(before) if before.is_some() && before == place => {}
@@ -71,7 +69,7 @@ impl Transactions {
             let (principal, transaction) = (principal.clone(), transaction.clone());
             let request = Request { principal, attempt, guards: compares, transaction };
             // Before anything is sent: whoever gives this call up leaves it so.
-            *lock(&slot.phase) = Phase::Doubtful(attempt.map(|attempt| (attempt.session, attempt.sequence)));
+            *lock(&slot.phase) = Phase::Doubtful(place_of(caller));
             let outcome = match home.propose(request, deadline).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
@@ -91,12 +89,12 @@ impl Transactions {
                 Outcome::SessionExpired => return Err(Error::SessionExpired { session: session.unwrap_or_default() }),
                 outcome => return self.ended(home, slot, &guards, outcome),
             }
-            if let Some(why) = self.conflict(home, slot, &guards, deadline).await? {
-                return self.raced(home, caller, slot, (why, doubtful)).await;
+            if let Some(error) = self.conflict(home, slot, &guards, caller).await? {
+                return self.raced(home, caller, slot, (error, doubtful)).await;
             }
         }
-        let why = "the permissions were changed again and again".to_owned();
-        self.raced(home, caller, slot, (why, doubtful)).await
+        let error = aborted("the permissions were changed again and again");
+        self.raced(home, caller, slot, (error, doubtful)).await
     }
 
     /// It was overtaken. If an earlier attempt is in doubt the call is closed in the log first: what that did is the answer.
@@ -105,26 +103,20 @@ impl Transactions {
         home: &H,
         caller: &Caller,
         slot: &Arc<Slot>,
-        (why, doubtful): (String, bool),
+        (error, doubtful): (Error, bool),
     ) -> Result<u64> {
-        let why = format!("{why}; nothing of it was written");
-        let error = Error::TransactionAborted(why.clone());
         if doubtful && caller.attempt.is_some() {
             let answer = self.close(home, caller, error).await;
-            return match answer {
-                Ok(revision) => {
-                    self.end(slot, Ending::Committed { revision, proposed: true });
-                    Ok(revision)
-                }
-                Err(error @ Error::TransactionAborted(_)) => {
-                    self.end(slot, Ending::Aborted(why));
-                    Err(error)
-                }
-                Err(error) => Err(error),
-            };
+            if let Some(ending) = ending_of(&answer) {
+                self.end(slot, ending);
+            }
+            return answer;
         }
-        self.end(slot, Ending::Aborted(why));
-        Err(error)
+        let answer = Err(error);
+        if let Some(ending) = ending_of(&answer) {
+            self.end(slot, ending);
+        }
+        answer
     }
 
     /// What the state says of it is the end of it.
@@ -154,13 +146,20 @@ impl Transactions {
         home: &H,
         slot: &Slot,
         guards: &[Compare],
-        deadline: Instant,
-    ) -> Result<Option<String>> {
-        let (view, _) = home.read(ReadMode::Linearizable, None, deadline).await?;
+        caller: &Caller,
+    ) -> Result<Option<Error>> {
+        let (view, _) = home.read(ReadMode::Linearizable, None, caller.deadline).await?;
+        let relied: Vec<Fence> = lock(&slot.fences).iter().chain(&caller.fence).cloned().collect();
+        for fence in relied {
+            match fences::check_fence(&view, &fence) {
+                Err(error @ Error::Fenced { .. }) => return Ok(Some(error)),
+                other => other?,
+            }
+        }
         let since = lock(&slot.transaction).revision();
         let scopes = |wanted: &[ScopeId]| home.scopes(wanted);
         let ground = Ground { source: &view as &dyn Source, scopes: &scopes, wall_ms: 0 };
-        transaction::conflict(&ground, &view, guards, since)
+        Ok(transaction::conflict(&ground, &view, guards, since)?.map(|why| aborted(&why)))
     }
 
     /// The answer of a commit of a transaction that is not open. If an earlier attempt may have committed it, the state is
@@ -169,6 +168,13 @@ impl Transactions {
         let repeated = caller.attempt.is_some_and(|attempt| attempt.attempt > 1);
         match &found {
             Found::Ended(Ending::Committed { revision, proposed: false }) if repeated => Ok(*revision),
+            Found::Ended(Ending::Unknown(call)) if repeated && *call == place_of(caller) => {
+                let answer = self.close(home, caller, aborted("its time was over before its commit was done")).await;
+                if let Some(ending) = ending_of(&answer) {
+                    self.known(id, ending);
+                }
+                answer
+            }
             _ if repeated => self.close(home, caller, found.error(id)).await,
             _ => Err(found.error(id)),
         }
@@ -186,7 +192,7 @@ impl Transactions {
 
     /// Ends a transaction without writing anything. One that was rolled back already is no error.
     ///
-    /// Errors: as of [`enter`](Self::enter); `Unknown` if its commit was sent.
+    /// Errors: as of [`enter`](Self::enter); `InvalidArgument` also if its commit was sent.
     pub async fn rollback<H: Home>(&self, home: &H, caller: Caller, id: &str) -> Result<()> {
         let found = self.find(home, id, &caller.principal)?;
         let Found::Open(slot) = found else {
@@ -202,11 +208,30 @@ impl Transactions {
                 self.end(&slot, Ending::RolledBack);
                 Ok(())
             }
-            Phase::Doubtful(_) => Err(Error::Unknown(format!("{}", finished(id, &Ending::Unknown)))),
+            Phase::Doubtful(call) => Err(finished(id, &Ending::Unknown(call))),
             Phase::Ended => match self.find(home, id, &caller.principal)? {
                 Found::Ended(Ending::RolledBack) => Ok(()),
                 found => Err(found.error(id)),
             },
         }
+    }
+}
+
+/// Which call of a session it is.
+fn place_of(caller: &Caller) -> Option<(u64, u64)> {
+    caller.attempt.map(|attempt| (attempt.session, attempt.sequence))
+}
+
+fn aborted(why: &str) -> Error {
+    Error::TransactionAborted(format!("{why}; nothing of it was written"))
+}
+
+/// How a transaction has ended whose commit is answered so, if that says it.
+fn ending_of(answer: &Result<u64>) -> Option<Ending> {
+    match answer {
+        Ok(revision) => Some(Ending::Committed { revision: *revision, proposed: true }),
+        Err(Error::TransactionAborted(why)) => Some(Ending::Aborted(why.clone())),
+        Err(error @ Error::Fenced { .. }) => Some(Ending::Aborted(format!("{error}; nothing of it was written"))),
+        Err(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 //! A call inside a transaction. To the layers above it is a store like any other: what they read shows the transaction, and
 //! what they propose waits in it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use bytes::Bytes;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
@@ -10,9 +10,12 @@ use super::{Ending, Home, Slot, Transactions, full, lock};
 use crate::{
     Error, Result,
     error::Fault,
-    layers::transaction::{Transaction, bytes_of},
+    layers::{
+        lock as rules,
+        transaction::{Transaction, bytes_of},
+    },
     limits,
-    model::{Outcome, ReadMode, ReadStamp, Refusal, ScopeId, session::Attempt, transaction as core},
+    model::{Outcome, ReadMode, ReadStamp, Refusal, ScopeId, lease::Fence, session::Attempt, transaction as core},
     node::Request,
     service::Core,
     state::{
@@ -29,14 +32,24 @@ pub struct Inside<'a, H: Home> {
     home: &'a H,
     transactions: Transactions,
     slot: Arc<Slot>,
+    /// What the call's writes depend on beside the transaction.
+    fence: Option<Fence>,
     /// What was looked at since the last write.
     noted: std::sync::Mutex<Vec<Noted>>,
+    /// Why what it reads could not be read on, which ends the transaction.
+    unreadable: Arc<OnceLock<String>>,
     _turn: OwnedMutexGuard<()>,
 }
 
 impl<'a, H: Home> Inside<'a, H> {
-    pub(super) fn new(home: &'a H, transactions: Transactions, slot: Arc<Slot>, turn: OwnedMutexGuard<()>) -> Self {
-        Self { home, transactions, slot, noted: std::sync::Mutex::default(), _turn: turn }
+    pub(super) fn new(
+        home: &'a H,
+        (transactions, slot): (Transactions, Arc<Slot>),
+        fence: Option<Fence>,
+        turn: OwnedMutexGuard<()>,
+    ) -> Self {
+        let (noted, unreadable) = (std::sync::Mutex::default(), Arc::default());
+        Self { home, transactions, slot, fence, noted, unreadable, _turn: turn }
     }
 
     /// The revision that all its reads show; `None` if each shows the newest.
@@ -57,9 +70,23 @@ impl<'a, H: Home> Inside<'a, H> {
     fn show(&self, ground: Arc<View>) -> Result<View> {
         let mut transaction = lock(&self.slot.transaction);
         self.lay_over(&mut transaction, &ground)?;
-        let (view, noted) = transaction.show(Arc::new(Readable(ground)));
+        let left = limits::OPEN_TRANSACTIONS_BYTES.saturating_sub(self.waiting());
+        let (view, noted) = transaction.show(self.readable(ground), left);
         lock(&self.noted).extend(noted);
         Ok(view)
+    }
+
+    /// What it reads: that the revision of a serializable one is kept no longer is the end of it.
+    fn readable(&self, ground: Arc<View>) -> Arc<dyn Source> {
+        match &self.slot.ground {
+            Some(_) => Arc::new(Readable { ground, unreadable: Arc::clone(&self.unreadable) }),
+            None => ground,
+        }
+    }
+
+    /// Bytes that wait in all transactions.
+    fn waiting(&self) -> usize {
+        self.transactions.shared.bytes.load(Ordering::Relaxed)
     }
 
     fn lay_over(&self, transaction: &mut Transaction, ground: &Arc<View>) -> Result<()> {
@@ -97,17 +124,32 @@ impl<'a, H: Home> Inside<'a, H> {
         let ground = self.ground()?;
         self.lay_over(&mut transaction, &ground)?;
         self.check_room(wanted)?;
-        let taken = self.over(&ground, |over| transaction.take(over, (&guards.compares, wanted), *attempt));
+        let taken = self.over(&ground, |over| {
+            let outcome = transaction.take(over, (&guards.compares, wanted), *attempt)?;
+            self.rely_on_fence(&mut transaction)?;
+            Ok(outcome)
+        });
         let outcome = self.ended_by(taken)?;
-        self.slot.count(transaction.bytes());
+        self.slot.count(transaction.held_bytes());
         // What a write was decided on is guarded by itself; what else the layer looked at does not count.
         lock(&self.noted).clear();
         Ok(outcome)
     }
 
+    /// Makes the commit depend on the fence of the call.
+    fn rely_on_fence(&self, transaction: &mut Transaction) -> Result<()> {
+        let Some(fence) = &self.fence else { return Ok(()) };
+        let mut fences = lock(&self.slot.fences);
+        if fences.contains(fence) {
+            return Ok(());
+        }
+        transaction.rely(rules::guard(fence))?;
+        fences.push(fence.clone());
+        Ok(())
+    }
+
     fn check_room(&self, wanted: &core::Transaction) -> Result<()> {
-        let bytes = bytes_of(&wanted.then);
-        let waiting = self.transactions.shared.bytes.load(Ordering::Relaxed);
+        let (bytes, waiting) = (bytes_of(&wanted.then), self.waiting());
         if waiting + bytes <= limits::OPEN_TRANSACTIONS_BYTES {
             return Ok(());
         }
@@ -119,13 +161,19 @@ fn too_old(revision: u64) -> String {
     format!("it has been open for too long: revision {revision} is no longer readable")
 }
 
-/// What a transaction reads. That it is kept no longer is the end of the transaction, and no matter of a list.
-struct Readable(Arc<View>);
+/// What a serializable transaction reads. That it is kept no longer is the end of the transaction, and no matter of a list.
+struct Readable {
+    ground: Arc<View>,
+    unreadable: Arc<OnceLock<String>>,
+}
 
 impl Readable {
     fn read<T>(&self, read: Result<T>) -> Result<T> {
         read.map_err(|error| match error {
-            Error::ViewTooOld { revision, .. } => Error::TransactionAborted(too_old(revision)),
+            Error::ViewTooOld { revision, .. } => {
+                let why = self.unreadable.get_or_init(|| format!("{}; nothing of it was written", too_old(revision)));
+                Error::TransactionAborted(why.clone())
+            }
             error => error,
         })
     }
@@ -133,15 +181,19 @@ impl Readable {
 
 impl Source for Readable {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.read(self.0.get(key))
+        self.read(self.ground.get(key))
     }
 
     fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        self.read(self.0.range(start, end, limit))
+        self.read(self.ground.range(start, end, limit))
     }
 
     fn fault(&self, fault: Fault) -> Error {
-        Source::fault(self.0.as_ref(), fault)
+        Source::fault(self.ground.as_ref(), fault)
+    }
+
+    fn check(&self) -> Result<()> {
+        Source::check(self.ground.as_ref())
     }
 }
 
@@ -187,7 +239,7 @@ impl<H: Home> Core for Inside<'_, H> {
         reason: String,
         _deadline: Instant,
     ) -> Result<Outcome> {
-        let transaction = lock(&self.slot.transaction);
+        let mut transaction = lock(&self.slot.transaction);
         let refused = Outcome::Refused { revision: transaction.revision(), refusal: Refusal::Layer(reason) };
         Ok(transaction.answered(Some(attempt)).unwrap_or(refused))
     }
@@ -226,6 +278,10 @@ impl<H: Home> Drop for Inside<'_, H> {
         for noted in lock(&self.noted).drain(..) {
             transaction.note(&mut lock(&noted));
         }
-        self.slot.count(transaction.bytes());
+        self.slot.count(transaction.held_bytes());
+        drop(transaction);
+        if let Some(why) = self.unreadable.get() {
+            self.transactions.end(&self.slot, Ending::Aborted(why.clone()));
+        }
     }
 }

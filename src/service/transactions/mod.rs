@@ -25,7 +25,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,11 +37,12 @@ pub use self::{inside::Inside, place::Place};
 use super::Core;
 use crate::{
     Error, Result,
-    layers::transaction::Transaction,
+    layers::{lock as fences, transaction::Transaction},
     limits,
     model::{
         ReadMode, ScopeId, features,
         isolation::{Begun, Isolation},
+        lease::Fence,
     },
     node::Node,
     state::{View, scope::Scope},
@@ -95,6 +96,8 @@ struct Shared {
     kept: Mutex<Kept>,
     /// Bytes of what waits in all of them.
     bytes: AtomicUsize,
+    /// Whether somebody ends those whose time is over.
+    swept: AtomicBool,
 }
 
 #[derive(Default)]
@@ -114,8 +117,8 @@ enum Ending {
     RolledBack,
     /// Nothing of it was written, for this reason.
     Aborted(String),
-    /// Its commit was sent, and its time was over before anybody asked what became of it.
-    Unknown,
+    /// Its commit was sent, as this call of a session, and its time was over before anybody asked what became of it.
+    Unknown(Option<(u64, u64)>),
 }
 
 /// A transaction with what is known of it.
@@ -126,6 +129,8 @@ struct Slot {
     timeout: Duration,
     /// What a serializable one reads, which it keeps readable.
     ground: Option<Arc<View>>,
+    /// What its writes depend on beside it.
+    fences: Mutex<Vec<Fence>>,
     /// Held by the call that is in it.
     turn: Arc<tokio::sync::Mutex<()>>,
     transaction: Mutex<Transaction>,
@@ -197,6 +202,7 @@ impl Transactions {
             deadline: Instant::now() + timeout,
             timeout,
             ground: (isolation == Isolation::Serializable).then(|| Arc::new(ground)),
+            fences: Mutex::default(),
             turn: Arc::default(),
             transaction: Mutex::new(Transaction::begin(isolation, revision)),
             phase: Mutex::new(Phase::Open),
@@ -211,6 +217,11 @@ impl Transactions {
             return Err(full(format!("{one} transactions of one principal, or {all} of all, are open already")));
         }
         kept.open.insert(id, Arc::new(slot));
+        if home.leads().is_none() {
+            // It was closed in between.
+            kept.open.remove(&id);
+            return Err(not_leading());
+        }
         Ok(Begun { id: id.to_string(), revision, expires_in: timeout })
     }
 
@@ -227,15 +238,27 @@ impl Transactions {
         }
     }
 
-    /// Ends those whose time is over, after some time, if there is still something that they are kept by.
-    pub fn sweep_after(&self, time: Duration, term: Option<u64>) -> impl Future<Output = ()> + Send + use<> {
-        let shared = Arc::downgrade(&self.shared);
-        async move {
-            tokio::time::sleep(time).await;
-            if let Some(shared) = shared.upgrade() {
-                Self { shared }.sweep(term);
-            }
+    /// Ends those whose time is over, while any is open and while they are kept by somebody; `None` if that is being done.
+    pub fn sweeping(&self, term: Option<u64>) -> Option<impl Future<Output = ()> + Send + use<>> {
+        if self.shared.swept.swap(true, Ordering::SeqCst) {
+            return None;
         }
+        let shared = Arc::downgrade(&self.shared);
+        Some(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(shared) = shared.upgrade() else { return };
+                let transactions = Self { shared };
+                transactions.sweep(term);
+                if transactions.open() == 0 {
+                    transactions.shared.swept.store(false, Ordering::SeqCst);
+                    // One may have begun meanwhile, and found that it is done.
+                    if transactions.open() == 0 || transactions.shared.swept.swap(true, Ordering::SeqCst) {
+                        return;
+                    }
+                }
+            }
+        })
     }
 
     /// Ends all, since the store is closed.
@@ -267,9 +290,20 @@ impl Transactions {
     }
 
     fn time_out(&self, slot: &Slot) {
-        let doubtful = matches!(*lock(&slot.phase), Phase::Doubtful(_));
-        let timed_out = format!("it timed out after {} ms; nothing of it was written", slot.timeout.as_millis());
-        self.end(slot, if doubtful { Ending::Unknown } else { Ending::Aborted(timed_out) });
+        let phase = lock(&slot.phase).clone();
+        let ending = match phase {
+            Phase::Doubtful(call) => Ending::Unknown(call),
+            _ => Ending::Aborted(timed_out(slot.timeout)),
+        };
+        self.end(slot, ending);
+    }
+
+    /// What became of one that had ended in doubt.
+    fn known(&self, id: &str, ending: Ending) {
+        let Ok(id) = id.parse::<Id>() else { return };
+        if let Some((_, there)) = lock(&self.shared.kept).ended.get_mut(&id) {
+            *there = ending;
+        }
     }
 
     /// Ends one, and remembers how.
@@ -317,24 +351,29 @@ impl Transactions {
         Ok(turn)
     }
 
-    /// Enters a transaction with a call. Others of the same transaction wait until it is dropped.
+    /// Enters a transaction with a call. Others of the same transaction wait until it is dropped. What the call writes depends
+    /// on its fence, if it has one, as of now and as of the commit, and not as of the revision that the transaction reads.
     ///
     /// Errors: `InvalidArgument` if there is none of this name, or it is finished; `TransactionAborted` if it ended without
-    /// being committed; `DeadlineExceeded` if another call is in it.
+    /// being committed; `DeadlineExceeded` if another call is in it; `Fenced`.
     pub async fn enter<'a, H: Home>(
         &self,
         home: &'a H,
         id: &str,
-        principal: &str,
-        deadline: Instant,
+        (principal, fence, deadline): (&str, Option<&Fence>, Instant),
     ) -> Result<Inside<'a, H>> {
+        if let Some(fence) = fence
+            && fences::check_fence(&home.at_hand()?, fence).is_err()
+        {
+            fences::check_fence(&home.read(ReadMode::Linearizable, None, deadline).await?.0, fence)?;
+        }
         match self.find(home, id, principal)? {
             Found::Open(slot) => {
                 let turn = self.turn(&slot, deadline).await?;
                 let phase = lock(&slot.phase).clone();
                 match phase {
-                    Phase::Open => Ok(Inside::new(home, self.clone(), slot, turn)),
-                    Phase::Doubtful(_) => Err(finished(id, &Ending::Unknown)),
+                    Phase::Open => Ok(Inside::new(home, (self.clone(), slot), fence.cloned(), turn)),
+                    Phase::Doubtful(call) => Err(finished(id, &Ending::Unknown(call))),
                     Phase::Ended => Err(self.find(home, id, principal)?.error(id)),
                 }
             }
@@ -360,10 +399,14 @@ fn finished(id: &str, ending: &Ending) -> Error {
         Ending::Committed { revision, .. } => invalid(id, &format!("has been committed, at revision {revision}")),
         Ending::RolledBack => invalid(id, "has been rolled back"),
         Ending::Aborted(why) => Error::TransactionAborted(why.clone()),
-        Ending::Unknown => {
+        Ending::Unknown(_) => {
             invalid(id, "is being committed, or was, and what became of it is told to who repeats the commit")
         }
     }
+}
+
+fn timed_out(timeout: Duration) -> String {
+    format!("it timed out after {} ms; nothing of it was written", timeout.as_millis())
 }
 
 fn lost() -> Error {

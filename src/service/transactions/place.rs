@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{Home, Inside, Transactions};
 use crate::{
     Result,
-    model::{Outcome, ReadMode, ReadStamp, ScopeId, session::Attempt},
+    model::{Outcome, ReadMode, ReadStamp, ScopeId, lease::Fence, session::Attempt},
     node::Request,
     service::Core,
     state::{View, scope::Account},
@@ -26,11 +26,11 @@ impl<'a, H: Home> Place<'a, H> {
     pub async fn of(
         home: &'a H,
         transaction: Option<(&Transactions, &str)>,
-        (principal, deadline): (&str, Instant),
+        who: (&str, Option<&Fence>, Instant),
     ) -> Result<Self> {
         match transaction {
             None => Ok(Self::Store(home)),
-            Some((transactions, id)) => Ok(Self::Inside(transactions.enter(home, id, principal, deadline).await?)),
+            Some((transactions, id)) => Ok(Self::Inside(transactions.enter(home, id, who).await?)),
         }
     }
 }

@@ -217,7 +217,7 @@ async fn put(all: &Transactions, home: &One, id: &str, key: &str, value: &str) -
     let write = values::put(key, value.to_owned().into()).unwrap();
     let (principal, guards) = ("ada".into(), Guards::default());
     let request = Request { principal, attempt: None, guards, transaction: write.transaction };
-    all.enter(home, id, "ada", soon()).await?.propose(request, soon()).await
+    all.enter(home, id, ("ada", None, soon())).await?.propose(request, soon()).await
 }
 
 /// A transaction that has written `key`.
@@ -282,7 +282,7 @@ async fn one_that_was_overtaken_after_an_attempt_in_doubt_never_comes_later() {
     let (all, home) = (Transactions::default(), One::new());
     home.put("key", "0");
     let id = all.begin(&home, "ada", Options::default(), soon()).await.unwrap().id;
-    let inside = all.enter(&home, &id, "ada", soon()).await.unwrap();
+    let inside = all.enter(&home, &id, ("ada", None, soon())).await.unwrap();
     values::get(&inside.at_hand().unwrap(), "key").unwrap();
     drop(inside);
     put(&all, &home, &id, "key", "1").await.unwrap();
@@ -306,7 +306,7 @@ async fn without_a_session_nobody_claims_to_know() {
     for answer in [all.commit(&home, without_session(), &id).await, all.commit(&home, caller(1, 1), &id).await] {
         assert!(matches!(answer, Err(Error::Unknown(_))), "{answer:?}");
     }
-    assert!(matches!(all.rollback(&home, caller(1, 1), &id).await, Err(Error::Unknown(_))));
+    assert!(matches!(all.rollback(&home, caller(1, 1), &id).await, Err(Error::InvalidArgument { .. })));
     assert!(put(&all, &home, &id, "key", "again").await.is_err());
     home.leads_anew();
     assert!(aborted(all.commit(&home, without_session(), &id).await).contains("unless another commit"));
@@ -346,13 +346,34 @@ async fn those_whose_time_is_over_are_let_go_also_if_nobody_calls() {
     assert_eq!(all.commit(&home, caller(1, 2), &in_doubt).await, Ok(2), "the state knows what became of it");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_was_never_sent_is_known_as_that_when_its_time_is_over() {
+    let (all, home) = (Transactions::default(), One::new());
+    let id = begun(&all, &home, "key").await;
+    home.next(Fate::Delayed);
+    assert_eq!(all.commit(&home, caller(1, 1), &id).await, Err(unknown()));
+    let keeping = all.clone().keep(One::new());
+    let time = Duration::from_millis(limits::TRANSACTION_TIMEOUT_DEFAULT_MS) + 2 * SWEEP;
+    tokio::time::timeout(time, keeping).await.unwrap_err();
+    assert!(
+        matches!(all.commit(&home, caller(2, 1), &id).await, Err(Error::InvalidArgument { .. })),
+        "not its own call"
+    );
+    let why = aborted(all.commit(&home, caller(1, 2), &id).await);
+    assert!(why.contains("its time was over before its commit was done; nothing of it was written"), "{why}");
+    let late = lock(&home.0).delayed.remove(0);
+    assert!(matches!(home.apply(late), Outcome::Refused { refusal: Refusal::Layer(_), .. }), "and never will be");
+    assert_eq!(aborted(put(&all, &home, &id, "key", "late").await), why);
+    assert_eq!(home.value("key"), None);
+}
+
 #[tokio::test]
 async fn a_call_waits_for_the_one_before_until_its_deadline() {
     let (all, home) = (Transactions::default(), One::new());
     let id = begun(&all, &home, "key").await;
-    let first = all.enter(&home, &id, "ada", soon()).await.unwrap();
-    let second = all.enter(&home, &id, "ada", Instant::now()).await;
+    let first = all.enter(&home, &id, ("ada", None, soon())).await.unwrap();
+    let second = all.enter(&home, &id, ("ada", None, Instant::now())).await;
     assert!(matches!(second.map(drop), Err(Error::DeadlineExceeded { may_have_applied: false, .. })));
     drop(first);
-    all.enter(&home, &id, "ada", soon()).await.unwrap();
+    all.enter(&home, &id, ("ada", None, soon())).await.unwrap();
 }

@@ -63,6 +63,7 @@ pub async fn a_repeated_write_answers_as_the_first(client: &Client) {
         attempt: place(3, attempt),
         namespace: name.clone(),
         keys: vec!["k".into(), "no".into()],
+        ..Default::default()
     };
     let first = storage.delete_many(deletion(1)).await.unwrap().into_inner();
     assert_eq!(first.results.iter().map(|result| result.deleted).collect::<Vec<_>>(), [true, false]);
@@ -106,6 +107,7 @@ pub async fn a_repeated_write_of_many_keys_says_what_it_knows(client: &Client) {
         attempt: Some(Attempt { session, sequence: 3, answered_below: 1, attempt }),
         namespace: name.clone(),
         keys: vec!["no".into(), "no".into(), "first".into()],
+        ..Default::default()
     };
     let first = storage.delete_many(twice(1)).await.unwrap().into_inner();
     client.namespaces().delete(&name, true).await.unwrap();

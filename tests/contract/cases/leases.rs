@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use meshstore::{
     Client, Error, Result,
     client::{
-        AttachedKey, Change, Condition, Kept, KeyFilter, LogEntry, Message, NamespaceSettings, PageRequest, RecordId,
-        Set, Transaction, Value,
+        AttachedKey, Change, Condition, Isolation, Kept, KeyFilter, LogEntry, Message, NamespaceSettings, PageRequest,
+        RecordId, Set, Transaction, Value,
     },
     limits,
     proto::{
@@ -317,4 +317,59 @@ pub async fn a_repeated_grant_answers_as_the_first(client: &Client) {
     assert_eq!(leases.revoke(revoke(2)).await.unwrap().into_inner().revision, revoked);
     let gone = leases.revoke(RevokeLeaseRequest { attempt: None, id: first.id }).await.unwrap_err();
     assert_eq!(error_from_status(&gone), Error::NotFound { kind: "lease", name: first.id.to_string() });
+}
+
+/// Whoever holds as much as may be held can write it again, and more than that at once.
+pub async fn what_is_attached_already_counts_once(client: &Client) {
+    let name = unique("again");
+    let id = client.leases().grant_only(MINUTE, None).await.unwrap();
+    let kv = client.with_lease(id).kv(&name);
+    let all = |number: usize| {
+        let set = |n: usize| Set::new(format!("{n:03}"), json(&number.to_string()));
+        (0..limits::LEASE_KEYS).map(set).collect::<Vec<_>>()
+    };
+    for number in 0..3 {
+        kv.set_many(all(number)).await.unwrap();
+    }
+    kv.set(Set::new("007", json("7"))).await.unwrap();
+    client.with_lease(id).state().put(&name, "1").await.expect_err("one more");
+    assert_eq!(client.leases().show(id).await.unwrap().1.len(), limits::LEASE_KEYS);
+    // What is gone with a namespace counts as long as the lease lives, up to a bound that is told.
+    let mut times = 0;
+    let why = loop {
+        client.kv(&name).clear().await.unwrap();
+        match kv.set_many(all(times)).await {
+            Ok(_) => times += 1,
+            Err(Error::Refused(why)) => break why,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(times >= 6 && why.contains("cleared or deleted") && why.contains("take another lease"), "{times}: {why}");
+    client.leases().revoke(id).await.unwrap();
+    assert_eq!(client.kv(&name).count().await.unwrap(), 0);
+}
+
+/// In a transaction that the leader keeps keys are attached as outside; whoever attaches to the same lease meanwhile is in the way.
+pub async fn keys_are_attached_in_transactions(client: &Client) {
+    let name = unique("attached");
+    let id = client.leases().grant_only(MINUTE, None).await.unwrap();
+    client.with_lease(id).state().put(&name, "0").await.unwrap();
+    let open = client.begin_held(Isolation::Serializable).await.unwrap();
+    for key in ["a", "b", "a"] {
+        open.client().with_lease(id).kv(&name).set(Set::new(key, json("1"))).await.unwrap();
+    }
+    open.client().with_lease(id).config().save_json(&name, "1").await.unwrap();
+    assert_eq!(client.leases().show(id).await.unwrap().1.len(), 1);
+    open.commit().await.unwrap();
+    assert_eq!(client.leases().show(id).await.unwrap().1.len(), 4);
+    let open = client.begin_held(Isolation::Serializable).await.unwrap();
+    open.client().with_lease(id).kv(&name).set(Set::new("c", json("1"))).await.unwrap();
+    client.with_lease(id).state().put(&unique("attached"), "0").await.unwrap();
+    assert!(matches!(open.commit().await, Err(Error::TransactionAborted(_))));
+    client.leases().revoke(id).await.unwrap();
+    assert_eq!(client.kv(&name).count().await.unwrap(), 0);
+    assert_missing(client.config().get(&name).await, "config", &name);
+    let open = client.begin_held(Isolation::Serializable).await.unwrap();
+    let gone = open.client().with_lease(id).kv(&name).set(Set::new("d", json("1"))).await;
+    assert_missing(gone, "lease", &id.to_string());
 }

@@ -138,6 +138,7 @@ pub async fn a_lock_is_let_go_by_its_own_lease_only(client: &Client) {
     let mut locks = LockClient::new(leader(client).await);
     let session = session(&leader(client).await).await;
     let release = |attempt| ReleaseLockRequest {
+        end_lease: false,
         attempt: Some(Attempt { session, sequence: 1, answered_below: 1, attempt }),
         name: name.clone(),
         lease: own,
@@ -345,6 +346,10 @@ pub async fn a_leader_is_elected_seen_and_followed(client: &Client) {
     waiting(client, &name, 1).await;
     let resigned = first.fence();
     election.resign(first.lease()).await.unwrap();
+    // Whose lead was taken is told, and does not come back.
+    first.lost().await;
+    assert!(first.is_lost());
+    assert_missing(client.leases().show(first.lease()).await, "lease", &first.lease().to_string());
     let second = second.await.unwrap();
     let seen = loop {
         if let Some(seen) = observer.next().await.unwrap() {
@@ -359,4 +364,48 @@ pub async fn a_leader_is_elected_seen_and_followed(client: &Client) {
     second.release().await.unwrap();
     assert_eq!(observer.next().await, Ok(None));
     first.release().await.unwrap();
+}
+
+/// Whoever gives up leaves nothing behind, and whoever has all the time waits as long as it takes.
+pub async fn waiting_can_be_given_up_and_has_no_end(client: &Client) {
+    let name = unique("patience");
+    let lock = client.lock(&name);
+    let held = lock.acquire(Duration::MAX).await.unwrap();
+    let (give_up, given_up) = tokio::sync::oneshot::channel::<()>();
+    let waiter = {
+        let lock = lock.clone();
+        tokio::spawn(async move { lock.acquire_unless(Duration::MAX, async { drop(given_up.await) }).await })
+    };
+    waiting(client, &name, 1).await;
+    give_up.send(()).unwrap();
+    assert!(waiter.await.unwrap().unwrap().is_none());
+    assert_eq!(lock.show().await.unwrap().1, 0, "nothing is left behind");
+    held.release().await.unwrap();
+    assert!(lock.acquire_unless(MINUTE, std::future::pending()).await.unwrap().is_some());
+}
+
+/// What is asked for under a fence heeds it: also what may be asked twice.
+pub async fn leases_and_locks_of_a_fenced_client_heed_the_fence(client: &Client) {
+    let (outer, inner) = (unique("outer"), unique("inner"));
+    let held = client.lock(&outer).acquire(MINUTE).await.unwrap();
+    let kept = lease(client).await;
+    let nested = held.client().lock(&inner).acquire(MINUTE).await.unwrap();
+    let fence = held.fence();
+    client.lock(&outer).release_of(held.lease()).await.unwrap();
+    let is_fenced = |answer: Result<()>| assert!(matches!(answer, Err(Error::Fenced { .. })), "{answer:?}");
+    is_fenced(client.with_fence(fence.clone()).leases().keep_alive(kept).await.map(drop));
+    is_fenced(client.with_fence(fence.clone()).lock(unique("third")).acquire(SECOND).await.map(drop));
+    // What was taken under the lock is let go of all the same.
+    nested.release().await.unwrap();
+    assert_eq!(client.lock(&inner).holder().await.unwrap(), None);
+    // Two fences are one too many.
+    let put = meshstore::proto::v1::PutStateRequest { key: "k".into(), ..Default::default() };
+    let mut request = Request::new(put);
+    for lock in [&outer, &inner] {
+        let header = fence_header(&Fence { lock: lock.clone(), token: 1 });
+        request.metadata_mut().append_bin(FENCE, header);
+    }
+    let answer = MeshClient::new(leader(client).await).put_state(request).await;
+    let error = error_from_status(&answer.unwrap_err());
+    assert!(matches!(&error, Error::InvalidArgument { field, .. } if field == "fence"), "{error:?}");
 }

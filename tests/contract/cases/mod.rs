@@ -2,6 +2,7 @@
 //! compiler (dead code), and so an error in CI.
 
 mod consensus_log;
+mod held_hazards;
 mod held_transactions;
 mod json;
 mod kv;
@@ -20,6 +21,7 @@ mod sessions;
 mod status;
 mod tables;
 mod topology;
+mod topology_transactions;
 mod transactions;
 mod watch;
 
@@ -202,6 +204,15 @@ fn held_transactions() -> Vec<(&'static str, Case)> {
         held_transactions::calls_of_one_transaction_wait_for_each_other,
         held_transactions::queries_see_what_waits_and_are_checked,
         held_transactions::a_commit_heeds_its_fence,
+        held_hazards::an_index_that_is_dropped_meanwhile_harms_nobody,
+        held_hazards::a_namespace_that_others_change_ends_what_stands_on_it,
+        held_hazards::pages_go_on_behind_what_was_changed,
+        held_hazards::a_late_attempt_overwrites_nothing,
+        held_hazards::attributes_of_what_was_deleted_do_not_come_back,
+        held_hazards::what_is_not_committed_was_at_no_revision,
+        held_hazards::fences_are_looked_at_when_the_call_is_made,
+        held_hazards::a_long_list_counts_as_its_namespace,
+        held_hazards::what_could_not_be_committed_is_refused_before,
     ]
 }
 
@@ -248,6 +259,8 @@ fn watch() -> Vec<(&'static str, Case)> {
         watch::a_connection_has_so_many_watches_and_room_for_calls,
         watch::a_wait_that_is_given_up_loses_nothing,
         watch::many_watch_one_namespace,
+        watch::attributes_that_go_with_a_deletion_are_told,
+        watch::a_large_transaction_is_one_event_for_all,
     ]
 }
 
@@ -266,6 +279,8 @@ fn leases() -> Vec<(&'static str, Case)> {
         leases::keys_of_a_cleared_namespace_are_no_longer_held,
         leases::what_is_wrong_with_a_lease_is_named,
         leases::a_repeated_grant_answers_as_the_first,
+        leases::what_is_attached_already_counts_once,
+        leases::keys_are_attached_in_transactions,
         locks::a_lock_is_given_on_in_turn,
         locks::trying_takes_a_lock_or_leaves_nothing,
         locks::who_gives_up_leaves_nothing_behind,
@@ -278,6 +293,8 @@ fn leases() -> Vec<(&'static str, Case)> {
         locks::locks_and_queues_outlive_a_change_of_the_leader,
         locks::what_is_done_under_a_lock_is_done_one_after_the_other,
         locks::a_leader_is_elected_seen_and_followed,
+        locks::waiting_can_be_given_up_and_has_no_end,
+        locks::leases_and_locks_of_a_fenced_client_heed_the_fence,
     ]
 }
 
@@ -308,11 +325,18 @@ fn topology() -> Vec<(&'static str, Case)> {
         topology::what_is_wrong_in_a_specification_is_named_with_its_place,
         topology::a_rollback_restores_exactly,
         topology::an_unconfirmed_change_is_rolled_back,
+        topology::a_large_change_waits_only_if_there_is_a_way_back,
         topology::while_a_change_waits_others_are_refused,
         topology::who_has_applied_a_revision_is_known,
         topology::a_storage_node_knows_whom_it_serves,
         topology::a_repeated_attempt_founds_one_mesh,
+        topology::a_repeated_attempt_joins_once,
+        topology::regions_are_changed_and_listed,
         topology::conflicting_changes_leave_no_dangling_route,
+        topology_transactions::changes_of_the_topology_go_with_other_records,
+        topology_transactions::changes_follow_each_other_in_a_transaction,
+        topology_transactions::who_was_faster_aborts_it_by_name,
+        topology_transactions::what_cannot_wait_for_a_commit_is_refused,
     ]
 }
 

@@ -13,7 +13,7 @@ use meshstore::{
     },
     proto::{
         error_from_status,
-        v1::{Attempt, MeshFields, NodeFields, SeedMeshRequest, topology_client::TopologyClient},
+        v1::{Attempt, JoinMeshRequest, MeshFields, NodeFields, SeedMeshRequest, topology_client::TopologyClient},
     },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -125,7 +125,9 @@ pub async fn routes_connect_nodes_of_one_mesh_once(client: &Client) {
     let given = RouteChange { latency: Some(1.5), cost: Some(7), ..RouteChange::default() };
     let id = topology.add_route(&mesh_id, a, b, given).await.unwrap();
     assert!(is_id(&id, "route_"), "{id}");
-    let route = topology.routes_for_node(a).await.unwrap().remove(0);
+    let stored = topology.routes_for_node(a).await.unwrap().remove(0);
+    assert_eq!((stored.version, stored.create_revision), (1, stored.mod_revision));
+    let route = stored.value;
     assert_eq!((route.latency, route.bandwidth, route.cost, route.bidirectional), (1.5, 0.0, 7, false));
     assert_eq!(route.status, Status::Pending);
     assert!(topology.routes_for_node(b).await.unwrap().is_empty(), "it begins elsewhere");
@@ -133,7 +135,9 @@ pub async fn routes_connect_nodes_of_one_mesh_once(client: &Client) {
     topology.add_route(&mesh_id, b, a, RouteChange::default()).await.unwrap();
     let both = RouteChange { bidirectional: Some(true), status: Some(Status::Healthy), ..RouteChange::default() };
     topology.modify_route(&mesh_id, a, b, both).await.unwrap();
-    let route = topology.routes_for_node(a).await.unwrap().remove(0);
+    let stored = topology.routes_for_node(a).await.unwrap().remove(0);
+    assert_eq!(stored.version, 2);
+    let route = stored.value;
     assert_eq!((route.bidirectional, route.status, route.cost), (true, Status::Healthy, 7));
     topology.delete_route(&mesh_id, a, b).await.unwrap();
     assert_missing(topology.delete_route(&mesh_id, a, b).await, "mesh route", &format!("{a} -> {b}"));
@@ -204,6 +208,11 @@ pub async fn nodes_are_checked(client: &Client) {
     let nameless = NodeChange { name: Some(String::new()), ..NodeChange::default() };
     assert_eq!(invalid_field(modify(nameless).await), "node_name");
     assert_eq!(invalid_field(topology.node("node_1").await), "node_id");
+    assert_eq!(invalid_field(topology.routes_for_node("node_1").await), "node_id");
+    let unknown = format!("node_{}", "0".repeat(26));
+    assert!(topology.routes_for_node(&unknown).await.unwrap().is_empty(), "nothing begins there");
+    let no_port = NodeChange { port: Some(0), ..node(&unique("node")) };
+    assert_eq!(invalid_field(topology.join_mesh(&mesh_id, None, no_port).await), "port");
     let before = topology.node(&nodes[0]).await.unwrap();
     let seen = revision(client).await;
     let same = modify(NodeChange::default()).await.unwrap();
@@ -365,6 +374,56 @@ pub async fn an_unconfirmed_change_is_rolled_back(client: &Client) {
     assert!(why.contains(&format!("was rolled back at revision {}", back.revision)), "{why}");
 }
 
+/// What could not be undone in one transaction is not done to be confirmed; what just can is, and goes back.
+pub async fn a_large_change_waits_only_if_there_is_a_way_back(client: &Client) {
+    let topology = client.topology();
+    let mesh = unique("mesh");
+    let of = |count: usize| Spec { routes: vec![], ..ring(&mesh, &names(count)) };
+    let before = revision(client).await;
+    let time = Duration::from_secs(1);
+    let why = refusal(topology.apply_to_confirm(of(2_000), None, time).await);
+    assert!(why.contains("could not be rolled back at once") && why.contains("4002 records"), "{why}");
+    // Bytes that the way back would write: what goes, and its history.
+    let long = |spec: Spec, text: &str| Spec {
+        nodes: spec.nodes.into_iter().map(|node| described(node, text)).collect(),
+        ..spec
+    };
+    let many = long(of(900), &"x".repeat(4_000));
+    let too_large = topology.apply(many, None).await;
+    assert!(too_large.is_err(), "one change is one transaction");
+    assert!(history(&topology, before).await.is_empty(), "nothing changed");
+    let applied = topology.apply_to_confirm(of(1_998), None, time).await.unwrap();
+    assert_eq!(applied.edits.len(), 2_000);
+    while history(&topology, applied.revision).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_missing(topology.mesh_by_name(&mesh).await, "mesh", &mesh);
+    // What came in two changes goes in one, but could not come back in one.
+    let half = long(of(400), &"x".repeat(4_000));
+    topology.apply(half.clone(), None).await.unwrap();
+    let nodes = half.nodes.iter().cloned().chain(long(of(400), &"y".repeat(4_000)).nodes).collect();
+    topology.apply(Spec { nodes, ..half.clone() }, None).await.unwrap();
+    let none = Spec { nodes: vec![], ..half };
+    let why = refusal(topology.apply_to_confirm(none.clone(), None, time).await);
+    assert!(why.contains("could not be rolled back at once") && why.contains("bytes"), "{why}");
+    topology.apply(none, None).await.unwrap();
+    // A mesh of more than can go at once goes in parts.
+    topology.apply(of(2_001), None).await.unwrap();
+    let id = topology.mesh_by_name(&mesh).await.unwrap().value.id;
+    let why = refusal(topology.delete_mesh(&id).await);
+    assert!(why.contains("deletes too much at once"), "{why}");
+    topology.apply(of(0), None).await.expect_err("the same");
+    let some = shown(&topology, &mesh).await.nodes;
+    for gone in &some[..4] {
+        topology.leave_mesh(&id, &gone.id).await.unwrap();
+    }
+    topology.delete_mesh(&id).await.unwrap();
+}
+
+fn described(node: NodeSpec, text: &str) -> NodeSpec {
+    NodeSpec { change: NodeChange { description: Some(text.into()), ..node.change }, ..node }
+}
+
 pub async fn while_a_change_waits_others_are_refused(client: &Client) {
     let topology = client.topology();
     let why = refusal(topology.confirm(0).await);
@@ -409,7 +468,8 @@ pub async fn who_has_applied_a_revision_is_known(client: &Client) {
         let (topology, all) = (topology.clone(), all.clone());
         async move { topology.wait_until_applied(all, target, Duration::from_secs(60)).await }
     });
-    topology.report_applied(&nodes[0], target + 5).await.unwrap();
+    assert_eq!(invalid_field(topology.report_applied(&nodes[0], u64::MAX).await), "revision");
+    topology.report_applied(&nodes[0], revision(client).await).await.unwrap();
     assert!(waiting.await.unwrap().unwrap().converged);
     let some = Selector { node_ids: vec![nodes[2].clone()], ..all.clone() };
     assert_eq!(topology.applied(some).await.unwrap().nodes.len(), 1);
@@ -461,6 +521,46 @@ pub async fn a_repeated_attempt_founds_one_mesh(client: &Client) {
     client.topology().delete_mesh(&first.mesh_id).await.unwrap();
     let error = error_from_status(&topology.seed_mesh(refused).await.unwrap_err());
     assert!(matches!(&error, Error::Refused(why) if why.contains("already exists")), "{error:?}");
+}
+
+/// Whoever has joined is told so again, whatever has become of the mesh meanwhile.
+pub async fn a_repeated_attempt_joins_once(client: &Client) {
+    let topology = client.topology();
+    let (mesh_id, _) = mesh(&topology, 1).await;
+    let wire = leader(client).await;
+    let session = session(&wire).await;
+    let request = |attempt: u32, name: &str| JoinMeshRequest {
+        attempt: Some(Attempt { session, sequence: 1, answered_below: 1, attempt }),
+        note: None,
+        mesh_id: mesh_id.clone(),
+        node: Some(NodeFields {
+            node_name: Some(name.into()),
+            ip_address: Some("10.0.0.1".into()),
+            ..NodeFields::default()
+        }),
+        join_key: String::new(),
+    };
+    let name = unique("node");
+    let mut direct = TopologyClient::new(wire);
+    let first = direct.join_mesh(request(1, &name)).await.unwrap().into_inner();
+    let closed = MeshChange { join: Some(JoinPolicy::Closed), ..MeshChange::default() };
+    topology.modify_mesh(&mesh_id, closed, None).await.unwrap();
+    assert_eq!(direct.join_mesh(request(2, &name)).await.unwrap().into_inner(), first);
+    topology.delete_mesh(&mesh_id).await.unwrap();
+    assert_eq!(direct.join_mesh(request(3, &name)).await.unwrap().into_inner(), first);
+}
+
+pub async fn regions_are_changed_and_listed(client: &Client) {
+    let topology = client.topology();
+    let name = unique("region");
+    let id = topology.add_region(&name, RegionChange::default()).await.unwrap();
+    let change = RegionChange { location: Some("Bern".into()), latitude: Some(46.9), ..RegionChange::default() };
+    topology.modify_region(&id, change).await.unwrap();
+    let regions = topology.regions().await.unwrap();
+    let region = regions.iter().find(|region| region.value.id == id).unwrap();
+    assert_eq!((region.value.location.as_str(), region.value.latitude, region.version), ("Bern", Some(46.9), 2));
+    let wrong = RegionChange { latitude: Some(91.0), ..RegionChange::default() };
+    assert_eq!(invalid_field(topology.modify_region(&id, wrong).await), "latitude");
 }
 
 pub async fn conflicting_changes_leave_no_dangling_route(client: &Client) {

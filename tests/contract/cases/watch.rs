@@ -5,8 +5,8 @@ use std::time::Duration;
 use meshstore::{
     Client, Error,
     client::{
-        Changed, Event, Keys, Kv, Message, NamespaceSettings, Set, Stored, Target, Transaction, Value, Watch, Watched,
-        Watching,
+        Changed, Event, Isolation, Keys, Kv, Message, NamespaceSettings, Set, Stored, Target, Transaction, Value,
+        Watch, Watched, Watching,
     },
     limits,
     proto::{
@@ -475,5 +475,67 @@ pub async fn many_watch_one_namespace(client: &Client) {
     for watch in &mut watches {
         let texts: Vec<_> = until(watch, last).await.into_iter().flat_map(|(_, texts)| texts).collect();
         assert_eq!(texts, ["a: 0 -> 1", "a: 1 -> 2", "a: 2 -> 3"]);
+    }
+}
+
+/// What a transaction that deletes a value and writes it again makes of its attributes is told with the value.
+pub async fn attributes_that_go_with_a_deletion_are_told(client: &Client) {
+    let name = unique("watched");
+    let kv = client.kv(&name);
+    kv.set(Set::new("a", Value::Json("1".into())).attributes("{\"of\":\"old\"}")).await.unwrap();
+    let target = Target::Values { namespace: name.clone(), keys: Keys::All, attributes: true };
+    let mut watch = client.watch(target).start().await.unwrap();
+    let open = client.begin_held(Isolation::Serializable).await.unwrap();
+    open.kv(&name).delete("a").await.unwrap();
+    open.kv(&name).set(Set::new("a", Value::Json("2".into()))).await.unwrap();
+    let revision = open.commit().await.unwrap().revision;
+    loop {
+        match watch.next().await.unwrap() {
+            Event::Progress { .. } => {}
+            Event::Changes { revision: at, changes, .. } => {
+                assert_eq!(at, revision);
+                let [Watched::Value { now: Some(now), before: Some(before), .. }] = &changes[..] else {
+                    panic!("{changes:?}")
+                };
+                assert_eq!(now.metadata.attributes.as_deref(), Some("{}"));
+                assert_eq!(before.metadata.attributes.as_deref(), Some("{\"of\":\"old\"}"));
+                return;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A transaction of many megabytes comes in parts, to each of many watchers, and is one event; what of it is not watched is not
+/// there.
+pub async fn a_large_transaction_is_one_event_for_all(client: &Client) {
+    const WATCHES: usize = 20;
+    let name = unique("watched");
+    let kv = client.kv(&name);
+    let key = |n: usize| format!("{}/{n:02}", if n.is_multiple_of(2) { "even" } else { "odd" });
+    for n in 0..16 {
+        kv.set(Set::new(key(n), Value::Bytes(vec![7; 512 << 10].into())).attributes("{\"a\":1}")).await.unwrap();
+    }
+    let mut watches = Vec::new();
+    for attributes in (0..WATCHES).map(|n| n % 2 == 0) {
+        let keys = Keys::Prefix("even/".into());
+        let target = Target::Values { namespace: name.clone(), keys, attributes };
+        watches.push(client.watch(target).start().await.unwrap());
+    }
+    kv.delete_many((0..16).map(key).collect()).await.unwrap();
+    let last = kv.set(Set::new("even/last", Value::Json("1".into()))).await.unwrap().revision;
+    for watch in &mut watches {
+        let mut told = Vec::new();
+        while told.last().is_none_or(|(revision, _)| *revision < last) {
+            if let Event::Changes { revision, changes, .. } = watch.next().await.unwrap() {
+                told.push((revision, changes));
+            }
+        }
+        assert_eq!(told.len(), 2, "the deletion and the last");
+        let (_, deleted) = &told[0];
+        assert_eq!(deleted.len(), 8);
+        assert!(deleted.iter().all(|change| {
+            matches!(change, Watched::Value { now: None, before: Some(before), .. } if before.value.len() == 512 << 10)
+        }));
     }
 }

@@ -109,7 +109,7 @@ async fn a_list_in_memory_shows_one_revision_under_writes() {
         for _ in 0..3 {
             storage.set_many(sets("1"), "n".into()).await.unwrap();
         }
-        storage.delete_many(keys.clone(), "n".into()).await.unwrap();
+        storage.delete_many(keys.iter().map(|key| key.as_str().into()).collect(), "n".into()).await.unwrap();
     }
     assert_eq!(keys.len(), 1_000);
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fmt::Debug};
 
 use meshstore::{
     Error, Result,
-    client::{Condition, Entry, KeyFilter, NamespaceChange, NamespaceSettings, PageRequest, Set, Value, Version},
+    client::{
+        Condition, DeleteResult, Deletion, Entry, KeyFilter, NamespaceChange, NamespaceSettings, PageRequest, Set,
+        Value, Version,
+    },
     limits,
 };
 use tokio::task::JoinSet;
@@ -166,6 +169,31 @@ pub async fn a_condition_that_does_not_hold_changes_nothing(storage: &Through) {
     assert_eq!(set(Condition::ModRevision(now)).await.unwrap().version, 4);
     assert_eq!(kv.set(Set::new("new", json("1")).only_if(Condition::Version(0))).await.unwrap().version, 1);
     assert!(kv.delete_if("first", Condition::Version(4)).await.unwrap());
+}
+
+pub async fn several_are_deleted_all_or_none_or_each_that_may_be(storage: &Through) {
+    let (_, kv) = namespace(storage).await;
+    for key in ["a", "b"] {
+        kv.set(Set::new(key, json("1"))).await.unwrap();
+    }
+    let deletion = |key: &str, condition| Deletion { key: key.into(), condition };
+    let several = || {
+        let held = deletion("a", Some(Condition::Version(1)));
+        vec![held, deletion("b", Some(Condition::Version(7))), deletion("no", None), "first".into(), deletion("", None)]
+    };
+    // All or none: the first thing that is wrong is told, and nothing is changed.
+    assert_eq!(invalid_field(kv.delete_many_as(several(), false).await), "key");
+    assert!(unmet(kv.delete_many_as(several()[..4].to_vec(), false).await).contains("it has version 1"));
+    assert_eq!(kv.count().await.unwrap(), 3);
+    let results = kv.delete_many_as(several(), true).await.unwrap();
+    let became = |result: &DeleteResult| (result.key.clone(), result.deleted, result.error.is_empty());
+    let expected =
+        [("a", true, true), ("b", false, false), ("no", false, true), ("first", true, true), ("", false, false)];
+    assert_eq!(results.iter().map(became).collect::<Vec<_>>(), expected.map(|(key, d, e)| (key.to_owned(), d, e)));
+    assert!(results[1].error.contains("it has version 1"), "{results:?}");
+    assert_eq!(kv.list(KeyFilter::default()).await.unwrap().items, ["b"]);
+    let none = kv.delete_many_as(vec![deletion("b", Some(Condition::Missing))], true).await.unwrap();
+    assert!(!none[0].error.is_empty() && kv.has("b").await.unwrap());
 }
 
 pub async fn attributes_are_merged_or_replaced(storage: &Through) {
@@ -457,7 +485,8 @@ pub async fn older_versions_are_kept_as_many_as_asked(storage: &Through) {
     // Of a value that was written once it is known.
     assert_missing(kv.get_at("other", created - 1).await, "value", &in_namespace("other", &name));
     assert_eq!(invalid_field(at(u64::MAX).await), "as_of_revision");
-    assert_eq!(kv.restore("k", revisions[1]).await.unwrap().version, 2);
+    assert!(unmet(kv.restore_if("k", revisions[1], Condition::Version(9)).await).contains("it has version 1"));
+    assert_eq!(kv.restore_if("k", revisions[1], Condition::Version(1)).await.unwrap().version, 2);
     let restored = kv.get("k").await.unwrap();
     assert_eq!((restored.value, restored.metadata.attributes.as_deref()), (json("2"), Some("{\"n\":2}")));
     assert_missing(kv.restore("k", deleted).await, "value", &in_namespace("k", &name));

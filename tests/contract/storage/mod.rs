@@ -30,6 +30,7 @@ pub fn all() -> Vec<(&'static str, crate::Case<Through>)> {
         cases::a_write_creates_its_namespace_and_nothing_else_does,
         cases::one_key_is_another_value_in_each_namespace,
         cases::deleting_what_is_not_there_is_no_error,
+        cases::several_are_deleted_all_or_none_or_each_that_may_be,
         cases::what_is_there_is_overwritten_only_if_it_may_be,
         cases::a_condition_that_does_not_hold_changes_nothing,
         cases::attributes_are_merged_or_replaced,

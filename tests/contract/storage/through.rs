@@ -5,12 +5,12 @@ use std::sync::Arc;
 use meshstore::{
     Result, Storage,
     client::{
-        Condition, Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings, Page, PageRequest, Saved,
-        Set, SetResult, StorageStatus, Value, Version,
+        Condition, DeleteResult, Deletion, Entry, KeyFilter, Metadata, Namespace, NamespaceChange, NamespaceSettings,
+        Page, PageRequest, Saved, Set, SetResult, StorageStatus, Value, Version,
     },
     contract::{
-        ClearOptions, CreateNamespaceOptions, DeleteNamespaceOptions, DeleteOptions, GetOptions, ListOptions, SetEntry,
-        SetManyOptions, SetMetadataOptions, SetOptions,
+        ClearOptions, CreateNamespaceOptions, DeleteManyOptions, DeleteNamespaceOptions, DeleteOptions, GetOptions,
+        ListOptions, RestoreOptions, SetEntry, SetManyOptions, SetMetadataOptions, SetOptions,
     },
 };
 use serde::Serialize;
@@ -96,7 +96,9 @@ impl Kv {
     }
 
     pub async fn delete_many(&self, keys: Vec<String>) -> Result<Vec<(String, bool)>> {
-        self.storage.delete_many(keys, self.namespace.as_str().into()).await
+        let keys = keys.into_iter().map(Into::into).collect();
+        let results = self.storage.delete_many(keys, self.namespace.as_str().into()).await?;
+        Ok(results.into_iter().map(|result| (result.key, result.deleted)).collect())
     }
 
     pub async fn list(&self, filter: KeyFilter) -> Result<Page<String>> {
@@ -138,6 +140,16 @@ impl Kv {
 
     pub async fn history(&self, key: &str) -> Result<Vec<Version>> {
         self.storage.history(key, self.namespace.as_str().into()).await
+    }
+
+    pub async fn delete_many_as(&self, deletions: Vec<Deletion>, per_key: bool) -> Result<Vec<DeleteResult>> {
+        let options = DeleteManyOptions { per_key, ..self.namespace.as_str().into() };
+        self.storage.delete_many(deletions, options).await
+    }
+
+    pub async fn restore_if(&self, key: &str, revision: u64, condition: Condition) -> Result<Saved> {
+        let options = RestoreOptions { condition: Some(condition), ..self.namespace.as_str().into() };
+        self.storage.restore(key, revision, options).await
     }
 
     pub async fn restore(&self, key: &str, revision: u64) -> Result<Saved> {

@@ -8,11 +8,12 @@
 //!   answered.
 //! * **Pages** show the revision of the first. A cursor names the last value that was given out and nothing of the plan:
 //!   where it stands in an index, or among what is sorted, is looked up in that revision. So it stays good across nodes and
-//!   releases.
+//!   releases. Only a transaction can change what it pages over: unsorted it goes on behind the key, whatever has become of
+//!   it; sorted by what was changed it is told to begin anew.
 //! * **Memory**: a page holds what it answers. If it has to be sorted, of all that is wanted only the keys (and fields) of
 //!   those that may come on this page are kept, so the hundred first of a million take room for a hundred; what is left out
 //!   before the first page takes room, too. Over [`limits::SORT_BYTES`] the query is refused, and told what helps.
-//! * **Time**: views answer no reads behind the deadline of the call, so nothing is searched that nobody waits for.
+//! * **Time**: before each value it is asked whether somebody still waits, so what is searched for nobody is one value.
 
 mod plan;
 mod run;
@@ -119,13 +120,16 @@ impl Search {
     /// more would have to be sorted than there is room for.
     pub fn read(&self, view: &View) -> Result<Found> {
         let namespace = Namespace::existing(view, &self.namespace)?;
-        let Some(namespace) = namespace.filter(|_| !self.none) else { return Ok(empty()) };
+        let Some(namespace) = namespace else { return Ok(empty()) };
         if let Some(cursor) = &self.after {
             cursor.check_revision(view)?;
         }
         let (indexes, building) = index::usable(view, &namespace)?;
         let (plan, keys_examined) = plan(view, &indexes, &self.matcher.conjuncts(), &self.sort)?;
         let explanation = Explanation { access: access(&plan), keys_examined, building, ..Explanation::default() };
+        if self.none {
+            return Ok(Found { explanation, ..empty() });
+        }
         let mut run = Run::new(self, (view, &namespace), explanation);
         run.fill(&plan)?;
         Ok(run.found())

@@ -29,6 +29,7 @@ use super::super::{
 use crate::{
     Result, limits,
     model::{
+        Key,
         key::{self, prefix_end},
         transaction::Relation,
     },
@@ -64,6 +65,8 @@ pub(super) struct Reach<'a> {
     fixed: usize,
     pub(super) spans: Vec<Span>,
     ordered: bool,
+    /// The one entry that all values in its ranges have, if there is but one.
+    alike: Option<Vec<u8>>,
 }
 
 /// The plan; and how many keys of an index were gone through for it.
@@ -125,6 +128,7 @@ impl<'a> Reach<'a> {
             }
             break;
         }
+        let alike = (fixed == index.by.len()).then(|| prefixes.first().cloned().unwrap_or_default());
         let spans = spans.unwrap_or_else(|| {
             let whole = |prefix: &Vec<u8>| match prefix.is_empty() {
                 true => Span { start: FIRST.to_vec(), end: None },
@@ -134,7 +138,7 @@ impl<'a> Reach<'a> {
         });
         // Behind fields of one value the index is in the order of the others, and then of the keys.
         let ordered = (0..=fixed).any(|from| index.by.get(from..) == Some(sort));
-        Self { index, narrows, fixed, spans, ordered }
+        Self { index, narrows, fixed, spans, ordered, alike }
     }
 
     /// The keys of the values in its ranges, in their order; `None` if they are too many.
@@ -162,6 +166,12 @@ impl<'a> Reach<'a> {
         Ok(Some(picked))
     }
 
+    /// Where a value stands that is one of those it reaches, if these are alike in all fields.
+    pub(super) fn position(&self, key: &Key) -> Option<Vec<u8>> {
+        let entry = self.alike.as_ref()?;
+        Some(position_of(entry, key))
+    }
+
     pub(super) fn is_ordered(&self) -> bool {
         self.ordered
     }
@@ -169,6 +179,14 @@ impl<'a> Reach<'a> {
 
 fn joined(prefix: &[u8], rest: &[u8]) -> Vec<u8> {
     [prefix, rest].concat()
+}
+
+/// The position of an entry of a value.
+pub(super) fn position_of(entry: &[u8], key: &Key) -> Vec<u8> {
+    let mut position = Vec::with_capacity(entry.len() + key.as_bytes().len() + 8);
+    key::escape(&mut position, entry);
+    position.extend_from_slice(key.as_bytes());
+    position
 }
 
 /// What the positions of all entries begin with that begin so.

@@ -14,14 +14,14 @@ use super::{
         open, text, with_attributes,
     },
     Search,
-    plan::{ENTRIES, Plan, Reach, Span},
+    plan::{ENTRIES, Plan, Reach, Span, position_of},
 };
 use crate::{
     Error, Result,
     error::Fault,
     limits,
     model::{
-        Key, Record, key,
+        Key, Record,
         kv::Entry,
         query::{Explanation, Found},
     },
@@ -30,6 +30,8 @@ use crate::{
 
 /// Values that are read at once, which bounds what is in memory beside the page.
 const READ: usize = 32;
+/// What a cursor of a sorted query says of the fields of its value.
+const SUM_BYTES: usize = 4;
 /// What a key that is kept for sorting takes beside its bytes.
 const OVERHEAD: usize = 64;
 
@@ -40,6 +42,8 @@ struct Page {
     left_out: usize,
     /// Whether there is one more than fits.
     more: bool,
+    /// The fields by which the last value is sorted, if it is.
+    last: Option<Vec<u8>>,
 }
 
 /// A query under way.
@@ -61,20 +65,34 @@ impl<'r> Run<'r> {
     ) -> Self {
         let by_attributes = search.sort.iter().any(|by| matches!(by.field, Field::Attributes(_)));
         let attributes = by_attributes || search.matcher.asks_for_attributes();
-        let page = Page { entries: vec![], bytes: 0, left_out: search.offset, more: false };
+        let page = Page { entries: vec![], bytes: 0, left_out: search.offset, more: false, last: None };
         Self { search, view, namespace, attributes, page, explanation }
     }
 
     /// Puts on the page what belongs there.
     pub(super) fn fill(&mut self, plan: &Plan<'_>) -> Result<()> {
-        let after = self.after()?;
-        match plan {
-            Plan::Ordered(reach) => self.ordered(reach, after.as_ref()),
-            plan if self.search.sort.is_empty() => {
-                let from = after.as_ref().map(|(key, _)| successor(&key.user_bytes()));
+        let after = self.search.after.as_ref().map(|cursor| cursor.position.clone());
+        if !self.search.sort.is_empty() {
+            let after = after.map(|position| self.place(&position)).transpose()?;
+            return match plan {
+                Plan::Ordered(reach) => self.ordered(reach, after),
+                plan => self.sorted(plan, after),
+            };
+        }
+        match (plan, after) {
+            (Plan::Ordered(reach), after) => {
+                // All its entries are alike, so they are in the order of the keys.
+                let key = after.map(|name| self.namespace.values().key(&name));
+                let from = key.and_then(|key| reach.position(&key)).map(|position| successor(&position));
+                self.walk(reach, from, |run, key| {
+                    let record = run.value(&key)?;
+                    run.offer(&key, &record)
+                })
+            }
+            (plan, after) => {
+                let from = after.map(|name| successor(&name));
                 self.each(plan, from, |run, key, record| run.offer(&key, &record))
             }
-            plan => self.sorted(plan, after),
         }
     }
 
@@ -90,26 +108,42 @@ impl<'r> Run<'r> {
 
     /// The page.
     pub(super) fn found(self) -> Found {
-        let Page { entries, more, .. } = self.page;
+        let Page { entries, more, ref last, .. } = self.page;
+        let order = last.as_ref();
         let last = entries.last().filter(|_| more);
         let cursor = last.map(|last| Cursor {
             revision: self.view.revision(),
             fingerprint: self.search.fingerprint,
-            position: last.key.clone().into(),
+            position: match order {
+                None => last.key.clone().into(),
+                Some(order) => [last.key.as_bytes(), &order_sum(order)].concat().into(),
+            },
         });
         let explanation = Explanation { returned: entries.len() as u64, ..self.explanation };
         Found { next_cursor: cursor.map(|cursor| cursor.text()).unwrap_or_default(), entries, explanation }
     }
 
-    /// The last value of the page before.
-    fn after(&self) -> Result<Option<(Key, Record)>> {
-        let Some(cursor) = &self.search.after else { return Ok(None) };
-        let key = self.namespace.values().key(&cursor.position);
-        match self.view.record(&key)? {
-            Some(record) => Ok(Some((key, record))),
-            // Only a forged one names what is not there.
-            None => Err(Error::invalid("cursor", "", "must be the next_cursor of the page before, unchanged")),
+    /// Where the page before ended among what is sorted: the fields of its last value, and its key. Their sum is in the cursor,
+    /// because a transaction may have changed the value since.
+    fn place(&self, position: &Bytes) -> Result<(Vec<u8>, Bytes, Record)> {
+        let wrong = || Error::invalid("cursor", "", "must be the next_cursor of the page before, unchanged");
+        let at = position.len().checked_sub(SUM_BYTES).ok_or_else(wrong)?;
+        let (name, sum) = (position.slice(..at), position.slice(at..));
+        let key = self.namespace.values().key(&name);
+        let changed = || {
+            Error::Refused(
+                "the value at which the page before ended was changed in this transaction since: begin the query anew"
+                    .into(),
+            )
+        };
+        // In what is committed it stands there at this revision, unless the cursor is forged.
+        let committed = self.view.committed().record(&key)?.is_some();
+        let record = self.view.record(&key)?.ok_or_else(|| if committed { changed() } else { wrong() })?;
+        let order = self.look(&key, &record, |document| order::key(document, &self.search.sort, None).0)?;
+        if order_sum(&order) != *sum {
+            return Err(changed());
         }
+        Ok((order, name, record))
     }
 
     /// A value that an index names.
@@ -123,7 +157,11 @@ impl<'r> Run<'r> {
         let name = key.user_bytes();
         let value = text(self.view, record)?;
         let attributes = match self.attributes {
-            true => self.view.record(&self.namespace.attributes().key(&name))?.map(|record| record.value),
+            true => {
+                let record = self.view.record(&self.namespace.attributes().key(&name))?;
+                // As it is shown.
+                Some(record.map_or(Bytes::from_static(b"{}"), |record| record.value))
+            }
             false => None,
         };
         Ok(look(&Document {
@@ -136,24 +174,24 @@ impl<'r> Run<'r> {
     /// The fields by which a value is ordered, if it is wanted.
     fn order_if_wanted(&mut self, key: &Key, record: &Record) -> Result<Option<Vec<u8>>> {
         self.explanation.values_examined += 1;
+        // A value may be large, and a filter long.
+        self.view.check()?;
         let Search { matcher, sort, .. } = self.search;
         self.look(key, record, |document| matcher.matches(document).then(|| order::key(document, sort, None).0))
     }
 
     /// Puts a value on the page, if it is wanted: whether to go on.
     fn offer(&mut self, key: &Key, record: &Record) -> Result<bool> {
-        if self.order_if_wanted(key, record)?.is_none() {
-            return Ok(true);
-        }
+        let Some(order) = self.order_if_wanted(key, record)? else { return Ok(true) };
         if self.page.left_out > 0 {
             self.page.left_out -= 1;
             return Ok(true);
         }
-        self.put(key, record)
+        self.put(key, record, order)
     }
 
     /// Puts a value on the page: whether to go on.
-    fn put(&mut self, key: &Key, record: &Record) -> Result<bool> {
+    fn put(&mut self, key: &Key, record: &Record, order: Vec<u8>) -> Result<bool> {
         if self.page.entries.len() >= self.search.limit || self.page.bytes >= limits::PAGE_BYTES {
             self.page.more = true;
             return Ok(false);
@@ -167,6 +205,7 @@ impl<'r> Run<'r> {
         let attributes = entry.metadata.attributes.as_ref().map_or(0, String::len);
         self.page.bytes += entry.key.len() + entry.value.len() + attributes;
         self.page.entries.push(entry);
+        self.page.last = (!self.search.sort.is_empty()).then_some(order);
         Ok(true)
     }
 
@@ -223,8 +262,8 @@ impl<'r> Run<'r> {
         mut visit: impl FnMut(&mut Self, Key) -> Result<bool>,
     ) -> Result<()> {
         let from = from.unwrap_or_default();
-        // As many as a page is likely to take; most pages are small.
-        let at_once = self.search.limit.saturating_add(1).clamp(1, ENTRIES);
+        // As many as a page is likely to take, and more if they do not fill it.
+        let mut at_once = self.search.limit.saturating_add(1).clamp(1, ENTRIES);
         for Span { start, end } in &reach.spans {
             let mut start = from.clone().max(start.clone());
             loop {
@@ -240,21 +279,20 @@ impl<'r> Run<'r> {
                 if last {
                     break;
                 }
+                at_once = (at_once * 2).min(ENTRIES);
             }
         }
         Ok(())
     }
 
-    fn ordered(&mut self, reach: &Reach<'_>, after: Option<&(Key, Record)>) -> Result<()> {
+    fn ordered(&mut self, reach: &Reach<'_>, after: Option<(Vec<u8>, Bytes, Record)>) -> Result<()> {
         let from = match after {
             None => None,
-            Some((key, record)) => {
+            Some((_, name, record)) => {
+                let key = self.namespace.values().key(&name);
                 let most = Some(order::KEPT);
-                let entry = self.look(key, record, |document| order::key(document, &reach.index.by, most).0)?;
-                let mut position = Vec::new();
-                key::escape(&mut position, &entry);
-                position.extend_from_slice(key.as_bytes());
-                Some(successor(&position))
+                let entry = self.look(&key, &record, |document| order::key(document, &reach.index.by, most).0)?;
+                Some(successor(&position_of(&entry, &key)))
             }
         };
         self.walk(reach, from, |run, key| {
@@ -264,15 +302,9 @@ impl<'r> Run<'r> {
     }
 
     /// Goes through all that the plan finds, and keeps of it what may come on the page.
-    fn sorted(&mut self, plan: &Plan<'_>, after: Option<(Key, Record)>) -> Result<()> {
+    fn sorted(&mut self, plan: &Plan<'_>, after: Option<(Vec<u8>, Bytes, Record)>) -> Result<()> {
         self.explanation.sorted = true;
-        let after = match after {
-            None => None,
-            Some((key, record)) => {
-                let order = self.look(&key, &record, |document| order::key(document, &self.search.sort, None).0)?;
-                Some((order, key.user_bytes()))
-            }
-        };
+        let after = after.map(|(order, name, _)| (order, name));
         let most = self.search.limit.saturating_add(self.search.offset).saturating_add(1);
         let (mut first, mut bytes) = (BinaryHeap::new(), 0usize);
         let weight = |(order, key): &(Vec<u8>, Bytes)| order.len() + key.len() + OVERHEAD;
@@ -292,15 +324,20 @@ impl<'r> Run<'r> {
             if bytes > limits::SORT_BYTES { Err(too_much()) } else { Ok(true) }
         })?;
         let places = first.into_sorted_vec();
-        for (_, name) in places.iter().skip(self.search.offset) {
-            let key = self.namespace.values().key(name);
+        for (order, name) in places.into_iter().skip(self.search.offset) {
+            let key = self.namespace.values().key(&name);
             let record = self.value(&key)?;
-            if !self.put(&key, &record)? {
+            if !self.put(&key, &record, order)? {
                 break;
             }
         }
         Ok(())
     }
+}
+
+/// By which fields a value was sorted, in few bytes.
+fn order_sum(order: &[u8]) -> [u8; SUM_BYTES] {
+    crc32c::crc32c(order).to_be_bytes()
 }
 
 fn str_of(bytes: &Bytes) -> Option<&str> {

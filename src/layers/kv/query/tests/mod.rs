@@ -188,7 +188,7 @@ proptest! {
             kv.set(key, stored(value));
         }
         if documents.is_empty() {
-            kv.0.put(write::delete(&kv.0.view(9), NAMESPACE, vec!["k0".into()], None).unwrap().write.unwrap());
+            kv.0.put(write::delete(&kv.0.view(9), NAMESPACE, vec!["k0".into()], false).unwrap().write.unwrap());
         }
         if built_behind {
             create(&mut kv);

@@ -125,17 +125,35 @@ impl Index {
         self.segments.front().map(|segment| segment.sequence)
     }
 
-    /// The entries of `range` in the segment in which the first of them stands, up to `max_bytes` but at least one;
-    /// `None` if that is not on disk.
-    pub(super) fn run(&self, range: Range<u64>, max_bytes: usize) -> Option<Run> {
+    /// The entries of `range`, all of which are on disk, up to `max_bytes` and one or two entries more, but at least one. Errors: the
+    /// index of one that is not there.
+    pub(super) fn runs(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Run>, u64> {
+        let mut runs: Vec<Run> = Vec::new();
+        let (mut at, mut left) = (range.start, max_bytes);
+        while at < range.end && (left > 0 || runs.is_empty()) {
+            let (run, cut) = self.run(at..range.end, left).ok_or(at)?;
+            at = run.end();
+            left = left.saturating_sub(run.span());
+            runs.push(run);
+            if cut {
+                break;
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The entries of `range` in the segment in which the first of them stands, up to `max_bytes` but at least one, and whether
+    /// there would be more; `None` if the first is not on disk.
+    fn run(&self, range: Range<u64>, max_bytes: usize) -> Option<(Run, bool)> {
         let segment = self.segments.iter().find(|segment| (segment.first..segment.end()).contains(&range.start))?;
         let from = usize::try_from(range.start - segment.first).ok()?;
         let to = usize::try_from(range.end.min(segment.end()) - segment.first).ok()?;
         let offsets = segment.offsets.get(from..to)?;
         let start = *offsets.first()?;
-        let fit = offsets.partition_point(|offset| (offset - start) as usize <= max_bytes);
-        let offsets = offsets.iter().copied().take(fit.max(1)).collect();
-        Some(Run { path: segment.path.clone(), file: segment.file.clone(), first: range.start, offsets })
+        let fit = offsets.partition_point(|offset| (offset - start) as usize <= max_bytes).max(1);
+        let cut = fit < offsets.len();
+        let offsets = offsets.iter().copied().take(fit).collect();
+        Some((Run { path: segment.path.clone(), file: segment.file.clone(), first: range.start, offsets }, cut))
     }
 }
 
@@ -231,7 +249,7 @@ mod tests {
     }
 
     fn found(index: &Index, range: Range<u64>) -> Option<(u64, usize)> {
-        index.run(range, usize::MAX).map(|run| (run.first, run.offsets.len()))
+        index.run(range, usize::MAX).map(|(run, _)| (run.first, run.offsets.len()))
     }
 
     #[test]
@@ -241,7 +259,22 @@ mod tests {
         assert_eq!(found(&index, 10..11), Some((10, 1)));
         assert_eq!(found(&index, 4..5), None);
         assert_eq!(found(&index, 12..13), None);
-        assert_eq!(index.run(5..10, 250).map(|run| run.offsets.len()), Some(3));
+        assert_eq!(index.run(5..10, 250).map(|(run, cut)| (run.offsets.len(), cut)), Some((3, true)));
+        assert_eq!(index.run(5..10, 400).map(|(run, cut)| (run.offsets.len(), cut)), Some((5, false)));
+    }
+
+    /// What is left of the bytes when the next entry is larger was once given to each of all that follow.
+    #[test]
+    fn no_more_is_read_than_was_asked_for() {
+        let index = index(&[5..10, 10..500]);
+        let read =
+            |range, bytes| index.runs(range, bytes).map(|runs| runs.iter().map(|run| run.offsets.len()).collect());
+        assert_eq!(read(5..500, 250), Ok(vec![3]));
+        assert_eq!(read(5..500, 650), Ok(vec![5, 3]));
+        assert_eq!(read(5..500, 1), Ok(vec![1]));
+        assert_eq!(read(5..10, 0), Ok(vec![1]));
+        assert_eq!(read(5..500, usize::MAX), Ok(vec![5, 490]));
+        assert_eq!(read(490..501, 10_000), Err::<Vec<usize>, _>(500));
     }
 
     #[test]

@@ -201,19 +201,14 @@ impl State {
     /// tail. Made under one lock, so that it shows the log of one moment.
     pub(super) fn plan(&self, range: Range<u64>, max_bytes: usize) -> Result<(Vec<Run>, Vec<LogEntry>), Fault> {
         let end = range.end.min(index_of(self.checkpoint.last).map_or(0, |last| last.saturating_add(1)));
-        let mut at = range.start.max(self.first_index());
-        let mut left = max_bytes;
-        let mut runs: Vec<Run> = Vec::new();
+        let start = range.start.max(self.first_index());
         let on_disk = self.tail.first().map_or(end, |first| first.min(end));
-        while at < on_disk && (left > 0 || runs.is_empty()) {
-            let run = self.index.run(at..on_disk, left);
-            let run = run.ok_or_else(|| Fault::bug(format!("log entry {at} is neither in memory nor on disk")))?;
-            at = run.end();
-            left = left.saturating_sub(run.span());
-            runs.push(run);
-        }
-        let tail =
-            if at >= end || (left == 0 && !runs.is_empty()) { Vec::new() } else { self.tail.read(at..end, left) };
+        let runs = self.index.runs(start..on_disk, max_bytes);
+        let runs = runs.map_err(|at| Fault::bug(format!("log entry {at} is neither in memory nor on disk")))?;
+        let at = runs.last().map_or(start, Run::end);
+        let left = runs.iter().map(Run::span).fold(max_bytes, usize::saturating_sub);
+        let whole = at >= on_disk && at < end && (left > 0 || runs.is_empty());
+        let tail = if whole { self.tail.read(at..end, left) } else { Vec::new() };
         Ok((runs, tail))
     }
 

@@ -68,6 +68,9 @@ pub const ENTRY_PROPOSALS: usize = 512;
 pub const ENTRY_BYTES: usize = 1 << 20;
 /// Most bytes of entries in one AppendEntries call.
 pub const APPEND_BYTES: usize = 2 << 20;
+/// Most bytes of entries in one AppendEntries call to a node that is so far behind that they are read from disk: the less,
+/// the shorter is what writers wait for each.
+pub const CATCH_UP_BYTES: usize = 256 << 10;
 /// Most records that one transaction writes which a node keeps open.
 pub const TRANSACTION_RECORDS: usize = 4 * CHANGES;
 /// Most transactions that a node keeps open, and most of one principal.
@@ -147,6 +150,7 @@ const _: () = assert!(TRANSACTION_TIMEOUT_DEFAULT_MS <= TRANSACTION_TIMEOUT_MAX_
 const _: () = assert!(TRANSACTION_BYTES * 2 <= PEER_DECODE_BYTES);
 const _: () = assert!(APPEND_BYTES + TRANSACTION_BYTES <= PEER_DECODE_BYTES);
 const _: () = assert!(ENTRY_BYTES <= APPEND_BYTES);
+const _: () = assert!(CATCH_UP_BYTES <= APPEND_BYTES);
 const _: () = assert!(WATCHES_PER_CONNECTION < STREAMS_PER_CONNECTION as usize);
 // A message of a watch is closed at this size; the change that crosses it has a value and the one before, each with attributes.
 const _: () = assert!(PAGE_BYTES + 2 * (VALUE_BYTES + ATTRIBUTES_BYTES + 4 * KEY_BYTES) <= CLIENT_DECODE_BYTES);

@@ -62,7 +62,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        self.log.entries(start..end, limits::APPEND_BYTES).map_err(failed)
+        let bytes = if self.log.is_in_memory(start) { limits::APPEND_BYTES } else { limits::CATCH_UP_BYTES };
+        self.log.entries(start..end, bytes).map_err(failed)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -29,6 +29,13 @@ pub struct Members {
     pub joint: bool,
 }
 
+impl Members {
+    /// Whether this node is a member that does not vote, so that no write waits for it.
+    pub fn is_learner(&self, node: NodeId) -> bool {
+        !self.joint && !self.voters.contains(&node) && self.all.contains_key(&node)
+    }
+}
+
 type Changes = ChangeMembers<NodeId, Member>;
 
 impl Consensus {

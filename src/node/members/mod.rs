@@ -212,7 +212,7 @@ pub(super) async fn follow(node: Node) {
     let mut seen = None;
     loop {
         progress.mark_unchanged();
-        shared.network.set_members(shared.consensus.members().all);
+        shared.network.set_members(shared.consensus.members());
         let revision =
             |_, meta: &crate::state::Meta| meta.scopes.get(&record::SCOPE).map(|scope| scope.account.last_revision);
         let now = Some((shared.machine.with_state(revision), shared.machine.members()));
@@ -258,7 +258,7 @@ pub(super) async fn notice_removal(node: Node, places: Vec<String>) {
 async fn told_of_removal(shared: &Shared, places: &[String]) -> Option<NodeId> {
     let identity = shared.directory.identity();
     let members = shared.network.members();
-    let others = members.iter().filter(|(id, _)| **id != identity.node()).map(|(_, member)| &member.peer_address);
+    let others = members.all.iter().filter(|(id, _)| **id != identity.node()).map(|(_, member)| &member.peer_address);
     let places: BTreeSet<&String> = others.chain(places).collect();
     let questions = places.into_iter().map(|place| async {
         let channel = net::channel(&shared.environment.net, place, &ChannelOptions::default()).ok()?;

@@ -125,9 +125,9 @@ impl Index {
         self.segments.front().map(|segment| segment.sequence)
     }
 
-    /// The entries of `range`, all of which are on disk, up to `max_bytes` and one or two entries more, but at least one. Errors: the
-    /// index of one that is not there.
-    pub(super) fn runs(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Run>, u64> {
+    /// The entries of `range`, all of which are on disk, up to `max_bytes` and one or two entries more, but at least one; and how
+    /// many of the bytes are left. Errors: the index of one that is not there.
+    pub(super) fn runs(&self, range: Range<u64>, max_bytes: usize) -> Result<(Vec<Run>, usize), u64> {
         let mut runs: Vec<Run> = Vec::new();
         let (mut at, mut left) = (range.start, max_bytes);
         while at < range.end && (left > 0 || runs.is_empty()) {
@@ -139,7 +139,7 @@ impl Index {
                 break;
             }
         }
-        Ok(runs)
+        Ok((runs, left))
     }
 
     /// The entries of `range` in the segment in which the first of them stands, up to `max_bytes` but at least one, and whether
@@ -268,7 +268,7 @@ mod tests {
     fn no_more_is_read_than_was_asked_for() {
         let index = index(&[5..10, 10..500]);
         let read =
-            |range, bytes| index.runs(range, bytes).map(|runs| runs.iter().map(|run| run.offsets.len()).collect());
+            |range, bytes| index.runs(range, bytes).map(|(runs, _)| runs.iter().map(|run| run.offsets.len()).collect());
         assert_eq!(read(5..500, 250), Ok(vec![3]));
         assert_eq!(read(5..500, 650), Ok(vec![5, 3]));
         assert_eq!(read(5..500, 1), Ok(vec![1]));

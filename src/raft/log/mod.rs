@@ -199,6 +199,11 @@ impl Log {
         self.0.state().position_at(index)
     }
 
+    /// Whether the entry with this index and all that follow are read without going to disk.
+    pub fn is_in_memory(&self, index: u64) -> bool {
+        self.0.state().is_in_memory(index)
+    }
+
     /// The entries of `range` that there are, up to `max_bytes` of envelopes, but at least one if there is any. Entries
     /// may miss at both ends, never between. May read files.
     ///

@@ -197,6 +197,11 @@ impl State {
         self.terms.at(index).map(|term| Position { term, index })
     }
 
+    /// Whether the entry with this index and all that follow are in the tail.
+    pub(super) fn is_in_memory(&self, index: u64) -> bool {
+        self.tail.first().is_some_and(|first| first <= index)
+    }
+
     /// How to read the entries of `range` that there are, up to about `max_bytes`: runs on disk, then entries from the
     /// tail. Made under one lock, so that it shows the log of one moment.
     pub(super) fn plan(&self, range: Range<u64>, max_bytes: usize) -> Result<(Vec<Run>, Vec<LogEntry>), Fault> {
@@ -204,9 +209,8 @@ impl State {
         let start = range.start.max(self.first_index());
         let on_disk = self.tail.first().map_or(end, |first| first.min(end));
         let runs = self.index.runs(start..on_disk, max_bytes);
-        let runs = runs.map_err(|at| Fault::bug(format!("log entry {at} is neither in memory nor on disk")))?;
+        let (runs, left) = runs.map_err(|at| Fault::bug(format!("log entry {at} is neither in memory nor on disk")))?;
         let at = runs.last().map_or(start, Run::end);
-        let left = runs.iter().map(Run::span).fold(max_bytes, usize::saturating_sub);
         let whole = at >= on_disk && at < end && (left > 0 || runs.is_empty());
         let tail = if whole { self.tail.read(at..end, left) } else { Vec::new() };
         Ok((runs, tail))

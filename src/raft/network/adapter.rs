@@ -11,6 +11,7 @@ use openraft::{
     errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{Backoff, RPCOption},
 };
+use tokio::time::Instant;
 use tonic::{Response, Status};
 
 use super::{
@@ -35,6 +36,11 @@ type Result<T, E = RPCError<TypeConfig>> = std::result::Result<T, E>;
 const APPEND_PATIENCE: Duration = Duration::from_secs(1);
 /// The slowest network on which a full append still arrives in time, in bytes per millisecond.
 const SLOWEST_BYTES_PER_MS: u64 = 4 << 10;
+/// Between two appends with entries a learner has so many times as long as the first took for nothing, so that a node which
+/// joins takes no more than a share of the leader from those that write. No write waits for a learner.
+const LEARNER_REST: u32 = 4;
+/// The longest such pause.
+const LEARNER_REST_MAX: Duration = Duration::from_millis(100);
 
 /// Makes connections for openraft. `D` is the state machine's snapshot data.
 pub struct PeerNetwork<D> {
@@ -61,6 +67,7 @@ impl<D> PeerNetwork<D> {
             clients: BTreeMap::new(),
             transfer: self.transfers << 16,
             pulse: None,
+            rests_until: None,
             data: PhantomData,
         }
     }
@@ -89,6 +96,8 @@ pub struct PeerConnection<D> {
     transfer: u64,
     /// That of the last answer to an append.
     pulse: Option<Pulse>,
+    /// Before this it is sent no entries.
+    rests_until: Option<Instant>,
     data: PhantomData<fn() -> D>,
 }
 
@@ -146,6 +155,17 @@ impl<D> PeerConnection<D> {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn rests(&self) -> bool {
+        self.rests_until.is_some()
+    }
+
+    /// Lets a learner rest that was just sent entries.
+    fn rest(&mut self, took: Duration) {
+        let rest = self.peers.members().is_learner(self.node).then(|| (took * LEARNER_REST).min(LEARNER_REST_MAX));
+        self.rests_until = rest.map(|rest| Instant::now() + rest);
+    }
+
     fn let_go(&mut self, lane: Lane) {
         self.peers.let_go(self.node, lane);
         self.clients.remove(&lane);
@@ -174,6 +194,10 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
     type SnapshotData = D;
 
     async fn append_entries(&mut self, rpc: Append, option: RPCOption) -> Result<Appended> {
+        if let Some(until) = self.rests_until.take_if(|_| !rpc.entries.is_empty()) {
+            tokio::time::sleep_until(until).await;
+        }
+        let began = Instant::now();
         let mut client = self.client(self.appends).map_err(unreachable)?;
         let mut request = wire::append(rpc);
         wire::set_lead(&mut request, self.peers.freshness().lead());
@@ -185,6 +209,9 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
         let limit = append_limit(option.soft_ttl(), bytes);
         let answer = self.answer(self.appends, RPCTypes::AppendEntries, limit, client.append(request)).await?;
         let appended = self.open(self.appends, (call, answer.call), &answer, wire::open_append_answer)?;
+        if bytes > 0 {
+            self.rest(began.elapsed());
+        }
         self.pulse = answer.pulse;
         if let Some(disk) = answer.disk {
             self.peers.space().reported(self.node, disk.into());

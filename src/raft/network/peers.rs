@@ -24,6 +24,7 @@ use crate::{
     proto::v1::{ReadIndexRequest, StateHashRequest, peer_client::PeerClient},
     raft::{
         freshness::Freshness,
+        members::Members,
         space::Space,
         types::{Member, NodeId},
         wire,
@@ -55,7 +56,7 @@ pub struct Peers {
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
     /// The members, as the newest membership here has them. openraft keeps the connections that it has made when an address
     /// changes, so whoever dials looks here.
-    book: ArcSwap<BTreeMap<NodeId, Member>>,
+    book: ArcSwap<Members>,
     /// Why a node last refused this one.
     refusals: Mutex<BTreeMap<NodeId, String>>,
     /// How many calls were made that have a number.
@@ -75,26 +76,27 @@ impl Peers {
     }
 
     /// Takes over who is a member and where. Connections to those that are none any more are let go.
-    pub fn set_members(&self, members: BTreeMap<NodeId, Member>) {
+    pub fn set_members(&self, members: Members) {
         if **self.book.load() == members {
             return;
         }
-        if !members.is_empty() {
+        if !members.all.is_empty() {
             let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-            channels.retain(|(node, _), _| members.contains_key(node));
+            channels.retain(|(node, _), _| members.all.contains_key(node));
         }
         self.book.store(Arc::new(members));
     }
 
     /// The members, as they were last taken over.
-    pub fn members(&self) -> Arc<BTreeMap<NodeId, Member>> {
+    pub fn members(&self) -> Arc<Members> {
         self.book.load_full()
     }
 
     /// Where a node is reached now, if that is another place than `before` has.
     pub(super) fn moved(&self, node: NodeId, before: &Member) -> Option<Member> {
         let book = self.book.load();
-        book.get(&node)
+        book.all
+            .get(&node)
             .filter(|now| now.directory == before.directory && now.peer_address != before.peer_address)
             .cloned()
     }

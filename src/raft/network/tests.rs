@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     environment::clock::RealClock,
-    raft::{freshness::Freshness, space::Space},
+    raft::{freshness::Freshness, members::Members, space::Space},
 };
 use crate::{
     environment::{Environment, net::RealNet},
@@ -93,6 +93,11 @@ fn first() -> Identity {
 
 async fn connect(node: &FakeNode) -> PeerConnection<Scripted> {
     factory(first()).new_client(2, &node.member()).await
+}
+
+/// Members that all vote.
+fn voters<const N: usize>(all: [(u64, Member); N]) -> Members {
+    Members { voters: all.iter().map(|(id, _)| *id).collect(), all: all.into(), joint: false }
 }
 
 fn append_of(entries: Vec<LogEntry>) -> Append {
@@ -197,6 +202,26 @@ async fn a_node_that_is_back_is_reached_again() {
 
 /// openraft goes on with the connection that it has made.
 #[tokio::test]
+async fn a_learner_rests_after_entries_and_whoever_votes_does_not() {
+    let node = FakeNode::second().await;
+    let peers = peers(first());
+    let mut peer =
+        PeerNetwork::<Scripted>::new(&Environment::real(), peers.clone()).new_client(2, &node.member()).await;
+    let voter = voters([(2, node.member())]);
+    let learner = Members { voters: [1].into(), ..voter.clone() };
+    let changing = Members { joint: true, ..learner.clone() };
+    for (members, rests) in [(voter, false), (changing, false), (Members::default(), false), (learner, true)] {
+        peers.set_members(members.clone());
+        peer.append_entries(append_of(vec![]), option()).await.unwrap();
+        assert!(!peer.rests(), "a heartbeat is no work: {members:?}");
+        peer.append_entries(append_of(vec![entry(3)]), option()).await.unwrap();
+        assert_eq!(peer.rests(), rests, "{members:?}");
+        peer.append_entries(append_of(vec![]), option()).await.unwrap();
+        assert_eq!(peer.rests(), rests, "a heartbeat neither waits nor ends it: {members:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_member_that_moved_is_reached_where_it_is_now() {
     let node = FakeNode::second().await;
     let (listener, nobody) = bind().await;
@@ -206,9 +231,9 @@ async fn a_member_that_moved_is_reached_where_it_is_now() {
     let mut peer = PeerNetwork::<Scripted>::new(&Environment::real(), peers.clone()).new_client(2, &before).await;
     unreachable_says(&peer.append_entries(append_of(vec![]), option()).await.unwrap_err(), "refused");
     // Another directory is another node, wherever it is.
-    peers.set_members(BTreeMap::from([(2, Member { directory: 0xDD, ..node.member() })]));
+    peers.set_members(voters([(2, Member { directory: 0xDD, ..node.member() })]));
     unreachable_says(&peer.append_entries(append_of(vec![]), option()).await.unwrap_err(), "refused");
-    peers.set_members(BTreeMap::from([(2, node.member())]));
+    peers.set_members(voters([(2, node.member())]));
     peer.append_entries(append_of(vec![]), option()).await.unwrap();
 }
 

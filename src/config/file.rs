@@ -141,7 +141,7 @@ fn storage(source: &Source<'_>, table: &StorageTable) -> Result<Storage, Invalid
         Some(name) => name.get_ref().parse().map_err(|rule: String| source.invalid(&name.span(), rule))?,
     };
     let cache_mib = source.number("cache_mib", table.cache_mib.as_ref(), 16, 1..1_048_577)?;
-    let flush_mib = source.number("flush_mib", table.flush_mib.as_ref(), 32, 1..16_385)?;
+    let flush_mib = source.number("flush_mib", table.flush_mib.as_ref(), 64, 1..16_385)?;
     let flush_after_s = source.number("flush_after_s", table.flush_after_s.as_ref(), 30, 1..86_401)?;
     let reserve_mib = source.number("reserve_mib", table.reserve_mib.as_ref(), 256, 16..1_048_577)?;
     Ok(Storage {

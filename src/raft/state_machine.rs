@@ -278,6 +278,7 @@ impl Machine {
         if let Some(observer) = &self.inner.observer {
             observer.applied(core.state.meta().revision, commits);
         }
+        self.inner.store.settle(core.state.meta().revision);
         if self.inner.store.freeze_due() {
             self.freeze(&mut core);
         }

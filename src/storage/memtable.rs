@@ -1,29 +1,42 @@
-//! The memtable: recent versions of keys, in memory, in order.
+//! The memtable: recent versions of keys, in memory.
 //!
-//! A skip list keyed by (key, newest revision first) with one writer and any number of readers, none of
-//! whom waits. A version is never changed once written, so a reader of revision R sees the same for as
-//! long as it likes: the newest version of each key that is not newer than R.
+//! One writer, any number of readers. Each key has a place ([`Slot`]) with its versions, found by a hash table, and in order by a
+//! skip list: who writes or reads one key searches no order, and only a key that is new here is put into it. A version is never
+//! changed once written, so a reader of revision R sees the same for as long as it likes: the newest version of each key
+//! that is not newer than R.
 //!
-//! A search visits some twenty nodes that lie anywhere in memory, and apply makes several for each record. So short
-//! keys stand in the nodes themselves, and a filter knows most of the keys that are not here at all.
+//! A version with a newer one behind it is kept for readers of older revisions only. Which of these can still come is not known
+//! here: whoever knows says up to which revision such versions are to go ([`Memtable::retire`]). So what is written over and over
+//! takes no more memory than what is written once.
 
 use std::{
-    cmp::{self, Reverse},
+    borrow::Borrow,
+    cmp,
+    collections::VecDeque,
+    mem,
     ops::Bound,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use crossbeam_skiplist::{SkipMap, map::Entry};
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::{engine::Pair, filter::Filter};
+use super::engine::Pair;
 
-/// What a version costs beside its key and value, in bytes: the node, the value's `Bytes`, the allocations.
-const VERSION_OVERHEAD: usize = 128;
-/// Versions of one key that a scan walks over before it seeks past the rest.
-const WALK: usize = 4;
-/// Keys up to this many bytes stand in the node.
+/// What a key costs beside its bytes and those of its newest value: its slot, the node in the order, the place in the hash
+/// table, the value's `Bytes`, in bytes.
+const SLOT_OVERHEAD: usize = 232;
+/// What an older version costs beside its value, in bytes.
+const VERSION_OVERHEAD: usize = 96;
+/// Keys up to this many bytes stand in the nodes.
 const INLINE: usize = 38;
+/// Parts of the hash table, each with a lock of its own.
+const SHARDS_LOG2: u32 = 6;
 
 /// A key, as a node holds it.
 #[derive(Clone)]
@@ -34,14 +47,14 @@ enum Name {
 
 impl Name {
     /// Of a key, which is copied or shared.
-    fn new(key: &[u8], share: impl FnOnce() -> Bytes) -> Self {
+    fn new(key: &Bytes) -> Self {
         let mut bytes = [0; INLINE];
         match (u8::try_from(key.len()), bytes.get_mut(..key.len())) {
             (Ok(len), Some(place)) => {
                 place.copy_from_slice(key);
                 Self::Short { len, bytes }
             }
-            _ => Self::Long(share()),
+            _ => Self::Long(key.clone()),
         }
     }
 
@@ -60,49 +73,123 @@ impl Name {
     }
 }
 
-#[derive(Clone)]
-struct Version {
-    name: Name,
-    revision: Reverse<u64>,
-}
-
-impl Version {
-    /// Where a search for a key at a revision begins.
-    fn sought(key: &[u8], revision: u64) -> Self {
-        Self { name: Name::new(key, || Bytes::copy_from_slice(key)), revision: Reverse(revision) }
-    }
-
-    fn key(&self) -> &[u8] {
-        self.name.as_slice()
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.as_slice()
     }
 }
 
-impl Ord for Version {
+impl Ord for Name {
     fn cmp(&self, other: &Self) -> cmp::Ordering {
-        self.key().cmp(other.key()).then_with(|| self.revision.cmp(&other.revision))
+        self.as_slice().cmp(other.as_slice())
     }
 }
 
-impl PartialOrd for Version {
+impl PartialOrd for Name {
     fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Version {
+impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+        self.as_slice() == other.as_slice()
     }
 }
 
-impl Eq for Version {}
+impl Eq for Name {}
+
+struct Version {
+    revision: u64,
+    value: Option<Bytes>,
+}
+
+impl Version {
+    fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// The versions of one key.
+struct Versions {
+    newest: Version,
+    /// Those before, the oldest first.
+    older: Vec<Version>,
+}
+
+impl Versions {
+    /// The newest up to a revision.
+    fn at(&self, revision: u64) -> Option<&Version> {
+        std::iter::once(&self.newest).chain(self.older.iter().rev()).find(|version| version.revision <= revision)
+    }
+}
+
+/// The place of a key.
+struct Slot {
+    name: Name,
+    versions: Mutex<Versions>,
+}
+
+impl Slot {
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        // Nothing panics between two changes of it.
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self, revision: u64) -> Option<Option<Bytes>> {
+        self.versions().at(revision).map(|version| version.value.clone())
+    }
+}
+
+/// The slots by the hash of their keys.
+struct Places(Box<[RwLock<HashTable<Arc<Slot>>>]>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self((0..1_u32 << SHARDS_LOG2).map(|_| RwLock::default()).collect())
+    }
+}
+
+impl Places {
+    fn shard(&self, hash: u64) -> Option<&RwLock<HashTable<Arc<Slot>>>> {
+        // The table itself goes by the other bits.
+        self.0.get(usize::try_from(hash >> (u64::BITS / 2)).ok()? % self.0.len())
+    }
+
+    /// Looks at the slot of a key, if there is one.
+    fn look<T>(&self, hash: u64, key: &[u8], look: impl FnOnce(&Arc<Slot>) -> T) -> Option<T> {
+        let shard = self.shard(hash)?.read().unwrap_or_else(PoisonError::into_inner);
+        shard.find(hash, |slot| slot.name.as_slice() == key).map(look)
+    }
+
+    fn add(&self, hash: u64, slot: Arc<Slot>) {
+        if let Some(shard) = self.shard(hash) {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            shard.insert_unique(hash, slot, |slot| xxh3_64(slot.name.as_slice()));
+        }
+    }
+}
+
+/// A version that has a newer one behind it.
+struct Superseded {
+    slot: Arc<Slot>,
+    /// The revision of the newer one.
+    by: u64,
+    /// What it takes in memory.
+    bytes: usize,
+}
 
 /// Recent versions of keys.
 #[derive(Default)]
 pub struct Memtable {
-    versions: SkipMap<Version, Option<Bytes>>,
-    filter: Filter,
+    order: SkipMap<Name, Arc<Slot>>,
+    places: Places,
+    /// In the order in which the newer ones were written.
+    superseded: Mutex<VecDeque<Superseded>>,
+    superseded_bytes: AtomicUsize,
     bytes: AtomicUsize,
+    /// What was written into it so far, in bytes.
+    written: AtomicUsize,
     /// The lowest revision in it, plus one; 0 while it is empty.
     lowest: AtomicU64,
 }
@@ -110,36 +197,94 @@ pub struct Memtable {
 impl Memtable {
     /// Adds a version: a value, or `None` for a deletion. Only one thread writes.
     pub fn insert(&self, revision: u64, key: Bytes, value: Option<Bytes>) {
-        let bytes = key.len() + value.as_ref().map_or(0, Bytes::len) + VERSION_OVERHEAD;
-        // First: whoever learns of the revision finds the key in the filter.
-        self.filter.add(&key);
-        let name = Name::new(&key, || key.clone());
-        self.versions.insert(Version { name, revision: Reverse(revision) }, value);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let hash = xxh3_64(&key);
+        let version = Version { revision, value };
+        let bytes = version.bytes();
+        self.written.fetch_add(key.len() + bytes + VERSION_OVERHEAD, Ordering::Relaxed);
+        // Is there no place yet, the version comes back.
+        let mut version = Some(version);
+        self.places.look(hash, &key, |slot| {
+            if let Some(version) = version.take() {
+                self.supersede(slot, version);
+            }
+        });
+        if let Some(newest) = version {
+            let name = Name::new(&key);
+            let slot = Slot { name: name.clone(), versions: Versions { newest, older: Vec::new() }.into() };
+            let slot = Arc::new(slot);
+            self.order.insert(name, slot.clone());
+            self.places.add(hash, slot);
+            self.bytes.fetch_add(key.len() + bytes + SLOT_OVERHEAD, Ordering::Relaxed);
+        }
         if self.lowest.load(Ordering::Relaxed) == 0 {
             self.lowest.store(revision.saturating_add(1), Ordering::Release);
+        }
+    }
+
+    /// Adds a version of a key that has one.
+    fn supersede(&self, slot: &Arc<Slot>, version: Version) {
+        let (revision, added) = (version.revision, version.bytes());
+        let before = {
+            let mut versions = slot.versions();
+            let before = mem::replace(&mut versions.newest, version);
+            let bytes = before.bytes();
+            if before.revision == revision {
+                // Nobody can have read it yet, and nobody will.
+                self.bytes.fetch_add(added, Ordering::Relaxed);
+                self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                return;
+            }
+            versions.older.push(before);
+            bytes + VERSION_OVERHEAD
+        };
+        self.bytes.fetch_add(added + VERSION_OVERHEAD, Ordering::Relaxed);
+        self.superseded_bytes.fetch_add(before, Ordering::Relaxed);
+        self.queue().push_back(Superseded { slot: slot.clone(), by: revision, bytes: before });
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Superseded>> {
+        self.superseded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Up to which revision versions must be retired so that those which have a newer one take no more than `bytes`; `None` if
+    /// they do not.
+    pub fn to_retire(&self, bytes: usize) -> Option<u64> {
+        let mut left = self.superseded_bytes();
+        let queue = self.queue();
+        let needed = queue.iter().take_while(|version| {
+            let more = left > bytes;
+            left = left.saturating_sub(version.bytes);
+            more
+        });
+        needed.last().map(|version| version.by)
+    }
+
+    /// Drops the versions that have a newer one up to this revision: nobody reads at revisions before it any more. Only the
+    /// writer calls it.
+    pub fn retire(&self, revision: u64) {
+        let mut queue = self.queue();
+        while let Some(Superseded { slot, bytes, .. }) = queue.pop_front_if(|version| version.by <= revision) {
+            // Of one key, too, the oldest comes first.
+            drop(slot.versions().older.remove(0));
+            self.superseded_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
     /// The newest version of a key up to a revision: `None` if there is none here, `Some(None)` if it is
     /// a deletion.
     pub fn get(&self, key: &[u8], revision: u64) -> Option<Option<Bytes>> {
-        if !self.filter.may_hold(key) {
-            return None;
-        }
-        let entry = self.versions.lower_bound(Bound::Included(&Version::sought(key, revision)))?;
-        (entry.key().key() == key).then(|| entry.value().clone())
+        self.places.look(xxh3_64(key), key, |slot| slot.at(revision)).flatten()
     }
 
     /// For each key in `start..end` (`None`: to the last) its newest version up to a revision, deletions
     /// included, in key order.
     pub fn scan(&self, start: Bound<&[u8]>, end: Option<&[u8]>, revision: u64) -> Scan<'_> {
         let next = match start {
-            Bound::Included(key) => self.versions.lower_bound(Bound::Included(&Version::sought(key, u64::MAX))),
-            Bound::Excluded(key) => self.versions.lower_bound(Bound::Excluded(&Version::sought(key, 0))),
-            Bound::Unbounded => self.versions.front(),
+            Bound::Unbounded => self.order.front(),
+            start => self.order.lower_bound::<[u8]>(start),
         };
-        Scan { table: self, next, end: end.map(Bytes::copy_from_slice), revision }
+        Scan { next, end: end.map(Bytes::copy_from_slice), revision }
     }
 
     /// What it takes in memory, in bytes, about.
@@ -147,9 +292,19 @@ impl Memtable {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// What the versions take that have a newer one, in bytes, about.
+    pub fn superseded_bytes(&self) -> usize {
+        self.superseded_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What was written into it so far, in bytes, about; also what is no longer there.
+    pub fn written_bytes(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
-        self.versions.is_empty()
+        self.order.is_empty()
     }
 
     /// The lowest revision in it; `None` while it is empty.
@@ -160,25 +315,9 @@ impl Memtable {
 
 /// See [`Memtable::scan`].
 pub struct Scan<'a> {
-    table: &'a Memtable,
-    next: Option<Entry<'a, Version, Option<Bytes>>>,
+    next: Option<Entry<'a, Name, Arc<Slot>>>,
     end: Option<Bytes>,
     revision: u64,
-}
-
-impl<'a> Scan<'a> {
-    /// The first version of the next key.
-    fn behind(&self, entry: Entry<'a, Version, Option<Bytes>>) -> Option<Entry<'a, Version, Option<Bytes>>> {
-        let name = entry.key().name.clone();
-        let mut entry = entry;
-        for _ in 0..WALK {
-            entry = entry.next()?;
-            if entry.key().key() != name.as_slice() {
-                return Some(entry);
-            }
-        }
-        self.table.versions.lower_bound(Bound::Excluded(&Version { name, revision: Reverse(0) }))
-    }
 }
 
 impl Iterator for Scan<'_> {
@@ -187,19 +326,15 @@ impl Iterator for Scan<'_> {
     fn next(&mut self) -> Option<Pair> {
         loop {
             let entry = self.next.take()?;
-            let Version { name, revision } = entry.key();
+            let name = entry.key();
             if self.end.as_ref().is_some_and(|end| name.as_slice() >= &end[..]) {
                 return None;
             }
-            if revision.0 > self.revision {
-                // The first version of this key, or of the next one, that this reader may see.
-                let visible = Version { name: name.clone(), revision: Reverse(self.revision) };
-                self.next = self.table.versions.lower_bound(Bound::Included(&visible));
-                continue;
+            let pair = entry.value().at(self.revision).map(|value| (name.to_bytes(), value));
+            self.next = entry.next();
+            if pair.is_some() {
+                return pair;
             }
-            let pair = (name.to_bytes(), entry.value().clone());
-            self.next = self.behind(entry);
-            return Some(pair);
         }
     }
 }
@@ -248,6 +383,42 @@ mod tests {
         );
         assert_eq!(scan(Bound::Excluded(b"a"), Some(b"z"), u64::MAX), [hot(20)]);
         assert_eq!(scan(Bound::Included(b"hot"), Some(b"hot\0"), 3), [hot(3)]);
+    }
+
+    #[test]
+    fn what_is_retired_is_what_only_older_readers_need() {
+        let table = Memtable::default();
+        for revision in 1..=20 {
+            table.insert(revision, bytes("hot"), Some(bytes("value")));
+            if revision % 5 == 0 {
+                table.insert(revision, bytes("warm"), Some(bytes(&revision.to_string())));
+            }
+        }
+        let each = "value".len() + VERSION_OVERHEAD;
+        assert_eq!(table.to_retire(table.superseded_bytes()), None);
+        assert_eq!(table.to_retire(table.superseded_bytes() - each), Some(2), "the first is enough");
+        let (before, written) = (table.bytes(), table.written_bytes());
+        table.retire(10);
+        assert!(table.bytes() < before && table.written_bytes() == written);
+        for revision in 10..=20 {
+            assert_eq!(table.get(b"hot", revision), Some(Some(bytes("value"))));
+        }
+        assert_eq!(table.get(b"hot", 9), None, "gone");
+        assert_eq!(table.get(b"warm", 14), Some(Some(bytes("10"))));
+        table.retire(u64::MAX);
+        assert_eq!((table.superseded_bytes(), table.to_retire(0)), (0, None));
+        let newest = [(bytes("hot"), Some(bytes("value"))), (bytes("warm"), Some(bytes("20")))];
+        assert_eq!(table.scan(Bound::Unbounded, None, u64::MAX).collect::<Vec<_>>(), newest);
+        assert_eq!(table.bytes(), 2 * SLOT_OVERHEAD + "hotvaluewarm20".len());
+    }
+
+    #[test]
+    fn a_key_that_is_written_twice_at_one_revision_is_what_was_written_last() {
+        let table = Memtable::default();
+        table.insert(1, bytes("key"), Some(bytes("first")));
+        table.insert(1, bytes("key"), None);
+        assert_eq!((table.get(b"key", 1), table.superseded_bytes()), (Some(None), 0));
+        assert_eq!(table.bytes(), SLOT_OVERHEAD + "key".len());
     }
 
     #[test]

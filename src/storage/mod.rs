@@ -31,7 +31,6 @@ mod disposable;
 pub mod engine;
 pub mod file;
 mod files;
-mod filter;
 mod flush;
 mod manifest;
 mod memory;

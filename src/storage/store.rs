@@ -36,6 +36,12 @@ const EMPTY_AGE_FACTOR: u32 = 10;
 /// Frozen tables that may wait to be merged, whatever their size.
 const FROZEN_TABLES: usize = 16;
 
+/// Versions that a newer one follows may take this part of what a memtable may hold, for readers of somewhat older revisions.
+const SPARE_PART: usize = 4;
+/// A memtable is flushed when this many times as much was written into it as it may hold, though it holds less: what is not
+/// flushed stands in the log.
+const WRITTEN_FACTOR: usize = 4;
+
 /// Which index to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineKind {
@@ -80,7 +86,7 @@ impl Options {
             cluster,
             engine: EngineKind::Sled,
             cache_bytes: 16 << 20,
-            flush_bytes: 32 << 20,
+            flush_bytes: 64 << 20,
             flush_after: Duration::from_secs(30),
             undo_bytes: 64 << 20,
             merge_pairs: 256,
@@ -206,6 +212,19 @@ impl Store {
         }
     }
 
+    /// Readers can open this revision: of what has been written up to it, versions that a newer one follows may go, as far as
+    /// they are many and no open view needs them. Views of revisions before it may then be refused.
+    pub fn settle(&self, revision: u64) {
+        let tables = self.0.tables.load();
+        let spare = self.0.options.flush_bytes / SPARE_PART;
+        if tables.active.superseded_bytes() <= spare {
+            return;
+        }
+        let Some(wanted) = tables.active.to_retire(spare - spare / SPARE_PART) else { return };
+        let oldest = self.0.views().settle(wanted.min(revision));
+        tables.active.retire(oldest);
+    }
+
     /// The value of a key, as it was written last.
     pub fn get_latest(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
         read::get(&self.0.tables, key, read::LATEST)
@@ -220,7 +239,11 @@ impl Store {
     /// Whether it is time for [`Store::freeze`]: the memtable is large or old, or a flush was asked for.
     pub fn freeze_due(&self) -> bool {
         let Shared { options, tables, ages, .. } = &*self.0;
-        if self.0.requested.load(Ordering::Acquire) || tables.load().active.bytes() >= options.flush_bytes {
+        let active = &tables.load().active;
+        let superseded = active.superseded_bytes();
+        let large = active.bytes().saturating_sub(superseded).max(superseded) >= options.flush_bytes;
+        let long = active.written_bytes() >= options.flush_bytes.saturating_mul(WRITTEN_FACTOR);
+        if self.0.requested.load(Ordering::Acquire) || large || long {
             return true;
         }
         let Ages { active_since, written_since } = *ages.lock().unwrap_or_else(PoisonError::into_inner);

@@ -77,6 +77,13 @@ impl Views {
         self.oldest = self.oldest.max(revision);
     }
 
+    /// From now on none can be opened before `revision`, or before the oldest that is open; which of them it is.
+    pub(super) fn settle(&mut self, revision: u64) -> u64 {
+        let open = self.open.first_key_value().map_or(u64::MAX, |(open, _)| *open);
+        self.raise_oldest(revision.min(open));
+        revision.min(open)
+    }
+
     /// Whether one is open at `from..before`.
     pub(super) fn any_within(&self, from: u64, before: u64) -> bool {
         from < before && self.open.range(from..before).next().is_some()

@@ -91,6 +91,10 @@ pub const CLIENT_DECODE_BYTES: usize = TRANSACTION_BYTES + (64 << 10);
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Most concurrent streams (calls) on one client connection.
 pub const STREAMS_PER_CONNECTION: u32 = 100;
+/// Most calls of one stream of calls that a node works on at once; more wait for their turn.
+pub const MULTIPLEXED_CALLS: usize = 4_096;
+/// Largest request that the client puts into a stream of calls, in bytes: a larger one would hold up the others.
+pub const MULTIPLEXED_BYTES: usize = 64 << 10;
 /// Most watches that a node serves at once.
 pub const WATCHES: usize = 10_000;
 /// Most watches on one client connection: other calls need streams of it, too.

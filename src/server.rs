@@ -7,6 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tonic::transport::Server;
+use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     config::Config,
@@ -188,6 +189,16 @@ async fn serve_clients(
     let listener = listener.map_err(|error| Fault::new(format!("cannot listen for clients on {address}: {error}")))?;
     let (health, keep_health) = rpc::health::service(node.clone());
     let routes = rpc::routes(Arc::new(node.clone()), transactions.clone());
+    let count = Count::new(Arc::clone(calls), Arc::clone(&doors.clients.clock));
+    let handlers = ServiceBuilder::new()
+        .layer(count.clone())
+        .layer(Authorise::new(doors.policy()))
+        .layer(Bound(Arc::clone(calls.pressure())))
+        .layer(Trace)
+        .layer(Belongs::to(transactions.clone()))
+        .layer(forwarding(node))
+        .service(routes.clone());
+    let routes = routes.add_service(rpc::multiplexed(BoxCloneSyncService::new(handlers), drain.clone()));
     let routes = routes.add_service(health).add_service(rpc::reflection::service()?);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
@@ -195,7 +206,7 @@ async fn serve_clients(
         // Handlers keep the deadlines of their calls; this is for a request whose message never comes to its end.
         .timeout(Duration::from_millis(limits::DEADLINE_MAX_MS))
         .max_concurrent_streams(Some(limits::STREAMS_PER_CONNECTION))
-        .layer(Count::new(Arc::clone(calls), Arc::clone(&doors.clients.clock)))
+        .layer(count)
         .layer(Authenticate::new(doors.security.clone()))
         .layer(Authorise::new(doors.policy()))
         .layer(Bound(Arc::clone(calls.pressure())))

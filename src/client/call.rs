@@ -13,12 +13,13 @@
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
 use super::{
     Client, Written,
     endpoints::{Endpoint, Preference},
+    line::Line,
     rpc::{Read, Rpc, Write},
 };
 use crate::{
@@ -99,7 +100,7 @@ impl<'a> Call<'a> {
         if time.is_zero() {
             return Err(self.too_late("no time is left for another"));
         }
-        self.attempt_by((R::CHANGES, R::FENCED), message, time, |request, channel| R::send(request, channel)).await
+        self.attempt_by((R::CHANGES, R::FENCED), message, time, R::send).await
     }
 
     /// The next attempt, which takes `time` at most, made by `send`.
@@ -108,7 +109,7 @@ impl<'a> Call<'a> {
         (changes, fenced): (bool, bool),
         message: T,
         time: Duration,
-        send: impl FnOnce(Request<T>, Channel) -> F,
+        send: impl FnOnce(Request<T>, Line) -> F,
     ) -> Result<A>
     where
         F: Future<Output = Result<Response<A>, Status>>,
@@ -125,7 +126,7 @@ impl<'a> Call<'a> {
         }
         let (call, trace) = (self.name, self.trace.trace_id());
         let span = tracing::debug_span!("attempt", call, %trace, endpoint = endpoint.address, attempt = self.attempts);
-        let answer = tokio::time::timeout(time, send(request, endpoint.channel()?).instrument(span)).await;
+        let answer = tokio::time::timeout(time, send(request, endpoint.line()?).instrument(span)).await;
         let error = match answer {
             Ok(Ok(reply)) => {
                 endpoint.answered();

@@ -2,8 +2,8 @@
 //!
 //! `meshstore://HOST[:PORT][,HOST[:PORT]...][/][?PARAMETER=VALUE[&...]]`; a host without a port means
 //! [`PORT`]. Parameters: `read` (`linearizable`, `stale`, `at_least`), `max_age` (with `read=stale`), `revision` (with
-//! `read=at_least`), `deadline`, `session_ttl`, `exactly_once` (`true`, `false`), `connections`. Times are like `500ms`,
-//! `5s`, `2m`, `1h`. What is unknown, given twice or does not belong together is refused.
+//! `read=at_least`), `deadline`, `session_ttl`, `exactly_once` (`true`, `false`), `connections`, `streaming` (`true`,
+//! `false`). Times are like `500ms`, `5s`, `2m`, `1h`. What is unknown, given twice or does not belong together is refused.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -57,6 +57,9 @@ impl Builder {
         }
         if let Some(connections) = parameters.parsed("connections", "must be a number")? {
             builder = builder.connections(connections);
+        }
+        if let Some(streaming) = parameters.parsed("streaming", "must be true or false")? {
+            builder = builder.streaming(streaming);
         }
         match parameters.0.pop_first() {
             None => Ok(builder),
@@ -142,7 +145,8 @@ fn wrong(name: &str, value: &str, rule: &str) -> Error {
 }
 
 fn unknown(name: &str) -> Error {
-    let known = "there is none of this name; there are read, max_age, revision, deadline, session_ttl, exactly_once, connections";
+    let known = "there is none of this name; there are read, max_age, revision, deadline, session_ttl, exactly_once, \
+                 connections, streaming";
     wrong(name, "", known)
 }
 

@@ -18,7 +18,7 @@ use std::{
 use tokio::time::Instant;
 use tonic::transport::{self, Channel};
 
-use super::tls::Tls;
+use super::{line::Line, tls::Tls};
 use crate::{Error, Result, proto::v1::StatusResponse};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ pub(super) type Connect = Arc<dyn Fn(transport::Endpoint) -> Channel + Send + Sy
 pub(super) struct Endpoint {
     /// `host:port`.
     pub(super) address: String,
-    channels: Vec<Channel>,
+    lines: Vec<Line>,
     turn: AtomicUsize,
     rest: Mutex<Rest>,
     /// Makes one more connection.
@@ -69,6 +69,7 @@ pub(super) enum Preference {
 pub(super) struct Endpoints {
     connect: Connect,
     connections: usize,
+    streaming: bool,
     tls: Option<Tls>,
     turn: AtomicUsize,
     table: Mutex<Table>,
@@ -91,9 +92,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Endpoints {
-    pub(super) fn new(named: &[String], connections: usize, tls: Option<Tls>, connect: Connect) -> Result<Self> {
+    pub(super) fn new(
+        named: &[String],
+        (connections, streaming): (usize, bool),
+        tls: Option<Tls>,
+        connect: Connect,
+    ) -> Result<Self> {
         let turn = AtomicUsize::new(0);
-        let endpoints = Self { connect, connections, tls, turn, table: Mutex::default() };
+        let endpoints = Self { connect, connections, streaming, tls, turn, table: Mutex::default() };
         for address in named {
             let endpoint = endpoints.open(address)?;
             let mut table = lock(&endpoints.table);
@@ -119,7 +125,8 @@ impl Endpoints {
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        let channels = (0..self.connections).map(|_| (self.connect)(endpoint.clone())).collect();
+        let line = |_| Line::new((self.connect)(endpoint.clone()), self.streaming);
+        let lines = (0..self.connections).map(line).collect();
         let (connect, window) = (Arc::clone(&self.connect), u32::try_from(WATCH_BYTES).unwrap_or(u32::MAX));
         // So much room that watches which nobody reads leave some for the others on their connection.
         let watching = endpoint
@@ -127,7 +134,7 @@ impl Endpoints {
             .initial_connection_window_size(window.saturating_mul(u32::try_from(WATCHES + 1).unwrap_or(u32::MAX)));
         Ok(Arc::new(Endpoint {
             address,
-            channels,
+            lines,
             turn: AtomicUsize::new(0),
             rest: Mutex::default(),
             connect: Box::new(move || connect(watching.clone())),
@@ -258,10 +265,10 @@ impl Table {
 
 impl Endpoint {
     /// One of its connections, in turn.
-    pub(super) fn channel(&self) -> Result<Channel> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.channels.len().max(1);
+    pub(super) fn line(&self) -> Result<Line> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.lines.len().max(1);
         let missing = || Error::Unexpected("an endpoint without a connection".into());
-        self.channels.get(turn).cloned().ok_or_else(missing)
+        self.lines.get(turn).cloned().ok_or_else(missing)
     }
 
     /// A connection for a watch, and its place there, to be kept for as long as it is used.
@@ -328,7 +335,8 @@ mod tests {
 
     fn endpoints(named: &[&str]) -> Endpoints {
         let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
-        Endpoints::new(&named, 1, None, Arc::new(|endpoint: transport::Endpoint| endpoint.connect_lazy())).unwrap()
+        Endpoints::new(&named, (1, true), None, Arc::new(|endpoint: transport::Endpoint| endpoint.connect_lazy()))
+            .unwrap()
     }
 
     fn status(node_id: u64, leader_id: u64, members: &[(u64, &str)]) -> StatusResponse {

@@ -21,6 +21,7 @@ use super::{
     Message, Messages, Stored, Written,
     call::{Attempts, Call},
     endpoints::Preference,
+    line::Line,
 };
 use crate::{
     Error, Result, limits,
@@ -156,7 +157,7 @@ impl Attempts for Upload {
             sent: Arc::clone(&sent),
             progress: Arc::clone(&self.progress),
         };
-        call.attempt_by((true, true), frames, left, |request, channel| async move {
+        call.attempt_by((true, true), frames, left, |request, Line { channel, .. }| async move {
             let mut client = v1::mesh_client::MeshClient::new(channel);
             watched(client.store_large_message(request), &sent).await
         })

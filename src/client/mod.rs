@@ -48,6 +48,7 @@ mod json;
 mod kv;
 mod large;
 mod lease;
+mod line;
 mod lock;
 mod messages;
 mod node_state;

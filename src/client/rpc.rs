@@ -3,9 +3,11 @@
 //! One generic function makes all calls (`call.rs`), so that deadlines, retries and the choice of an
 //! endpoint exist once. This table is what it needs to know of each.
 
-use tonic::{Request, Response, Status, Streaming, transport::Channel};
+use std::sync::LazyLock;
 
-use super::Written;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Written, line::Line};
 use crate::{
     limits,
     model::session::Attempt,
@@ -27,10 +29,7 @@ pub(super) trait Rpc: prost::Message + Clone + 'static {
     /// Whether it is refused when the fence is lost that the client carries.
     const FENCED: bool = Self::CHANGES;
     /// Sends it.
-    fn send(
-        request: Request<Self>,
-        channel: Channel,
-    ) -> impl Future<Output = Result<Response<Self::Reply>, Status>> + Send;
+    fn send(request: Request<Self>, line: Line) -> impl Future<Output = Result<Response<Self::Reply>, Status>> + Send;
 }
 
 /// A request that changes the store, and so has a place in the session.
@@ -49,6 +48,15 @@ pub(super) trait Read: Rpc {
     fn revision(reply: &Self::Reply) -> Option<u64>;
 }
 
+/// A method as gRPC names it: `/meshstore.v1.Mesh/PutState` of `MeshClient` and `put_state`.
+fn path(client: &str, method: &str) -> String {
+    let words = method.split('_').map(|word| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        first.to_uppercase() + rest
+    });
+    format!("/meshstore.v1.{}/{}", client.trim_end_matches("Client"), words.collect::<String>())
+}
+
 macro_rules! rpc {
     ($client:ident.$method:ident($request:ident) -> $reply:ident, changes: $changes:literal $(, fenced: $fenced:literal)?) => {
         impl Rpc for v1::$request {
@@ -57,8 +65,12 @@ macro_rules! rpc {
             const CHANGES: bool = $changes;
             $(const FENCED: bool = $fenced;)?
 
-            async fn send(request: Request<Self>, channel: Channel) -> Result<Response<v1::$reply>, Status> {
-                $client::new(channel).max_decoding_message_size(limits::PEER_DECODE_BYTES).$method(request).await
+            async fn send(request: Request<Self>, line: Line) -> Result<Response<v1::$reply>, Status> {
+                static PATH: LazyLock<String> = LazyLock::new(|| path(stringify!($client), stringify!($method)));
+                if let Some(answer) = line.call(&PATH, &request).await {
+                    return answer;
+                }
+                $client::new(line.channel).max_decoding_message_size(limits::PEER_DECODE_BYTES).$method(request).await
             }
         }
     };
@@ -134,7 +146,7 @@ impl Rpc for v1::ReadLargeMessageRequest {
     const NAME: &'static str = "read_large_message";
     const CHANGES: bool = false;
 
-    async fn send(request: Request<Self>, channel: Channel) -> Result<Response<Self::Reply>, Status> {
+    async fn send(request: Request<Self>, Line { channel, .. }: Line) -> Result<Response<Self::Reply>, Status> {
         MeshClient::new(channel).read_large_message(request).await
     }
 }
@@ -256,7 +268,7 @@ impl Rpc for v1::BackupRequest {
     const NAME: &'static str = "backup";
     const CHANGES: bool = false;
 
-    async fn send(request: Request<Self>, channel: Channel) -> Result<Response<Self::Reply>, Status> {
+    async fn send(request: Request<Self>, Line { channel, .. }: Line) -> Result<Response<Self::Reply>, Status> {
         ClusterClient::new(channel).max_decoding_message_size(limits::PEER_DECODE_BYTES).backup(request).await
     }
 }

@@ -21,6 +21,7 @@ mod lease;
 mod lock;
 mod mesh;
 mod metrics;
+pub mod multiplex;
 pub mod pressure;
 pub mod reflection;
 mod session;
@@ -54,8 +55,8 @@ use crate::{
         convert::read_header,
         lease::fence,
         v1::{
-            self, cluster_server::ClusterServer, consensus_log_server::ConsensusLogServer, lease_server::LeaseServer,
-            lock_server::LockServer, mesh_server::MeshServer, session_server::SessionServer,
+            self, calls_server::CallsServer, cluster_server::ClusterServer, consensus_log_server::ConsensusLogServer,
+            lease_server::LeaseServer, lock_server::LockServer, mesh_server::MeshServer, session_server::SessionServer,
             storage_server::StorageServer, topology_server::TopologyServer, watch_server::WatchServer,
         },
     },
@@ -78,7 +79,7 @@ const _: () = assert!(
 );
 
 /// The services of the client listener, as gRPC names them.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "meshstore.v1.Mesh",
     "meshstore.v1.Topology",
     "meshstore.v1.Storage",
@@ -88,6 +89,7 @@ const SERVICES: [&str; 9] = [
     "meshstore.v1.ConsensusLog",
     "meshstore.v1.Session",
     "meshstore.v1.Cluster",
+    "meshstore.v1.Calls",
 ];
 
 /// The services of the client listener.
@@ -122,6 +124,16 @@ pub fn routes(node: Arc<Node>, transactions: Transactions) -> Routes {
     let routes = Routes::new(mesh).add_service(topology).add_service(storage).add_service(lease);
     let routes = routes.add_service(lock).add_service(watch).add_service(log);
     routes.add_service(session).add_service(cluster).prepare()
+}
+
+/// The service that makes calls of all the others.
+pub fn multiplexed(
+    handlers: multiplex::Handlers,
+    drain: tokio::sync::watch::Receiver<bool>,
+) -> CallsServer<multiplex::Multiplex> {
+    CallsServer::new(multiplex::Multiplex::new(handlers, drain))
+        .max_decoding_message_size(limits::PEER_DECODE_BYTES)
+        .max_encoding_message_size(limits::PEER_DECODE_BYTES)
 }
 
 /// The same services for the peer listener: calls that other nodes pass on.

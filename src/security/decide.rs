@@ -40,6 +40,8 @@ pub enum Surface {
     ConsensusLog,
     /// Sessions of clients.
     Session,
+    /// Streams of calls, each of which has a surface of its own.
+    Calls,
     /// The cluster.
     Cluster,
     /// What only nodes say to each other.

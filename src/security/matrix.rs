@@ -3,13 +3,13 @@
 use super::decide::{
     Access::{self, Admin, Peer, Read, Write},
     Action,
-    Surface::{self, Cluster, ConsensusLog, Lease, Lock, Mesh, Session, Storage, Topology, Watch},
+    Surface::{self, Calls, Cluster, ConsensusLog, Lease, Lock, Mesh, Session, Storage, Topology, Watch},
 };
 
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 122] = [
+const MATRIX: [Entry; 123] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -121,6 +121,8 @@ const MATRIX: [Entry; 122] = [
     ("/meshstore.v1.Cluster/UpdateMember", Admin, Cluster),
     ("/meshstore.v1.Cluster/TransferLeadership", Admin, Cluster),
     ("/meshstore.v1.Cluster/Backup", Admin, Cluster),
+    // Each of the calls in it is decided by itself.
+    ("/meshstore.v1.Calls/Multiplex", Read, Calls),
     ("/meshstore.v1.Peer/Identify", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Adopt", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Join", Peer, Surface::Peer),
@@ -165,6 +167,7 @@ mod tests {
             include_str!("../../proto/meshstore/v1/watch.proto"),
             include_str!("../../proto/meshstore/v1/consensus_log.proto"),
             include_str!("../../proto/meshstore/v1/cluster.proto"),
+            include_str!("../../proto/meshstore/v1/calls.proto"),
             include_str!("../../proto/meshstore/v1/peer.proto"),
         ];
         let (mut found, mut service) = (Vec::new(), "");
@@ -185,7 +188,7 @@ mod tests {
         assert_eq!(listed, rpcs(), "a new RPC needs a line in src/security/matrix.rs: what does it do, to what?");
         let protos = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/meshstore/v1")).unwrap();
         // common.proto has no services; a new file is to be read above.
-        assert_eq!(protos.count(), 9, "rpcs() does not read every file of proto/");
+        assert_eq!(protos.count(), 10, "rpcs() does not read every file of proto/");
     }
 
     #[test]

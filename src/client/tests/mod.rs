@@ -1,6 +1,7 @@
 //! What the client does about leaders, lost answers, deadlines and sessions, against scripted nodes.
 
 mod network;
+mod streams;
 
 use std::time::Duration;
 

@@ -8,14 +8,22 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use tokio::{io::DuplexStream, sync::mpsc};
+use tokio::{
+    io::DuplexStream,
+    sync::{mpsc, watch},
+};
 use tokio_stream::{Stream, wrappers::UnboundedReceiverStream};
-use tonic::{Request, Response, Status, Streaming, codegen::http::Uri, transport};
+use tonic::{Request, Response, Status, Streaming, codegen::http::Uri, service::Routes, transport};
+use tower::util::BoxCloneSyncService;
 
 use crate::{
     Error,
     client::{Builder, Client},
-    proto::v1::{self, cluster_server::ClusterServer, mesh_server::MeshServer, session_server::SessionServer},
+    proto::v1::{
+        self, calls_server::CallsServer, cluster_server::ClusterServer, mesh_server::MeshServer,
+        session_server::SessionServer,
+    },
+    rpc::multiplex::Multiplex,
 };
 
 /// What a node does with the next write or read.
@@ -47,6 +55,12 @@ pub(super) struct World {
     pub(super) opened: u64,
     pub(super) leader: u64,
     pub(super) expired: Vec<u64>,
+    /// Streams of calls that were opened.
+    pub(super) streams: usize,
+    /// Nodes that know no such streams.
+    pub(super) old: Vec<u64>,
+    /// Tells the streams of calls of a node that it stops.
+    pub(super) drains: HashMap<u64, watch::Sender<bool>>,
     /// The timeout that the last call carried.
     pub(super) timeout: Option<String>,
     listeners: HashMap<String, mpsc::UnboundedSender<io::Result<DuplexStream>>>,
@@ -74,10 +88,23 @@ impl Network {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.0.lock().unwrap().listeners.insert(format!("node{id}:7401"), sender);
         let node = Node { id, network: self.clone() };
-        let server = transport::Server::builder()
-            .add_service(MeshServer::new(node.clone()))
+        let routes = Routes::new(MeshServer::new(node.clone()))
             .add_service(SessionServer::new(node.clone()))
             .add_service(ClusterServer::new(node));
+        let (drain, drained) = watch::channel(false);
+        let network = self.clone();
+        let counted = move |request: Request<()>| {
+            let mut world = network.0.lock().unwrap();
+            world.streams += 1;
+            match world.old.contains(&id) {
+                true => Err(Status::unimplemented("")),
+                false => Ok(request),
+            }
+        };
+        let calls = Multiplex::new(BoxCloneSyncService::new(routes.clone()), drained);
+        let routes = routes.add_service(CallsServer::with_interceptor(calls, counted));
+        self.0.lock().unwrap().drains.insert(id, drain);
+        let server = transport::Server::builder().add_routes(routes);
         tokio::spawn(server.serve_with_incoming(UnboundedReceiverStream::new(receiver)));
     }
 

@@ -190,14 +190,15 @@ async fn serve_clients(
     let (health, keep_health) = rpc::health::service(node.clone());
     let routes = rpc::routes(Arc::new(node.clone()), transactions.clone());
     let count = Count::new(Arc::clone(calls), Arc::clone(&doors.clients.clock));
-    let handlers = ServiceBuilder::new()
-        .layer(count.clone())
+    // What every call goes through, whether it came alone or in a stream of calls.
+    let rules = ServiceBuilder::new()
         .layer(Authorise::new(doors.policy()))
         .layer(Bound(Arc::clone(calls.pressure())))
         .layer(Trace)
-        .layer(Belongs::to(transactions.clone()))
+        .layer(Belongs::to(transactions))
         .layer(forwarding(node))
-        .service(routes.clone());
+        .into_inner();
+    let handlers = ServiceBuilder::new().layer(count.clone()).layer(rules.clone()).service(routes.clone());
     let routes = routes.add_service(rpc::multiplexed(BoxCloneSyncService::new(handlers), drain.clone()));
     let routes = routes.add_service(health).add_service(rpc::reflection::service()?);
     let server = Server::builder()
@@ -208,11 +209,7 @@ async fn serve_clients(
         .max_concurrent_streams(Some(limits::STREAMS_PER_CONNECTION))
         .layer(count)
         .layer(Authenticate::new(doors.security.clone()))
-        .layer(Authorise::new(doors.policy()))
-        .layer(Bound(Arc::clone(calls.pressure())))
-        .layer(Trace)
-        .layer(Belongs::to(transactions))
-        .layer(forwarding(node))
+        .layer(rules)
         .add_routes(routes)
         .serve_with_incoming_shutdown(net::incoming(listener), async move {
             // A dropped sender means that the node is gone.

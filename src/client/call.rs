@@ -19,7 +19,7 @@ use tracing::Instrument;
 use super::{
     Client, Written,
     endpoints::{Endpoint, Preference},
-    line::Line,
+    line::{AUTHORIZATION, Line},
     rpc::{Read, Rpc, Write},
 };
 use crate::{
@@ -266,7 +266,7 @@ impl Client {
     pub(super) fn request<T>(&self, message: T, trace: &TraceParent) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(authorization) = &self.shared.authorization {
-            request.metadata_mut().insert("authorization", authorization.clone());
+            request.metadata_mut().insert(AUTHORIZATION, authorization.clone());
         }
         if let Ok(trace) = trace.to_string().parse() {
             request.metadata_mut().insert(TRACEPARENT, trace);

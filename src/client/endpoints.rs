@@ -86,7 +86,7 @@ struct Table {
     term: u64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code panics while it holds one of these locks, and none leaves half a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     error, fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -26,6 +26,7 @@ use tonic::{
     transport::Channel,
 };
 
+use super::endpoints::lock;
 use crate::{
     limits,
     proto::v1::{
@@ -40,12 +41,8 @@ const MESSAGE_BYTES: usize = 64 << 10;
 const ORDINARY: Duration = Duration::from_secs(60);
 /// Streams that may break before a call was sent, until it is made alone.
 const MOST_STREAMS: u32 = 3;
-const AUTHORIZATION: &str = "authorization";
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics while it holds one of these locks, and none leaves half a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Says who calls.
+pub(super) const AUTHORIZATION: &str = "authorization";
 
 /// A connection, and the stream for small calls on it.
 #[derive(Clone)]

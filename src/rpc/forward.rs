@@ -57,7 +57,7 @@ pub struct Forwarded {
 /// On a call that is passed on: the principal.
 const FORWARDED: HeaderName = HeaderName::from_static("x-meshstore-forwarded");
 /// Everything in front of a message: gRPC's flag and length.
-const FRAME_BYTES: usize = 5;
+pub(super) const FRAME_BYTES: usize = 5;
 
 /// The one call that is a stream; it passes through this node as it comes.
 const LARGE: &str = "/meshstore.v1.Mesh/StoreLargeMessage";

@@ -16,7 +16,7 @@ use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::{health, multiplex, principal_of, transaction, watch};
+use super::{goes_on, health, principal_of, transaction};
 use crate::{
     environment::net::{Connection, Proof},
     error::Error,
@@ -51,7 +51,7 @@ impl Gate for Authenticate {
         let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
         let principal = security.authenticate(&connection.proof, request.headers())?;
         request.extensions_mut().insert(principal);
-        if [watch::PATH, multiplex::PATH].contains(&request.uri().path()) {
+        if goes_on(request.uri().path()) {
             let headers = request.headers().get_all(AUTHORIZATION).iter();
             let headers = headers.map(|header| (AUTHORIZATION, header.clone())).collect();
             let credentials = Credentials { security: Arc::clone(security), proof: connection.proof, headers };

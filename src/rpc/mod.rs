@@ -142,6 +142,11 @@ pub fn forwarded_routes(node: Arc<Node>, transactions: Transactions, policy: Pol
     Routes::from(routes.layer(Authorise::new(policy)).layer(AcceptForwarded))
 }
 
+/// Whether a call of this method goes on for as long as its caller wants.
+fn goes_on(path: &str) -> bool {
+    [watch::PATH, multiplex::PATH].contains(&path)
+}
+
 /// Who calls, as proposals and sessions name it.
 pub fn principal<T>(request: &Request<T>) -> String {
     principal_of(request.extensions()).to_string()

@@ -34,7 +34,7 @@ use tokio::{
 use tonic::{Code, Request, Response, Status, Streaming, body::Body};
 use tower::{Service, util::BoxCloneSyncService};
 
-use super::gate::Credentials;
+use super::{forward::FRAME_BYTES, gate::Credentials};
 use crate::{
     Error,
     environment::net::Connection,
@@ -47,8 +47,6 @@ use crate::{
 
 /// The one method.
 pub(super) const PATH: &str = "/meshstore.v1.Calls/Multiplex";
-/// Everything in front of a message: gRPC's flag and length.
-const FRAME_BYTES: usize = 5;
 /// Answers are sent when they are so many bytes, or there are no more that are ready.
 const ANSWERS_BYTES: usize = 64 << 10;
 /// How long what was found out about a caller holds.

@@ -23,7 +23,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{health, multiplex, principal_of, watch};
+use super::{goes_on, health, principal_of};
 use crate::{
     environment::{net::Connection, unread::Unread},
     error::Error,
@@ -141,8 +141,8 @@ where
             Err(error) => return Box::pin(std::future::ready(Ok(Status::from(error).into_http()))),
         };
         let unread = request.extensions().get::<Connection>().map(|connection| Arc::clone(&connection.unread));
-        // It goes on for as long as somebody watches, or calls, and has bounds of its own.
-        let goes_on = [watch::PATH, multiplex::PATH].contains(&request.uri().path());
+        // It has bounds of its own.
+        let goes_on = goes_on(request.uri().path());
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;

@@ -114,13 +114,17 @@ impl Version {
 struct Versions {
     newest: Version,
     /// Those before, the oldest first.
-    older: Vec<Version>,
+    older: VecDeque<Version>,
 }
 
 impl Versions {
     /// The newest up to a revision.
     fn at(&self, revision: u64) -> Option<&Version> {
-        std::iter::once(&self.newest).chain(self.older.iter().rev()).find(|version| version.revision <= revision)
+        if self.newest.revision <= revision {
+            return Some(&self.newest);
+        }
+        let before = self.older.partition_point(|version| version.revision <= revision);
+        self.older.get(before.checked_sub(1)?)
     }
 }
 
@@ -201,17 +205,11 @@ impl Memtable {
         let version = Version { revision, value };
         let bytes = version.bytes();
         self.written.fetch_add(key.len() + bytes + VERSION_OVERHEAD, Ordering::Relaxed);
-        // Is there no place yet, the version comes back.
-        let mut version = Some(version);
-        self.places.look(hash, &key, |slot| {
-            if let Some(version) = version.take() {
-                self.supersede(slot, version);
-            }
-        });
-        if let Some(newest) = version {
-            let name = Name::new(&key);
-            let slot = Slot { name: name.clone(), versions: Versions { newest, older: Vec::new() }.into() };
-            let slot = Arc::new(slot);
+        if let Some(slot) = self.places.look(hash, &key, Arc::clone) {
+            self.supersede(slot, version);
+        } else {
+            let (name, versions) = (Name::new(&key), Versions { newest: version, older: VecDeque::new() });
+            let slot = Arc::new(Slot { name: name.clone(), versions: versions.into() });
             self.order.insert(name, slot.clone());
             self.places.add(hash, slot);
             self.bytes.fetch_add(key.len() + bytes + SLOT_OVERHEAD, Ordering::Relaxed);
@@ -222,7 +220,7 @@ impl Memtable {
     }
 
     /// Adds a version of a key that has one.
-    fn supersede(&self, slot: &Arc<Slot>, version: Version) {
+    fn supersede(&self, slot: Arc<Slot>, version: Version) {
         let (revision, added) = (version.revision, version.bytes());
         let before = {
             let mut versions = slot.versions();
@@ -234,12 +232,12 @@ impl Memtable {
                 self.bytes.fetch_sub(bytes, Ordering::Relaxed);
                 return;
             }
-            versions.older.push(before);
+            versions.older.push_back(before);
             bytes + VERSION_OVERHEAD
         };
         self.bytes.fetch_add(added + VERSION_OVERHEAD, Ordering::Relaxed);
         self.superseded_bytes.fetch_add(before, Ordering::Relaxed);
-        self.queue().push_back(Superseded { slot: slot.clone(), by: revision, bytes: before });
+        self.queue().push_back(Superseded { slot, by: revision, bytes: before });
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<Superseded>> {
@@ -265,7 +263,7 @@ impl Memtable {
         let mut queue = self.queue();
         while let Some(Superseded { slot, bytes, .. }) = queue.pop_front_if(|version| version.by <= revision) {
             // Of one key, too, the oldest comes first.
-            drop(slot.versions().older.remove(0));
+            drop(slot.versions().older.pop_front());
             self.superseded_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }

@@ -200,7 +200,6 @@ async fn a_node_that_is_back_is_reached_again() {
     peer.append_entries(append_of(vec![]), option()).await.unwrap();
 }
 
-/// openraft goes on with the connection that it has made.
 #[tokio::test]
 async fn a_learner_rests_after_entries_and_whoever_votes_does_not() {
     let node = FakeNode::second().await;
@@ -221,6 +220,7 @@ async fn a_learner_rests_after_entries_and_whoever_votes_does_not() {
     }
 }
 
+/// openraft goes on with the connection that it has made.
 #[tokio::test]
 async fn a_member_that_moved_is_reached_where_it_is_now() {
     let node = FakeNode::second().await;

@@ -201,6 +201,8 @@ enum FaultKind {
     Damage,
     /// The same, and that this process does it at once.
     Rebuild,
+    /// Nothing: what was to be used is closed, because the node stops.
+    Closed,
 }
 
 impl Fault {
@@ -216,7 +218,7 @@ impl Fault {
 
     /// Whether files are not what was written: then others that have the same may help.
     pub fn is_damage(&self) -> bool {
-        self.kind != FaultKind::Broken
+        matches!(self.kind, FaultKind::Damage | FaultKind::Rebuild)
     }
 
     /// State that is known to be wrong, and marked so: the node is to be started again, and gets it from a peer.
@@ -227,6 +229,16 @@ impl Fault {
     /// Whether the node is to be started again by the process that ran it.
     pub fn asks_for_rebuild(&self) -> bool {
         self.kind == FaultKind::Rebuild
+    }
+
+    /// Something was used after it was closed. That follows from a stop and is no reason for one.
+    pub fn closed(what: impl fmt::Display) -> Self {
+        Self { kind: FaultKind::Closed, ..Self::new(format!("{what} is closed")) }
+    }
+
+    /// Whether only a stop is behind it.
+    pub fn is_closed(&self) -> bool {
+        self.kind == FaultKind::Closed
     }
 
     /// The same fault, with what to do about it.

@@ -18,8 +18,11 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Reports a fault. Only the first counts: the others follow from it.
+    /// Reports a fault. Only the first counts: the others follow from it, as those of whoever comes too late follow from a stop.
     pub fn report(&self, fault: Fault) {
+        if fault.is_closed() {
+            return;
+        }
         self.0.send_if_modified(|first| {
             if first.is_some() {
                 return false;
@@ -43,5 +46,20 @@ impl Faults {
             // The sender lives in `self`.
             Err(_) => Fault::bug("the fault channel was closed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_too_late_breaks_nothing() {
+        let faults = Faults::default();
+        faults.report(Fault::closed("storage"));
+        assert!(faults.first().is_none());
+        faults.report(Fault::new("the disk is gone"));
+        faults.report(Fault::new("so nothing can be read"));
+        assert_eq!(faults.first().unwrap().to_string(), "the disk is gone");
     }
 }

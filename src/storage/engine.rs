@@ -44,7 +44,7 @@ pub(super) struct Closed;
 
 impl Closed {
     fn fault<T>() -> Result<T, Fault> {
-        Err(Fault::new("storage is closed"))
+        Err(Fault::closed("storage"))
     }
 }
 

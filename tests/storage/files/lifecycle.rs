@@ -231,6 +231,14 @@ async fn a_store_whose_workers_are_gone_closes() {
 }
 
 #[test]
+fn who_reads_after_the_close_is_told_so() {
+    let bench = open(&SimDisk::new(1), memory());
+    let store = bench.store.clone();
+    bench.close().unwrap();
+    assert!(store.get_latest(&key(1)).unwrap_err().is_closed());
+}
+
+#[test]
 fn deletions_give_their_room_back_while_the_disk_is_short() {
     let disk = SimDisk::new(1);
     let mut bench = open(&disk, Options { compact_bytes: 1, ..memory() });

@@ -188,7 +188,8 @@ async fn serve_clients(
     let listener = doors.clients.net.listen(&address).await;
     let listener = listener.map_err(|error| Fault::new(format!("cannot listen for clients on {address}: {error}")))?;
     let (health, keep_health) = rpc::health::service(node.clone());
-    let routes = rpc::routes(Arc::new(node.clone()), transactions.clone());
+    let services = rpc::Services::new(Arc::new(node.clone()), transactions.clone());
+    let routes = services.routes();
     let count = Count::new(Arc::clone(calls), Arc::clone(&doors.clients.clock));
     // What every call goes through, whether it came alone or in a stream of calls.
     let rules = ServiceBuilder::new()
@@ -198,7 +199,8 @@ async fn serve_clients(
         .layer(Belongs::to(transactions))
         .layer(forwarding(node))
         .into_inner();
-    let handlers = ServiceBuilder::new().layer(count.clone()).layer(rules.clone()).service(routes.clone());
+    let handlers = ServiceBuilder::new().layer(count.clone()).layer(rules.clone());
+    let handlers = handlers.service(services.direct(routes.clone()));
     let routes = routes.add_service(rpc::multiplexed(BoxCloneSyncService::new(handlers), drain.clone()));
     let routes = routes.add_service(health).add_service(rpc::reflection::service()?);
     let server = Server::builder()

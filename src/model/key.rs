@@ -5,14 +5,17 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::keyspace::{self, Keyspace};
+use super::{
+    keyspace::{self, Keyspace},
+    shared,
+};
 
 /// Length of the part in front of the user's bytes.
 pub const PREFIX_BYTES: usize = 5;
 
 /// A whole key. Always at least [`PREFIX_BYTES`] long.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Key(Bytes);
+pub struct Key(#[serde(deserialize_with = "shared::deserialize")] Bytes);
 
 /// A scope of a keyspace: one namespace, one collection, one index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,6 +69,12 @@ impl Key {
     /// The whole key.
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
+    }
+
+    /// The same key, which keeps nothing in memory but itself.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
     }
 
     /// Whether the bytes are long enough to be a key. Only a key that was decoded can answer no.

@@ -18,6 +18,7 @@ pub mod query;
 pub mod read;
 pub mod record;
 pub mod session;
+pub mod shared;
 pub mod topology;
 pub mod trace;
 pub mod transaction;

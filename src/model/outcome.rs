@@ -61,6 +61,18 @@ pub enum OperationResult {
     Keys(Vec<Key>),
 }
 
+impl OperationResult {
+    /// The same, with keys that keep nothing in memory but themselves.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        match self {
+            Self::Put { key, version } => Self::Put { key: key.detached(), version: *version },
+            Self::Keys(keys) => Self::Keys(keys.iter().map(Key::detached).collect()),
+            other => other.clone(),
+        }
+    }
+}
+
 /// Why a transaction cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {

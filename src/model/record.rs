@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Key;
+use super::{Key, shared};
 
 /// A value with its versions, times, index entries and references.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The value.
+    #[serde(deserialize_with = "shared::deserialize")]
     pub value: Bytes,
     /// Revision of the transaction that created the record.
     pub create_revision: u64,
@@ -34,8 +35,10 @@ pub struct Entry {
     /// The index: a scope of `keyspace::ENTRIES`, or of `keyspace::UNIQUE` if unique.
     pub scope: u32,
     /// The key in the index.
+    #[serde(deserialize_with = "shared::deserialize")]
     pub key: Bytes,
     /// What an index read sees without the record.
+    #[serde(deserialize_with = "shared::deserialize")]
     pub payload: Bytes,
     /// Whether another record with the same entry key refuses the transaction.
     pub unique: bool,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Key, Reference, ScopeId};
+use super::{Entry, Key, Reference, ScopeId, shared};
 
 /// If all `compares` hold the `then` operations are done, otherwise the `otherwise` operations;
 /// wholly or not at all.
@@ -270,6 +270,7 @@ impl Operation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Put {
     /// The value.
+    #[serde(deserialize_with = "shared::deserialize")]
     pub value: Bytes,
     /// Its index entries from now on.
     pub entries: Vec<Entry>,

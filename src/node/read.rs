@@ -2,10 +2,11 @@
 //!
 //! A linearizable read needs an index that covers every write acknowledged before it began. The leader finds
 //! it by a round to a quorum, a follower asks the leader. One round serves all reads that arrived before it
-//! *started*; those that come later wait for the next.
+//! *started*; those that come later wait for the next. While many read, the next waits a moment for those whom the last one has
+//! answered: a round costs each node the same, however many it serves.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -29,6 +30,11 @@ use crate::{
     storage::{self, ViewError},
 };
 
+/// After a round that served so many, the next one waits until half as many have come,
+const CROWD: usize = 16;
+/// but no longer than this.
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// How a follower asks the leader for a read index.
 pub(super) trait AskLeader: Send + Sync + 'static {
     /// The leader's answer to a ReadIndex call.
@@ -38,17 +44,63 @@ pub(super) trait AskLeader: Send + Sync + 'static {
 /// Collects reads that wait for a read index. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct ReadIndex {
-    waiting: Arc<Mutex<Vec<oneshot::Sender<Result<u64>>>>>,
+    waiting: Arc<Mutex<Waiting>>,
     wake: Arc<Notify>,
+}
+
+/// Who waits for the next round.
+#[derive(Default)]
+struct Waiting {
+    reads: Vec<oneshot::Sender<Result<u64>>>,
+    /// With so many the next round begins at once.
+    wanted: usize,
 }
 
 impl ReadIndex {
     /// The index of the next round.
     pub(super) async fn get(&self) -> Result<u64> {
         let (sender, answer) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        self.wake.notify_one();
+        let enough = {
+            let mut waiting = self.waiting();
+            waiting.reads.push(sender);
+            waiting.reads.len() >= waiting.wanted
+        };
+        if enough {
+            self.wake.notify_one();
+        }
         answer.await.unwrap_or_else(|_| Err(unavailable("the node is stopping")))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is served by the next round, which begins now or, after one that served `last`, soon.
+    async fn gather(&self, last: usize) -> Vec<oneshot::Sender<Result<u64>>> {
+        if last >= CROWD {
+            let until = Instant::now() + GATHERING;
+            let enough = || {
+                let mut waiting = self.waiting();
+                waiting.wanted = last / 2;
+                waiting.reads.len() >= waiting.wanted
+            };
+            while !enough() {
+                if tokio::time::timeout_at(until, self.wake.notified()).await.is_err() {
+                    break;
+                }
+            }
+        }
+        loop {
+            let reads = {
+                let mut waiting = self.waiting();
+                waiting.wanted = 0;
+                std::mem::take(&mut waiting.reads)
+            };
+            if !reads.is_empty() {
+                return reads;
+            }
+            self.wake.notified().await;
+        }
     }
 
     /// Runs rounds for as long as the node lives. A round takes `limit` at most.
@@ -59,19 +111,17 @@ impl ReadIndex {
         limit: Duration,
         measures: Arc<Measures>,
     ) {
+        let mut last = 0;
         loop {
-            self.wake.notified().await;
-            let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            if waiting.is_empty() {
-                continue;
-            }
+            let reads = self.gather(last).await;
+            last = reads.len();
             let began = Instant::now();
             let round = tokio::time::timeout(limit, Self::round(&consensus, ask.as_ref())).await;
             let index = round.unwrap_or_else(|_| Err(unavailable("no quorum confirmed the leader in time")));
             measures.read_index.note(began.elapsed());
-            for waiter in waiting {
+            for read in reads {
                 // Who has given up does not mind.
-                let _ = waiter.send(index.clone());
+                let _ = read.send(index.clone());
             }
         }
     }
@@ -185,6 +235,37 @@ mod tests {
         state::audit::Accounts,
         storage::{EngineKind, Options, Store},
     };
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_crowd_the_next_round_waits_a_moment_for_half_as_many() {
+        let reads = ReadIndex::default();
+        let come = async |count: usize| {
+            for _ in 0..count {
+                let reads = reads.clone();
+                tokio::spawn(async move { reads.get().await });
+            }
+            tokio::task::yield_now().await;
+        };
+        let began = Instant::now();
+        come(1).await;
+        assert_eq!(reads.gather(0).await.len(), 1);
+        come(1).await;
+        assert_eq!(reads.gather(CROWD - 1).await.len(), 1);
+        come(CROWD).await;
+        assert_eq!(reads.gather(2 * CROWD).await.len(), CROWD, "they are enough");
+        let (waiting, ()) = tokio::join!(reads.gather(2 * CROWD), async {
+            come(CROWD - 1).await;
+            come(1).await;
+        });
+        assert_eq!((waiting.len(), began.elapsed()), (CROWD, Duration::ZERO), "the last of half as many ends the wait");
+        come(1).await;
+        assert_eq!((reads.gather(2 * CROWD).await.len(), began.elapsed()), (1, GATHERING));
+        let (waiting, ()) = tokio::join!(reads.gather(2 * CROWD), async {
+            tokio::time::sleep(2 * GATHERING).await;
+            come(1).await;
+        });
+        assert_eq!(waiting.len(), 1, "nobody came in time, and who comes later is served at once");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_waits_for_any_more_is_not_read() {

@@ -255,7 +255,7 @@ impl Machine {
                 core.membership = StoredMembership::new(Some(log_id), membership.clone());
             }
             EntryPayload::Normal(Command(sealed)) => {
-                let batch: Batch = codec::decode(Kind::Batch, sealed)
+                let batch: Batch = codec::decode_shared(Kind::Batch, sealed)
                     .map_err(|error| Fault::new(format!("log entry {} cannot be applied: {error}", log_id.index)))?;
                 let applied = apply(&mut core.state, &mut base, batch, log_id.index)?;
                 self.forget_dropped(&applied.commits);

@@ -11,6 +11,7 @@
 pub mod calls;
 mod cluster;
 mod consensus_log;
+pub mod direct;
 pub mod forward;
 pub mod gate;
 pub mod health;
@@ -92,38 +93,49 @@ const SERVICES: [&str; 10] = [
     "meshstore.v1.Calls",
 ];
 
-/// The services of the client listener.
-pub fn routes(node: Arc<Node>, transactions: Transactions) -> Routes {
-    let mesh = MeshServer::new(mesh::Mesh::new(Arc::clone(&node), large::Uploads::new(Arc::clone(&node))))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let topology = TopologyServer::new(topology::Topology::new(Arc::clone(&node)))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let storage = StorageServer::new(storage::Storage::new(Arc::clone(&node), transactions))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let lease = LeaseServer::new(lease::Lease::new(Arc::clone(&node)))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let lock = LockServer::new(lock::Lock::new(Arc::clone(&node)))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let watch = WatchServer::new(watch::Watch(Arc::clone(&node)))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let log = ConsensusLogServer::new(consensus_log::ConsensusLog::new(Arc::clone(&node)))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let session = SessionServer::new(session::Session::new(Arc::clone(&node)))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let cluster = ClusterServer::new(cluster::Cluster::new(node))
-        .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
-        .max_encoding_message_size(limits::CLIENT_DECODE_BYTES);
-    let routes = Routes::new(mesh).add_service(topology).add_service(storage).add_service(lease);
-    let routes = routes.add_service(lock).add_service(watch).add_service(log);
-    routes.add_service(session).add_service(cluster).prepare()
+/// The services of a node.
+pub struct Services {
+    node: Arc<Node>,
+    mesh: Arc<mesh::Mesh>,
+    storage: Arc<storage::Storage>,
+}
+
+/// A service as gRPC serves it.
+macro_rules! served {
+    ($server:ident, $service:expr) => {
+        $server::from_arc($service)
+            .max_decoding_message_size(limits::CLIENT_DECODE_BYTES)
+            .max_encoding_message_size(limits::CLIENT_DECODE_BYTES)
+    };
+}
+
+impl Services {
+    /// Of this node, with the transactions that it keeps.
+    pub fn new(node: Arc<Node>, transactions: Transactions) -> Self {
+        let mesh = mesh::Mesh::new(Arc::clone(&node), large::Uploads::new(Arc::clone(&node)));
+        let storage = storage::Storage::new(Arc::clone(&node), transactions);
+        Self { node, mesh: Arc::new(mesh), storage: Arc::new(storage) }
+    }
+
+    /// For calls of gRPC.
+    pub fn routes(&self) -> Routes {
+        let node = || Arc::clone(&self.node);
+        Routes::new(served!(MeshServer, Arc::clone(&self.mesh)))
+            .add_service(served!(StorageServer, Arc::clone(&self.storage)))
+            .add_service(served!(TopologyServer, Arc::new(topology::Topology::new(node()))))
+            .add_service(served!(LeaseServer, Arc::new(lease::Lease::new(node()))))
+            .add_service(served!(LockServer, Arc::new(lock::Lock::new(node()))))
+            .add_service(served!(WatchServer, Arc::new(watch::Watch(node()))))
+            .add_service(served!(ConsensusLogServer, Arc::new(consensus_log::ConsensusLog::new(node()))))
+            .add_service(served!(SessionServer, Arc::new(session::Session::new(node()))))
+            .add_service(served!(ClusterServer, Arc::new(cluster::Cluster::new(node()))))
+            .prepare()
+    }
+
+    /// For calls of a stream.
+    pub fn direct(&self, routes: Routes) -> direct::Direct {
+        direct::Direct::new(&self.mesh, &self.storage, routes)
+    }
 }
 
 /// The service that makes calls of all the others.
@@ -138,7 +150,8 @@ pub fn multiplexed(
 
 /// The same services for the peer listener: calls that other nodes pass on.
 pub fn forwarded_routes(node: Arc<Node>, transactions: Transactions, policy: Policy) -> Routes {
-    let routes = routes(node, transactions.clone()).into_axum_router().layer(Belongs::to(transactions)).layer(Trace);
+    let routes = Services::new(node, transactions.clone()).routes().into_axum_router();
+    let routes = routes.layer(Belongs::to(transactions)).layer(Trace);
     Routes::from(routes.layer(Authorise::new(policy)).layer(AcceptForwarded))
 }
 

@@ -1,7 +1,7 @@
 //! Many calls over one stream: service `Calls`.
 //!
 //! Each call goes through the layers and handlers that it would meet had it come alone; what is saved is HTTP/2's stream for it,
-//! and the tasks, frames and headers that this takes. The calls of a stream are worked on in its task, all that are under way
+//! and the tasks, frames and headers that this takes ([`super::direct`] saves more for some). The calls of a stream are worked on in its task, all that are under way
 //! at once, and all answers that are ready go in one message. Nobody reads the answers: then nobody works on the calls, and no
 //! more are taken.
 //!
@@ -34,7 +34,11 @@ use tokio::{
 use tonic::{Code, Request, Response, Status, Streaming, body::Body};
 use tower::{Service, util::BoxCloneSyncService};
 
-use super::{forward::FRAME_BYTES, gate::Credentials};
+use super::{
+    direct::{Answered, Asked},
+    forward::FRAME_BYTES,
+    gate::Credentials,
+};
 use crate::{
     Error,
     environment::net::Connection,
@@ -205,7 +209,8 @@ impl Exchange {
             return Err(Error::invalid("method", method, "must be no stream"));
         }
         let path = |_| Error::invalid("method", "", "must be like /meshstore.v1.Mesh/PutState");
-        let mut made = http::Request::new(Body::new(Whole::framed(&request)));
+        let mut made = http::Request::new(Body::new(Framed::new(request.clone())));
+        made.extensions_mut().insert(Asked(request));
         *made.uri_mut() = Uri::try_from(method).map_err(path)?;
         *made.method_mut() = Method::POST;
         *made.version_mut() = Version::HTTP_2;
@@ -301,7 +306,10 @@ fn told(status: &Status) -> CallStatus {
 
 /// The one message of an answer. Errors: its status.
 async fn read(answer: http::Response<Body>) -> Result<Bytes, Status> {
-    let (head, mut body) = answer.into_parts();
+    let (mut head, mut body) = answer.into_parts();
+    if let Some(Answered(message)) = head.extensions.remove() {
+        return Ok(message);
+    }
     // An error without a body is told in the headers.
     if let Some(status) = Status::from_header_map(&head.headers) {
         return Err(status);
@@ -329,21 +337,27 @@ async fn read(answer: http::Response<Body>) -> Result<Bytes, Status> {
     }
 }
 
-/// A body of one piece.
-struct Whole(Option<Bytes>);
+/// The body of a call that has one message: its head, and then the message.
+struct Framed {
+    headed: bool,
+    message: Bytes,
+}
 
-impl Whole {
-    fn framed(message: &Bytes) -> Self {
-        let mut framed = BytesMut::with_capacity(FRAME_BYTES + message.len());
-        framed.put_u8(0);
+impl Framed {
+    fn new(message: Bytes) -> Self {
+        Self { headed: false, message }
+    }
+
+    fn head(&self) -> Bytes {
+        let mut head = BytesMut::with_capacity(FRAME_BYTES);
+        head.put_u8(0);
         // A message is at most what a stream's may be.
-        framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-        framed.put_slice(message);
-        Self(Some(framed.freeze()))
+        head.put_u32(u32::try_from(self.message.len()).unwrap_or(u32::MAX));
+        head.freeze()
     }
 }
 
-impl http_body::Body for Whole {
+impl http_body::Body for Framed {
     type Data = Bytes;
     type Error = Status;
 
@@ -351,14 +365,17 @@ impl http_body::Body for Whole {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
+        let next = if self.headed { std::mem::take(&mut self.message) } else { self.head() };
+        self.headed = true;
+        Poll::Ready((!next.is_empty()).then(|| Ok(http_body::Frame::data(next))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        self.headed && self.message.is_empty()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        let head = if self.headed { 0 } else { FRAME_BYTES };
+        http_body::SizeHint::with_exact((head + self.message.len()) as u64)
     }
 }

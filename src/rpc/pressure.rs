@@ -23,7 +23,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{goes_on, health, principal_of};
+use super::{direct::Answered, goes_on, health, principal_of};
 use crate::{
     environment::{net::Connection, unread::Unread},
     error::Error,
@@ -146,6 +146,10 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
+            if answer.extensions().get::<Answered>().is_some() {
+                // It goes on in the stream's own answers, which are handed out in pieces.
+                return Ok(answer);
+            }
             let (pressure, place) = (Arc::clone(&place.pressure), Some(place).filter(|_| !goes_on));
             Ok(answer.map(|body| Body::new(Pieces::new(body, (pressure, place), unread.unwrap_or_default()))))
         })

@@ -9,7 +9,7 @@ use super::decide::{
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 123] = [
+const MATRIX: [Entry; 124] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -127,6 +127,7 @@ const MATRIX: [Entry; 123] = [
     ("/meshstore.v1.Peer/Adopt", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Join", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Append", Peer, Surface::Peer),
+    ("/meshstore.v1.Peer/Replicate", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/Vote", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/PreVote", Peer, Surface::Peer),
     ("/meshstore.v1.Peer/TransferLeader", Peer, Surface::Peer),

@@ -35,7 +35,7 @@ impl Audit for Counting {
     fn count(&mut self, pair_key: &[u8], value: &[u8]) -> Result<(), Fault> {
         let scope = key::scope_of(pair_key).ok_or_else(|| Fault::new("a stored key is too short to have a scope"))?;
         let weight = if scope.keyspace <= keyspace::LAST_RECORD || scope.keyspace == keyspace::HISTORY {
-            scope::weigh_record(pair_key, &stored::decode(pair_key, value)?)
+            scope::weigh_record(pair_key, &stored::decode_copied(pair_key, value)?)
         } else {
             scope::weigh_derived(pair_key, value)
         };

@@ -228,7 +228,8 @@ impl<'a, B: Base> Overlay<'a, B> {
             delta.add(scope::weigh_record(record_key.as_bytes(), new));
         }
         delta.visible |= visible;
-        self.pairs.insert(record_key.as_bytes().clone(), new.as_ref().map(stored::encode));
+        let (stored, new) = new.map(stored::encode_shared).unzip();
+        self.pairs.insert(record_key.as_bytes().clone(), stored);
         self.touched.insert(record_key.clone(), Touched { old, new, visible });
         Ok(())
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::constants::{OUTCOME_BYTES, SESSION_OUTCOMES};
 use crate::{
-    model::{Outcome, Refusal, proposal::Call},
+    model::{OperationResult, Outcome, Refusal, proposal::Call},
     storage::codec,
 };
 
@@ -153,17 +153,22 @@ fn queue(by_id: &BTreeMap<u64, Session>) -> BTreeSet<(u64, u64)> {
     by_id.iter().map(|(id, session)| (session.deadline_ms, *id)).collect()
 }
 
-/// The outcome as it is kept: large results and reasons are dropped.
+/// The outcome as it is kept: large results and reasons are dropped, and what is kept keeps nothing else in memory.
 fn brief(outcome: &Outcome) -> Outcome {
     match outcome {
-        Outcome::Applied { revision, succeeded, results }
-            if !results.is_empty() && codec::payload_len(results) > OUTCOME_BYTES =>
-        {
+        Outcome::Applied { revision, succeeded, results } if codec::payload_len(results) > OUTCOME_BYTES => {
             Outcome::AppliedEarlier { revision: *revision, succeeded: *succeeded }
         }
-        Outcome::Refused { revision, refusal } if codec::payload_len(refusal) > OUTCOME_BYTES => {
-            let reason = "refused earlier, for a reason that was too large to keep";
-            Outcome::Refused { revision: *revision, refusal: Refusal::Layer(reason.to_owned()) }
+        Outcome::Applied { revision, succeeded, results } => {
+            let results = results.iter().map(OperationResult::detached).collect();
+            Outcome::Applied { revision: *revision, succeeded: *succeeded, results }
+        }
+        Outcome::Refused { revision, refusal } => {
+            let payload = codec::encode_payload(refusal);
+            let kept = Some(payload).filter(|payload| payload.len() <= OUTCOME_BYTES);
+            let reason = || "refused earlier, for a reason that was too large to keep".to_owned();
+            let kept = kept.and_then(|payload| codec::decode_payload(&payload).ok());
+            Outcome::Refused { revision: *revision, refusal: kept.unwrap_or_else(|| Refusal::Layer(reason())) }
         }
         other => other.clone(),
     }

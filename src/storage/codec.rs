@@ -13,7 +13,7 @@ use std::{cell::Cell, path::Path};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::Fault;
+use crate::{error::Fault, model::shared};
 
 /// Bytes in front of the payload.
 pub const HEADER_BYTES: usize = 13;
@@ -223,6 +223,11 @@ pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Bytes {
 /// Decodes exactly one envelope of version 1 of a kind.
 pub fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, DecodeError> {
     decode_payload(open(bytes, kind, 1)?.payload)
+}
+
+/// The same; byte strings in it stay where they are ([`shared`]).
+pub fn decode_shared<T: DeserializeOwned>(kind: Kind, bytes: &Bytes) -> Result<T, DecodeError> {
+    shared::within(bytes, || decode(kind, bytes))
 }
 
 /// bincode, without the envelope.

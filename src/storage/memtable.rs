@@ -46,15 +46,15 @@ enum Name {
 }
 
 impl Name {
-    /// Of a key, which is copied or shared.
-    fn new(key: &Bytes) -> Self {
+    /// Of a key, which is copied: it may be part of something large.
+    fn new(key: &[u8]) -> Self {
         let mut bytes = [0; INLINE];
         match (u8::try_from(key.len()), bytes.get_mut(..key.len())) {
             (Ok(len), Some(place)) => {
                 place.copy_from_slice(key);
                 Self::Short { len, bytes }
             }
-            _ => Self::Long(key.clone()),
+            _ => Self::Long(Bytes::copy_from_slice(key)),
         }
     }
 

@@ -58,6 +58,10 @@ impl Group {
                 };
                 let kept = KEPT.contains(&scope.keyspace);
                 if kept {
+                    if let Change::Record { key, .. } = change {
+                        // It is part of the log entry, which is not to stay with it; the values are where the store has them.
+                        *key = key.detached();
+                    }
                     scopes.insert(scope);
                     bytes += size + CHANGE_BYTES;
                 }

@@ -3,24 +3,34 @@
 //! Every failure is `Unreachable` (openraft waits a moment, then tries again) or `Timeout`; which one a
 //! remote node had is not told apart, since the answer is the same: try again, the node may come back.
 
-use std::{collections::BTreeMap, fmt, future::Future, io, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    io,
+    marker::PhantomData,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::{Stream, future::BoxFuture};
 use openraft::{
     RPCTypes, RaftNetworkFactory, RaftNetworkV2,
     errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
-    network::{Backoff, RPCOption},
+    network::{Backoff, RPCOption, stream_append_sequential},
 };
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
 use super::{
     peers::{Client, Lane, Peers, is_odd, said},
+    pipeline::{self, Answers, Sent},
     snapshot::{Outgoing, SILENCE, SnapshotSource},
 };
 use crate::{
     environment::{Environment, Executor},
-    proto::v1::{Frame, Pulse},
+    proto::v1::{AppendRequest, AppendResponse, Frame, Pulse},
     raft::{
         types::{Member, NodeId, TypeConfig, Vote},
         wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, Transfer, Transferred},
@@ -28,7 +38,7 @@ use crate::{
     storage::codec::DecodeError,
 };
 
-type Result<T, E = RPCError<TypeConfig>> = std::result::Result<T, E>;
+pub(super) type Result<T, E = RPCError<TypeConfig>> = std::result::Result<T, E>;
 
 /// How long a follower may take to put entries on its disk, on top of the time to send them. openraft's own
 /// limit is made from the heartbeat interval: right for a heartbeat, but with it a follower whose disk
@@ -66,8 +76,8 @@ impl<D> PeerNetwork<D> {
             appends,
             clients: BTreeMap::new(),
             transfer: self.transfers << 16,
-            pulse: None,
-            rests_until: None,
+            aside: Arc::default(),
+            one_at_a_time: false,
             data: PhantomData,
         }
     }
@@ -87,22 +97,56 @@ impl<D: SnapshotSource> RaftNetworkFactory<TypeConfig> for PeerNetwork<D> {
 
 /// One node, as openraft talks to it.
 pub struct PeerConnection<D> {
-    peers: Arc<Peers>,
+    pub(super) peers: Arc<Peers>,
     executor: Arc<dyn Executor>,
-    node: NodeId,
+    pub(super) node: NodeId,
     member: Member,
-    appends: Lane,
+    pub(super) appends: Lane,
     clients: BTreeMap<Lane, Client>,
     transfer: u64,
-    /// That of the last answer to an append.
-    pulse: Option<Pulse>,
-    /// Before this it is sent no entries.
-    rests_until: Option<Instant>,
+    pub(super) aside: Arc<Aside>,
+    /// Whether the node does not know streams of appends.
+    pub(super) one_at_a_time: bool,
     data: PhantomData<fn() -> D>,
 }
 
+/// What goes beside appends to a node.
+#[derive(Default)]
+pub(super) struct Aside {
+    /// That of the last answer.
+    pulse: Mutex<Option<Pulse>>,
+    /// Before this it is sent no entries.
+    rests_until: Mutex<Option<Instant>>,
+}
+
+impl Aside {
+    /// Waits until entries may be sent.
+    pub(super) async fn rest(&self) {
+        let until = lock(&self.rests_until).take();
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// An append as it is sent, and the bytes of its entries.
+    pub(super) fn request(&self, peers: &Peers, append: Append) -> (AppendRequest, u64) {
+        let mut request = wire::append(append);
+        wire::set_lead(&mut request, peers.freshness().lead());
+        request.echo = *lock(&self.pulse);
+        request.call = peers.next_call();
+        request.sum = wire::append_sum(&request);
+        let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
+        (request, bytes)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one of these is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<D> PeerConnection<D> {
-    fn client(&mut self, lane: Lane) -> io::Result<Client> {
+    pub(super) fn client(&mut self, lane: Lane) -> io::Result<Client> {
         if let Some(moved) = self.peers.moved(self.node, &self.member) {
             self.member = moved;
             self.clients.clear();
@@ -115,12 +159,12 @@ impl<D> PeerConnection<D> {
         Ok(client)
     }
 
-    fn timeout(&self, action: RPCTypes, timeout: Duration) -> Timeout<TypeConfig> {
+    pub(super) fn timeout(&self, action: RPCTypes, timeout: Duration) -> Timeout<TypeConfig> {
         Timeout { action, id: self.peers.identity().node(), target: self.node, timeout }
     }
 
     /// Waits for an answer, but not longer than `limit`.
-    async fn answer<T>(
+    pub(super) async fn answer<T>(
         &mut self,
         lane: Lane,
         action: RPCTypes,
@@ -129,15 +173,18 @@ impl<D> PeerConnection<D> {
     ) -> Result<T> {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => {
-                self.peers.refused(self.node, &self.member, &status);
-                if is_odd(&status) {
-                    self.let_go(lane);
-                }
-                Err(unreachable(said(&status)))
-            }
+            Ok(Err(status)) => Err(self.refused(lane, &status)),
             Err(_) => Err(self.timeout(action, limit).into()),
         }
+    }
+
+    /// Takes note of what the node said instead of an answer.
+    pub(super) fn refused(&mut self, lane: Lane, status: &Status) -> RPCError<TypeConfig> {
+        self.peers.refused(self.node, &self.member, status);
+        if is_odd(status) {
+            self.let_go(lane);
+        }
+        unreachable(said(status))
     }
 
     /// What the answer to this call says. A connection that brings another, or none that can be read, is let go.
@@ -157,13 +204,26 @@ impl<D> PeerConnection<D> {
 
     #[cfg(test)]
     pub(super) fn rests(&self) -> bool {
-        self.rests_until.is_some()
+        lock(&self.aside.rests_until).is_some()
     }
 
     /// Lets a learner rest that was just sent entries.
     fn rest(&mut self, took: Duration) {
         let rest = self.peers.members().is_learner(self.node).then(|| (took * LEARNER_REST).min(LEARNER_REST_MAX));
-        self.rests_until = rest.map(|rest| Instant::now() + rest);
+        *lock(&self.aside.rests_until) = rest.map(|rest| Instant::now() + rest);
+    }
+
+    /// What the node says of an append.
+    pub(super) fn appended(&mut self, sent: &Sent, answer: &AppendResponse) -> Result<Appended> {
+        let appended = self.open(self.appends, (sent.call, answer.call), answer, wire::open_append_answer)?;
+        if sent.bytes > 0 {
+            self.rest(sent.at.elapsed());
+        }
+        *lock(&self.aside.pulse) = answer.pulse;
+        if let Some(disk) = answer.disk {
+            self.peers.space().reported(self.node, disk.into());
+        }
+        Ok(appended)
     }
 
     fn let_go(&mut self, lane: Lane) {
@@ -194,29 +254,27 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
     type SnapshotData = D;
 
     async fn append_entries(&mut self, rpc: Append, option: RPCOption) -> Result<Appended> {
-        if let Some(until) = self.rests_until.take_if(|_| !rpc.entries.is_empty()) {
-            tokio::time::sleep_until(until).await;
+        if !rpc.entries.is_empty() {
+            self.aside.rest().await;
         }
-        let began = Instant::now();
         let mut client = self.client(self.appends).map_err(unreachable)?;
-        let mut request = wire::append(rpc);
-        wire::set_lead(&mut request, self.peers.freshness().lead());
-        request.echo = self.pulse;
-        let call = self.peers.next_call();
-        request.call = call;
-        request.sum = wire::append_sum(&request);
-        let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
+        let (request, bytes) = self.aside.request(&self.peers, rpc);
+        let sent = Sent::now(request.call, bytes);
         let limit = append_limit(option.soft_ttl(), bytes);
-        let answer = self.answer(self.appends, RPCTypes::AppendEntries, limit, client.append(request)).await?;
-        let appended = self.open(self.appends, (call, answer.call), &answer, wire::open_append_answer)?;
-        if bytes > 0 {
-            self.rest(began.elapsed());
+        let answer = self.answer(self.appends, RPCTypes::AppendEntries, limit, client.append(request)).await;
+        // It may come back with another program.
+        self.one_at_a_time &= answer.is_ok();
+        self.appended(&sent, &answer?)
+    }
+
+    fn stream_append<'s, S>(&'s mut self, input: S, option: RPCOption) -> BoxFuture<'s, Result<Answers<'s>>>
+    where
+        S: Stream<Item = Append> + Send + Unpin + 'static,
+    {
+        if self.one_at_a_time {
+            return stream_append_sequential(self, input, option);
         }
-        self.pulse = answer.pulse;
-        if let Some(disk) = answer.disk {
-            self.peers.space().reported(self.node, disk.into());
-        }
-        Ok(appended)
+        Box::pin(pipeline::open(self, input, option))
     }
 
     async fn vote(&mut self, rpc: Ballot, option: RPCOption) -> Result<Balloted> {
@@ -261,7 +319,7 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
 }
 
 /// How long an append with so many bytes of entries may take.
-fn append_limit(soft_ttl: Duration, bytes: u64) -> Duration {
+pub(super) fn append_limit(soft_ttl: Duration, bytes: u64) -> Duration {
     if bytes == 0 {
         return soft_ttl;
     }

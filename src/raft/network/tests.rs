@@ -1,6 +1,7 @@
 //! Both sides of the peer network, over real sockets.
 
 mod damaged;
+mod stream;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -8,15 +8,24 @@ pub mod check;
 pub mod receive;
 mod unformed;
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::{Future, ready},
+    sync::Arc,
+};
 
-use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use openraft::{
     Raft,
     errors::{Fatal, RaftError},
+    raft::{StreamAppendError, StreamAppendResult},
     storage::RaftStateMachine,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::{Request, Response, Status, Streaming};
 
 pub use check::{Caller, IdentityLayer};
@@ -24,13 +33,13 @@ pub use receive::{SnapshotReceiver, SnapshotSink};
 pub use unformed::Unformed;
 
 use super::{
-    freshness::Freshness,
+    freshness::{Freshness, Lead},
     network::{
         identity::{Identity, from_hex, hex},
         snapshot::{SnapshotReader, served},
     },
     space::{Level, Space},
-    types::{Member, NodeId, Position, TypeConfig, Vote},
+    types::{Member, NodeId, Position, Runtime, TypeConfig, Vote},
     wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, SnapshotMeta, Transfer, Transferred},
 };
 use crate::{
@@ -40,7 +49,7 @@ use crate::{
     model::features,
     proto::v1::{
         AdoptRequest, AdoptResponse, AppendRequest, AppendResponse, FetchSnapshotRequest, Frame, IdentifyRequest,
-        IdentifyResponse, JoinRequest, JoinResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+        IdentifyResponse, JoinRequest, JoinResponse, Pulse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
         StateHashRequest, StateHashResponse,
         peer_server::{Peer, PeerServer},
     },
@@ -57,6 +66,11 @@ pub trait Consensus: Send + Sync + 'static {
 
     /// Appends entries, or takes note of a heartbeat.
     fn append(&self, request: Append) -> impl Future<Output = Result<Appended, Fatal<TypeConfig>>> + Send;
+    /// The same for many, in order, several under way. Ends after the first that is not taken.
+    fn append_all(
+        &self,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<Appended, Fatal<TypeConfig>>>;
     /// Votes.
     fn vote(&self, request: Ballot) -> impl Future<Output = Result<Balloted, Fatal<TypeConfig>>> + Send;
     /// Says how it would vote.
@@ -96,6 +110,21 @@ where
 
     async fn append(&self, request: Append) -> Result<Appended, Fatal<TypeConfig>> {
         self.raft.append_entries(request).await.map_err(fatal)
+    }
+
+    fn append_all(
+        &self,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<Appended, Fatal<TypeConfig>>> {
+        let appended = |result: StreamAppendResult<TypeConfig>| match result {
+            Ok(last) => Appended::PartialSuccess(last),
+            Err(StreamAppendError::Conflict(_)) => Appended::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => Appended::HigherVote(vote),
+        };
+        let raft = self.raft.clone();
+        // It starts a task, which has to inherit a seed though it makes no choices.
+        let answers = Runtime::scope(0, async move { raft.stream_append(requests).boxed() });
+        stream::once(answers).flatten().map_ok(appended).boxed()
     }
 
     async fn vote(&self, request: Ballot) -> Result<Balloted, Fatal<TypeConfig>> {
@@ -225,6 +254,13 @@ pub struct PeerService<C> {
     fetching: Arc<Semaphore>,
 }
 
+/// What stands beside an append, for its answer.
+struct Beside {
+    echo: Option<Pulse>,
+    lead: Option<Lead>,
+    call: u64,
+}
+
 /// What a [`PeerService`] is made of.
 pub struct PeerParts<C> {
     /// Who this node is.
@@ -249,6 +285,44 @@ pub struct PeerParts<C> {
     pub addresses: (String, String),
 }
 
+impl<C: Consensus> PeerParts<C> {
+    /// An append from the wire, if it can be taken.
+    fn open(&self, request: AppendRequest) -> Result<(Append, Beside), Status> {
+        let beside = Beside { echo: request.echo, lead: wire::lead(&request), call: request.call };
+        let request = wire::open_append(request).map_err(malformed)?;
+        self.has_room(&request)?;
+        Ok((request, beside))
+    }
+
+    /// A node whose disk is all but full takes no entries: it lags, and goes on when there is room, instead of being
+    /// stopped by a write that fails. It hears heartbeats all the same, and answers reads as old as they then are.
+    fn has_room(&self, request: &Append) -> Result<(), Status> {
+        let Self { space, identity, .. } = self;
+        let full = !request.entries.is_empty() && space.level() == Level::Full;
+        if !full {
+            return Ok(());
+        }
+        let (node, path, room) = (identity.node(), space.path().display(), space.own().unwrap_or_default());
+        Err(Status::unavailable(format!("the disk of node {node} is full ({path}: {room}): it takes no entries")))
+    }
+
+    /// The answer to an append, for the wire.
+    fn appended(&self, answer: &Appended, Beside { echo, lead, call }: Beside) -> AppendResponse {
+        // Only what was accepted comes from the leader of this term.
+        if matches!(answer, Appended::Success | Appended::PartialSuccess(_)) {
+            self.freshness.heard(echo, lead);
+        }
+        let disk = self.space.own().map(Into::into);
+        let (envelope, pulse) = (wire::appended(answer), Some(self.freshness.pulse()));
+        let answer = AppendResponse { envelope, pulse, disk, call, sum: 0 };
+        AppendResponse { sum: wire::appended_sum(&answer), ..answer }
+    }
+
+    fn stopped(&self, fatal: &Fatal<TypeConfig>) -> Status {
+        Status::unavailable(format!("node {} has stopped: {fatal}", self.identity.node()))
+    }
+}
+
 impl<C: Consensus> PeerService<C> {
     /// The service of this node.
     pub fn new(environment: &Environment, parts: PeerParts<C>) -> Self {
@@ -260,22 +334,6 @@ impl<C: Consensus> PeerService<C> {
     /// For a listener that has an [`IdentityLayer`].
     pub fn into_server(self) -> PeerServer<Self> {
         PeerServer::new(self).max_decoding_message_size(limits::PEER_DECODE_BYTES)
-    }
-
-    /// A node whose disk is all but full takes no entries: it lags, and goes on when there is room, instead of being
-    /// stopped by a write that fails. It hears heartbeats all the same, and answers reads as old as they then are.
-    fn has_room(&self, request: &Append) -> Result<(), Status> {
-        let PeerParts { space, identity, .. } = &*self.parts;
-        let full = !request.entries.is_empty() && space.level() == Level::Full;
-        if !full {
-            return Ok(());
-        }
-        let (node, path, room) = (identity.node(), space.path().display(), space.own().unwrap_or_default());
-        Err(Status::unavailable(format!("the disk of node {node} is full ({path}: {room}): it takes no entries")))
-    }
-
-    fn stopped(&self, fatal: &Fatal<TypeConfig>) -> Status {
-        Status::unavailable(format!("node {} has stopped: {fatal}", self.parts.identity.node()))
     }
 }
 
@@ -337,40 +395,62 @@ impl<C: Consensus> Peer for PeerService<C> {
     }
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
-        let request = request.into_inner();
-        let (echo, lead, call) = (request.echo, wire::lead(&request), request.call);
-        let request = wire::open_append(request).map_err(malformed)?;
-        self.has_room(&request)?;
-        let answer = self.parts.consensus.append(request).await.map_err(|fatal| self.stopped(&fatal))?;
-        // Only what was accepted comes from the leader of this term.
-        let freshness = &self.parts.freshness;
-        if matches!(answer, Appended::Success | Appended::PartialSuccess(_)) {
-            freshness.heard(echo, lead);
-        }
-        let disk = self.parts.space.own().map(Into::into);
-        let (envelope, pulse) = (wire::appended(&answer), Some(freshness.pulse()));
-        let answer = AppendResponse { envelope, pulse, disk, call, sum: 0 };
-        Ok(Response::new(AppendResponse { sum: wire::appended_sum(&answer), ..answer }))
+        let (append, beside) = self.parts.open(request.into_inner())?;
+        let answer = self.parts.consensus.append(append).await.map_err(|fatal| self.parts.stopped(&fatal))?;
+        Ok(Response::new(self.parts.appended(&answer, beside)))
+    }
+
+    type ReplicateStream = BoxStream<'static, Result<AppendResponse, Status>>;
+
+    async fn replicate(
+        &self,
+        request: Request<Streaming<AppendRequest>>,
+    ) -> Result<Response<Self::ReplicateStream>, Status> {
+        // Of each append what stands beside it; last, why there are no more.
+        let (note, noted) = mpsc::unbounded_channel();
+        let appends = request.into_inner().scan((note, Arc::clone(&self.parts)), |(note, parts), request| {
+            let (append, beside) = match request.and_then(|request| parts.open(request)) {
+                Ok((append, beside)) => (Some(append), Ok(beside)),
+                Err(status) => (None, Err(status)),
+            };
+            // Who would read it goes with the stream.
+            let _ = note.send(beside);
+            ready(append)
+        });
+        let answers = self.parts.consensus.append_all(appends.boxed());
+        let answering = Some((answers, noted, Arc::clone(&self.parts)));
+        let answers = stream::unfold(answering, |answering| async move {
+            let (mut answers, mut noted, parts) = answering?;
+            match (answers.next().await, noted.try_recv()) {
+                (Some(Ok(answer)), Ok(Ok(beside))) => {
+                    Some((Ok(parts.appended(&answer, beside)), Some((answers, noted, parts))))
+                }
+                (Some(Err(fatal)), _) => Some((Err(parts.stopped(&fatal)), None)),
+                (None, Ok(Err(status))) => Some((Err(status), None)),
+                (Some(Ok(_)) | None, _) => None,
+            }
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         let Frame { envelope, call } = request.into_inner();
         let request = wire::open_vote(&envelope).map_err(malformed)?;
-        let answer = self.parts.consensus.vote(request).await.map_err(|fatal| self.stopped(&fatal))?;
+        let answer = self.parts.consensus.vote(request).await.map_err(|fatal| self.parts.stopped(&fatal))?;
         Ok(Response::new(Frame { envelope: wire::voted(&answer), call }))
     }
 
     async fn pre_vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         let Frame { envelope, call } = request.into_inner();
         let request = wire::open_vote(&envelope).map_err(malformed)?;
-        let answer = self.parts.consensus.pre_vote(request).await.map_err(|fatal| self.stopped(&fatal))?;
+        let answer = self.parts.consensus.pre_vote(request).await.map_err(|fatal| self.parts.stopped(&fatal))?;
         Ok(Response::new(Frame { envelope: wire::voted(&answer), call }))
     }
 
     async fn transfer_leader(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         let Frame { envelope, call } = request.into_inner();
         let request = wire::open_transfer(&envelope).map_err(malformed)?;
-        let answer = self.parts.consensus.transfer(request).await.map_err(|fatal| self.stopped(&fatal))?;
+        let answer = self.parts.consensus.transfer(request).await.map_err(|fatal| self.parts.stopped(&fatal))?;
         Ok(Response::new(Frame { envelope: wire::transferred(&answer), call }))
     }
 
@@ -380,7 +460,7 @@ impl<C: Consensus> Peer for PeerService<C> {
         };
         let consensus = &self.parts.consensus;
         let (head, data) = receive::receive(request, consensus.receiver(), self.executor.as_ref(), place).await?;
-        let answer = consensus.install(head.vote, head.meta, data).await.map_err(|fatal| self.stopped(&fatal))?;
+        let answer = consensus.install(head.vote, head.meta, data).await.map_err(|fatal| self.parts.stopped(&fatal))?;
         Ok(Response::new(Frame { envelope: wire::installed(&answer), call: head.transfer }))
     }
 

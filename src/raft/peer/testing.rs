@@ -24,13 +24,32 @@ use crate::{
 /// What was said of a snapshot, and its bytes.
 pub(crate) type FakeSnapshot = (SnapshotMeta, Vec<u8>);
 
-/// A Raft that notes what it is asked.
-#[derive(Clone, Default)]
+/// A Raft that notes what it is asked. Its log has the entries up to index 2, and all that it is sent.
+#[derive(Clone)]
 pub(crate) struct Fake {
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
     pub(crate) stopped: Arc<AtomicBool>,
     pub(crate) installed: Arc<Mutex<Vec<FakeSnapshot>>>,
     pub(crate) receiver: FakeReceiver,
+    /// Appends of streams that were taken, of which as many are answered as are released.
+    pub(crate) taken: watch::Sender<usize>,
+    pub(crate) released: watch::Sender<usize>,
+    /// Whether its log has another entry at index 2.
+    pub(crate) differs: Arc<AtomicBool>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            seen: Arc::default(),
+            stopped: Arc::default(),
+            installed: Arc::default(),
+            receiver: FakeReceiver::default(),
+            taken: watch::Sender::new(0),
+            released: watch::Sender::new(usize::MAX),
+            differs: Arc::default(),
+        }
+    }
 }
 
 impl Fake {
@@ -54,6 +73,28 @@ impl Consensus for Fake {
     async fn append(&self, request: Append) -> Result<Appended, Fatal<TypeConfig>> {
         self.note(format!("append {request}"))?;
         Ok(Appended::PartialSuccess(request.entries.last().map(openraft::entry::RaftEntry::log_id)))
+    }
+
+    fn append_all(
+        &self,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<Appended, Fatal<TypeConfig>>> {
+        let raft = self.clone();
+        let appended = move |request: Append| {
+            let raft = raft.clone();
+            async move {
+                let differs = request.prev_log_id.is_none() || raft.differs.load(Ordering::SeqCst);
+                let answer = if differs { Ok(Appended::Conflict) } else { raft.append(request).await };
+                let mut number = 0;
+                raft.taken.send_modify(|taken| {
+                    *taken += 1;
+                    number = *taken;
+                });
+                let _ = raft.released.subscribe().wait_for(|released| number <= *released).await;
+                answer
+            }
+        };
+        requests.map(appended).buffered(64).boxed()
     }
 
     async fn vote(&self, request: Ballot) -> Result<Balloted, Fatal<TypeConfig>> {

@@ -1,6 +1,12 @@
 //! What stands behind the peer service of a node that belongs to no cluster yet: nothing. It says who it is and
 //! lets itself be adopted; whoever wants more is told to come again.
 
+use std::future::ready;
+
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use openraft::errors::Fatal;
 
 use super::{Consensus, SnapshotReceiver, SnapshotSink};
@@ -20,6 +26,10 @@ impl Consensus for Unformed {
 
     async fn append(&self, _: Append) -> Result<Appended, Fatal<TypeConfig>> {
         Err(Fatal::Stopped)
+    }
+
+    fn append_all(&self, _: BoxStream<'static, Append>) -> BoxStream<'static, Result<Appended, Fatal<TypeConfig>>> {
+        stream::once(ready(Err(Fatal::Stopped))).boxed()
     }
 
     async fn vote(&self, _: Ballot) -> Result<Balloted, Fatal<TypeConfig>> {

@@ -57,8 +57,8 @@ impl Bench {
                 let text = Bytes::from(format!("{path} {names:?}"));
                 let mut trailers = http::HeaderMap::new();
                 Status::ok("").add_header(&mut trailers).unwrap();
-                let framed = Whole::framed(&text).0.unwrap();
-                let frames = [Ok(http_body::Frame::data(framed)), Ok(http_body::Frame::trailers(trailers))];
+                let data = [Framed::new(text.clone()).head(), text].map(|data| Ok(http_body::Frame::data(data)));
+                let frames = data.into_iter().chain([Ok(http_body::Frame::trailers(trailers))]);
                 let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
                 Ok::<_, Infallible>(http::Response::new(Body::new(http_body_util::BodyExt::map_err(
                     body,

@@ -62,12 +62,16 @@ pub enum OperationResult {
 }
 
 impl OperationResult {
-    /// The same, with keys that keep nothing in memory but themselves.
+    /// The same, which keeps nothing in memory but itself and the records that it holds.
     #[must_use]
     pub fn detached(&self) -> Self {
         match self {
             Self::Put { key, version } => Self::Put { key: key.detached(), version: *version },
             Self::Keys(keys) => Self::Keys(keys.iter().map(Key::detached).collect()),
+            Self::Record(record) => Self::Record(record.as_ref().map(Record::detached)),
+            Self::Records(records) => {
+                Self::Records(records.iter().map(|(key, record)| (key.detached(), record.detached())).collect())
+            }
             other => other.clone(),
         }
     }

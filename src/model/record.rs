@@ -29,6 +29,25 @@ pub struct Record {
     pub references: Vec<Reference>,
 }
 
+impl Record {
+    /// The same, which keeps nothing in memory but itself.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let entry = |entry: &Entry| Entry {
+            key: Bytes::copy_from_slice(&entry.key),
+            payload: Bytes::copy_from_slice(&entry.payload),
+            ..*entry
+        };
+        let reference = |reference: &Reference| Reference { key: reference.key.detached(), ..*reference };
+        Self {
+            value: Bytes::copy_from_slice(&self.value),
+            entries: self.entries.iter().map(entry).collect(),
+            references: self.references.iter().map(reference).collect(),
+            ..*self
+        }
+    }
+}
+
 /// One index entry of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

@@ -40,18 +40,18 @@ pub(super) struct PeerListener {
 }
 
 impl PeerListener {
-    /// Serves these routes to peers that pass the gate.
+    /// Serves these routes to peers that pass the gate. `stop` is told when the listener is closed.
     pub(super) async fn start(
         environment: &Environment,
         address: &str,
-        gate: IdentityLayer,
-        routes: Routes,
+        (gate, routes): (IdentityLayer, Routes),
+        stop: watch::Sender<bool>,
         faults: Faults,
     ) -> Result<Self, Fault> {
         let listener = environment.net.listen(address).await;
         let listener =
             listener.map_err(|error| Fault::new(format!("cannot listen for peers on {address}: {error}")))?;
-        let (stop, mut stopped) = watch::channel(false);
+        let mut stopped = stop.subscribe();
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
@@ -146,6 +146,7 @@ pub(super) fn unformed(
     directory: &Arc<Directory>,
     freshness: &Arc<Freshness>,
     addresses: (String, String),
+    closed: watch::Receiver<bool>,
 ) -> (IdentityLayer, Routes) {
     let identity = directory.identity();
     let standing: Arc<dyn Standing> = Arc::new(NewStanding);
@@ -160,6 +161,7 @@ pub(super) fn unformed(
         space: Arc::new(Space::new(Arc::clone(&environment.clock), directory.path())),
         admission: Arc::new(NoReads),
         addresses,
+        closed,
     };
     let service = PeerService::new(environment, parts).into_server();
     (IdentityLayer::new(identity, standing), Routes::new(service))
@@ -217,7 +219,12 @@ pub(super) async fn flushed_up_to(machine: &Machine, index: u64) -> std::result:
 
 /// The gate and the service of a running node; `calls` are the client services, for the calls that other nodes
 /// pass on.
-pub(super) fn formed(node: &Node, calls: Routes, addresses: (String, String)) -> (IdentityLayer, Routes) {
+pub(super) fn formed(
+    node: &Node,
+    calls: Routes,
+    addresses: (String, String),
+    closed: watch::Receiver<bool>,
+) -> (IdentityLayer, Routes) {
     let (shared, peers) = (&node.shared, &node.shared.network);
     let identity = shared.directory.identity();
     let standing: Arc<dyn Standing> = Arc::new(NodeStanding(Arc::clone(shared)));
@@ -234,6 +241,7 @@ pub(super) fn formed(node: &Node, calls: Routes, addresses: (String, String)) ->
         space: Arc::clone(peers.space()),
         admission: Arc::new(node.clone()),
         addresses,
+        closed,
     };
     let service = PeerService::new(&shared.environment, parts).into_server();
     let service = service.max_encoding_message_size(limits::PEER_DECODE_BYTES);

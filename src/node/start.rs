@@ -138,9 +138,10 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let node = Node { shared: Arc::clone(&shared) };
     node.check_known_features()?;
     watch_space(&shared);
-    let (gate, routes) = peers::formed(&node, calls(&node), own_addresses(&config));
+    let (stop, closed) = tokio::sync::watch::channel(false);
+    let served = peers::formed(&node, calls(&node), own_addresses(&config), closed);
     let address = config.node.peer.to_string();
-    let listener = PeerListener::start(&shared.environment, &address, gate, routes, shared.faults.clone()).await?;
+    let listener = PeerListener::start(&shared.environment, &address, served, stop, shared.faults.clone()).await?;
     shared.consensus.run(random_seed(&shared.environment)).await;
     if let Formed::Initialise { members, .. } = formed {
         shared.consensus.initialise(members).await?;
@@ -217,9 +218,10 @@ async fn form(
         joining.check_place().await?;
         return form_cluster(directory, &environment.net, &nodes, empty).await;
     }
-    let (gate, routes) = peers::unformed(environment, directory, freshness, own_addresses(config));
+    let (stop, closed) = tokio::sync::watch::channel(false);
+    let served = peers::unformed(environment, directory, freshness, own_addresses(config), closed);
     let address = config.node.peer.to_string();
-    let listener = PeerListener::start(environment, &address, gate, routes, faults.clone()).await?;
+    let listener = PeerListener::start(environment, &address, served, stop, faults.clone()).await?;
     let formed = if config.join.is_empty() {
         form_cluster(directory, &environment.net, &nodes, empty).await
     } else {

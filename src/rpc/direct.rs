@@ -81,10 +81,7 @@ where
 {
     Box::new(move |request| {
         let (metadata, extensions, message) = request.into_parts();
-        let unreadable = |error: prost::DecodeError| Status::internal(error.to_string());
-        let answer = Q::decode(message)
-            .map_err(unreadable)
-            .map(|message| call(Request::from_parts(metadata, extensions, message)));
+        let answer = decoded(message).map(|message| call(Request::from_parts(metadata, extensions, message)));
         Box::pin(async move {
             let answer = match answer {
                 Ok(answer) => answer.await.and_then(|answer| encoded(&answer.into_inner())),
@@ -93,6 +90,14 @@ where
             Ok(answer.unwrap_or_else(Status::into_http))
         })
     })
+}
+
+fn decoded<Q: Message + Default>(message: Bytes) -> Result<Q, Status> {
+    let (bytes, most) = (message.len(), limits::CLIENT_DECODE_BYTES);
+    if bytes > most {
+        return Err(Status::out_of_range(format!("the request has {bytes} bytes, more than {most}")));
+    }
+    Q::decode(message).map_err(|error| Status::internal(error.to_string()))
 }
 
 fn encoded(answer: &impl Message) -> Result<http::Response<Body>, Status> {

@@ -16,7 +16,9 @@ pub(super) fn pairs(record_key: &Key, record: &Record) -> BTreeMap<Bytes, Bytes>
     let mut pairs = BTreeMap::new();
     for entry in record.entries.iter().filter(|entry| !entry.unique) {
         let scope = ScopeId::new(keyspace::ENTRIES, entry.scope);
-        pairs.insert(joined(scope, &entry.key, record_key.as_bytes()), entry.payload.clone());
+        // A copy: it may be part of a log entry.
+        let payload = Bytes::copy_from_slice(&entry.payload);
+        pairs.insert(joined(scope, &entry.key, record_key.as_bytes()), payload);
     }
     for reference in &record.references {
         let mode = match reference.mode {

@@ -115,6 +115,12 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// The first call of a client in a run.
+    pub fn new(keys: u64, value: Bytes, (run, client): (u64, u32)) -> Self {
+        let rng = StdRng::seed_from_u64(run << 20 | u64::from(client));
+        Self { rng, keys, value, client, run, calls: 0, revision: None }
+    }
+
     /// One of the keys, by chance.
     pub fn key(&mut self) -> String {
         key(self.rng.random_range(0..self.keys))
@@ -156,7 +162,7 @@ pub struct Measured {
     pub errors: u64,
 }
 
-fn histogram() -> Result<Histogram<u64>> {
+pub fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 600_000_000, 3)?)
 }
 
@@ -213,8 +219,7 @@ pub async fn run(system: &System, plan: &Plan) -> Result<Measured> {
 }
 
 fn turn(plan: &Plan, client: u32) -> Turn {
-    let rng = StdRng::seed_from_u64(plan.run << 20 | u64::from(client));
-    Turn { rng, keys: plan.keys, value: plan.value.clone(), client, run: plan.run, calls: 0, revision: None }
+    Turn::new(plan.keys, plan.value.clone(), (plan.run, client))
 }
 
 /// `clients` watchers see what a few writers write; the latency is from before the write until a watcher has it.

@@ -2,30 +2,82 @@
 //! load and the same promise (acknowledged is synced on a quorum). `scripts/bench` installs what is missing and calls this.
 
 mod chart;
+mod footprint;
 mod load;
 mod processes;
 mod report;
 mod systems;
+mod timeline;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use clap::Parser;
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, Parser, Subcommand};
+use tempfile::TempDir;
 
 use self::{
+    footprint::Footprint,
     load::{Measured, Op, Plan},
     processes::Usage,
     report::Row,
     systems::{Kind, System},
+    timeline::Timeline,
 };
 
 /// Measures meshstore beside etcd and PostgreSQL
 #[derive(Debug, Parser)]
 #[command(
     name = "scripts/bench",
-    after_help = "Examples:\n  scripts/bench --quick\n  scripts/bench --ops put,get --clients 256 --rounds 3"
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  scripts/bench --quick\n  scripts/bench --ops put,get --clients 256 --rounds 3\n  scripts/bench footprint\n  scripts/bench timeline --minutes 30"
 )]
 struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
+    #[command(flatten)]
+    speed: Speed,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Measures memory, disk, and how long a restart takes
+    Footprint(Footprint),
+    /// Loads meshstore for a long time, and shows how speed, memory and disk go
+    Timeline(Timeline),
+}
+
+/// Where things are.
+#[derive(Debug, Args)]
+struct Shared {
+    /// The meshstore binary
+    #[arg(long, global = true, env = "MESHSTORE_BINARY", default_value = "target/release/meshstore")]
+    meshstore: PathBuf,
+    /// The etcd binary
+    #[arg(long, global = true, env = "ETCD_BINARY", default_value = "etcd")]
+    etcd: PathBuf,
+    /// The directory of PostgreSQL's binaries
+    #[arg(long, global = true, env = "POSTGRES_BIN", default_value = "/usr/lib/postgresql/15/bin")]
+    postgres: PathBuf,
+    /// Where the systems keep their data, each run in a directory of its own that is removed
+    #[arg(long, global = true, env = "BENCH_DATA", default_value = "/var/tmp")]
+    data: PathBuf,
+    /// Where tables, plots and raw figures go
+    #[arg(long, global = true, default_value = "benches/results")]
+    out: PathBuf,
+}
+
+impl Shared {
+    /// A directory for one run of a system, which goes with what is answered.
+    fn home(&self) -> Result<TempDir> {
+        Ok(tempfile::Builder::new().prefix("meshstore-bench-").tempdir_in(&self.data)?)
+    }
+}
+
+/// What is measured of speed.
+#[derive(Debug, Args)]
+struct Speed {
     /// What is measured
     #[arg(long, value_delimiter = ',', default_value = "etcd,unary,stream,postgres")]
     systems: Vec<Kind>,
@@ -54,26 +106,23 @@ struct Options {
     /// One round of what tells most: put and get with 64 and 256 clients, 3 s each
     #[arg(long)]
     quick: bool,
-    /// The meshstore binary
-    #[arg(long, env = "MESHSTORE_BINARY", default_value = "target/release/meshstore")]
-    meshstore: PathBuf,
-    /// The etcd binary
-    #[arg(long, env = "ETCD_BINARY", default_value = "etcd")]
-    etcd: PathBuf,
-    /// The directory of PostgreSQL's binaries
-    #[arg(long, env = "POSTGRES_BIN", default_value = "/usr/lib/postgresql/15/bin")]
-    postgres: PathBuf,
-    /// Where the systems keep their data, each run in a directory of its own that is removed
-    #[arg(long, env = "BENCH_DATA", default_value = "/var/tmp")]
-    data: PathBuf,
-    /// Where the table, the plots and the raw figures go
-    #[arg(long, default_value = "benches/results")]
-    out: PathBuf,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    match run(Options::parse()).await {
+    let Options { other, speed, shared } = Options::parse();
+    let measured = async {
+        match &other {
+            None => measure(&shared, speed).await,
+            Some(Other::Footprint(plan)) => footprint::run(&shared, plan).await,
+            Some(Other::Timeline(plan)) => timeline::run(&shared, plan).await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = measured => ended,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("scripts/bench: {error:#}");
@@ -82,58 +131,49 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(mut options: Options) -> Result<()> {
-    if options.quick {
-        options.ops = vec![Op::Put, Op::Get];
-        options.clients = vec![64, 256];
-        (options.rounds, options.seconds) = (1, 3);
+async fn measure(shared: &Shared, mut speed: Speed) -> Result<()> {
+    if speed.quick {
+        speed.ops = vec![Op::Put, Op::Get];
+        speed.clients = vec![64, 256];
+        (speed.rounds, speed.seconds) = (1, 3);
     }
-    if options.rounds == 0 || options.seconds == 0 || options.clients.contains(&0) || options.keys == 0 {
+    if speed.rounds == 0 || speed.seconds == 0 || speed.clients.contains(&0) || speed.keys == 0 {
         bail!("rounds, seconds, clients and keys must be at least 1");
     }
     let mut rows = Vec::new();
-    for round in 0..options.rounds {
-        let mut order = options.systems.clone();
-        order.rotate_left(round as usize % options.systems.len().max(1));
+    for round in 0..speed.rounds {
+        let mut order = speed.systems.clone();
+        order.rotate_left(round as usize % speed.systems.len().max(1));
         for kind in order {
-            for bytes in options.value_bytes.clone() {
-                let measured = tokio::select! {
-                    measured = system(&options, kind, bytes, round) => measured?,
-                    _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-                };
-                rows.extend(measured);
+            for bytes in &speed.value_bytes {
+                rows.extend(system(shared, &speed, (kind, *bytes, round)).await?);
             }
         }
     }
-    report::write(&options.out, &rows, &command()).context("cannot write the results")
-}
-
-fn command() -> String {
-    let rest: Vec<String> = std::env::args().skip(1).collect();
-    format!("scripts/bench {}", rest.join(" ")).trim_end().to_owned()
+    report::write(&shared.out, &rows).context("cannot write the results")
 }
 
 /// One system, started anew, filled, measured, stopped.
-async fn system(options: &Options, kind: Kind, value_bytes: u32, round: u32) -> Result<Vec<Row>> {
-    let ops: Vec<Op> = options.ops.iter().copied().filter(|op| kind.does(*op)).collect();
+async fn system(shared: &Shared, speed: &Speed, (kind, value_bytes, round): (Kind, u32, u32)) -> Result<Vec<Row>> {
+    let ops: Vec<Op> = speed.ops.iter().copied().filter(|op| kind.does(*op)).collect();
     if ops.is_empty() {
         return Ok(Vec::new());
     }
-    let home = tempfile::Builder::new().prefix("meshstore-bench-").tempdir_in(&options.data)?;
+    let home = shared.home()?;
     eprintln!("round {}: {kind}, values of {value_bytes} bytes", round + 1);
-    let system = System::start(kind, options, home.path()).await.with_context(|| format!("cannot start {kind}"))?;
+    let system = System::start(kind, shared, home.path()).await.with_context(|| format!("cannot start {kind}"))?;
     let value = load::value(value_bytes);
-    system.fill(options.keys, &value).await.with_context(|| format!("cannot fill {kind}"))?;
+    system.fill(speed.keys, &value).await.with_context(|| format!("cannot fill {kind}"))?;
     let mut rows = Vec::new();
     for op in ops {
-        for clients in &options.clients {
+        for clients in &speed.clients {
             let plan = Plan {
                 op,
                 clients: *clients,
-                keys: options.keys,
+                keys: speed.keys,
                 value: value.clone(),
-                seconds: Duration::from_secs(options.seconds),
-                warm_up: Duration::from_secs(options.seconds) / 5,
+                seconds: Duration::from_secs(speed.seconds),
+                warm_up: Duration::from_secs(speed.seconds) / 5,
                 run: u64::from(round) << 32 | rows.len() as u64,
             };
             let before = system.usage().await?;

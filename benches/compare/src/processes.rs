@@ -29,6 +29,8 @@ pub struct Usage {
     pub syncs: u64,
     /// The most memory that a node has held so far.
     pub peak_bytes: u64,
+    /// What the node that holds most holds now.
+    pub resident_bytes: u64,
     /// What stands on the disk now, of all nodes.
     pub disk_bytes: u64,
 }
@@ -48,19 +50,28 @@ impl Usage {
 pub struct Nodes {
     home: PathBuf,
     children: Vec<Child>,
+    /// How they were started.
+    commands: Vec<(String, Command)>,
 }
 
 impl Nodes {
     pub fn new(home: &Path) -> Self {
-        Self { home: home.into(), children: Vec::new() }
+        Self { home: home.into(), children: Vec::new(), commands: Vec::new() }
     }
 
     /// Starts one, whose output goes to a file.
-    pub fn spawn(&mut self, name: &str, command: &mut Command) -> Result<()> {
-        let log = fs::File::create(self.home.join(format!("{name}.log")))?;
-        let program = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        self.children.push(command.spawn().with_context(|| format!("cannot run {program}"))?);
+    pub fn spawn(&mut self, name: &str, mut command: Command) -> Result<()> {
+        self.children.push(spawn(&self.home, name, &mut command)?);
+        self.commands.push((name.to_owned(), command));
+        Ok(())
+    }
+
+    /// Starts all of them again that were stopped.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.children.clear();
+        for (name, command) in &mut self.commands {
+            self.children.push(spawn(&self.home, name, command)?);
+        }
         Ok(())
     }
 
@@ -83,6 +94,17 @@ impl Nodes {
         }
     }
 
+    /// Ends them: in order, or as a crash would.
+    pub async fn end(&mut self, in_order: bool) {
+        self.signal(if in_order { Signal::TERM } else { Signal::KILL });
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until
+            && self.children.iter_mut().any(|child| child.try_wait().is_ok_and(|ended| ended.is_none()))
+        {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     fn logs(&self) -> String {
         let logs = fs::read_dir(&self.home).into_iter().flatten().flatten();
         let logs = logs.filter(|file| file.path().extension().is_some_and(|extension| extension == "log"));
@@ -100,13 +122,15 @@ impl Nodes {
             client_cpu: cpu("self")?.unwrap_or_default(),
             syncs,
             peak_bytes: 0,
+            resident_bytes: 0,
             disk_bytes: on_disk(&self.home)?,
         };
         for child in &self.children {
-            for pid in group(child.id())? {
+            for pid in family(child.id())? {
                 used.server_cpu += cpu(&pid)?.unwrap_or_default();
             }
-            used.peak_bytes = used.peak_bytes.max(peak(child.id())?);
+            used.peak_bytes = used.peak_bytes.max(memory(child.id(), "VmHWM:"));
+            used.resident_bytes = used.resident_bytes.max(memory(child.id(), "VmRSS:"));
         }
         Ok(used)
     }
@@ -119,16 +143,6 @@ impl Nodes {
             }
         }
     }
-
-    pub async fn stop(mut self) {
-        self.signal(Signal::TERM);
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until
-            && self.children.iter_mut().any(|child| child.try_wait().is_ok_and(|ended| ended.is_none()))
-        {
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
 }
 
 impl Drop for Nodes {
@@ -138,6 +152,13 @@ impl Drop for Nodes {
             let _ = child.wait();
         }
     }
+}
+
+fn spawn(home: &Path, name: &str, command: &mut Command) -> Result<Child> {
+    let log = fs::File::options().create(true).append(true).open(home.join(format!("{name}.log")))?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    command.spawn().with_context(|| format!("cannot run {program}"))
 }
 
 /// A port that is free now.
@@ -160,13 +181,13 @@ pub fn metric(page: &str, name: &str) -> u64 {
     values.sum::<f64>() as u64
 }
 
-/// The processes of a group: PostgreSQL has one for each connection.
-fn group(leader: u32) -> Result<Vec<String>> {
-    let mut pids = Vec::new();
+/// A process and those that it has started: PostgreSQL has one for each connection, in a group of its own.
+fn family(parent: u32) -> Result<Vec<String>> {
+    let mut pids = vec![parent.to_string()];
     for entry in fs::read_dir("/proc")?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.bytes().all(|byte| byte.is_ascii_digit())
-            && stat(&name)?.and_then(|fields| fields.get(2)?.parse::<u32>().ok()) == Some(leader)
+            && stat(&name)?.and_then(|fields| fields.get(1)?.parse::<u32>().ok()) == Some(parent)
         {
             pids.push(name);
         }
@@ -188,11 +209,11 @@ fn cpu(pid: &str) -> Result<Option<Duration>> {
     Ok(Some(Duration::from_millis(ticks * 10)))
 }
 
-fn peak(pid: u32) -> Result<u64> {
+/// A line of `/proc/PID/status` that says bytes; 0 if it has ended.
+fn memory(pid: u32, line: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib =
-        text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    Ok(kib.unwrap_or_default() << 10)
+    let kib = text.lines().find_map(|text| text.strip_prefix(line)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or_default() << 10
 }
 
 /// What the files under a directory occupy.

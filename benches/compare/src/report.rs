@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    chart::{self, Line},
+    chart::{self, Line, Scale},
     load::Op,
     systems::Kind,
 };
@@ -94,7 +94,7 @@ fn median(rows: &[&Row]) -> Median {
 }
 
 /// Writes `results.md`, `results.json` and a plot for each operation.
-pub fn write(out: &Path, rows: &[Row], command: &str) -> Result<()> {
+pub fn write(out: &Path, rows: &[Row]) -> Result<()> {
     fs::create_dir_all(out)?;
     let mut cases: BTreeMap<Case, BTreeMap<Kind, Vec<&Row>>> = BTreeMap::new();
     for row in rows {
@@ -105,7 +105,7 @@ pub fn write(out: &Path, rows: &[Row], command: &str) -> Result<()> {
         .map(|(case, systems)| (case, systems.into_iter().map(|(kind, rows)| (kind, median(&rows))).collect()))
         .collect();
     fs::write(out.join("results.json"), serde_json::to_string_pretty(rows)?)?;
-    fs::write(out.join("results.md"), markdown(&cases, command))?;
+    fs::write(out.join("results.md"), markdown(&cases))?;
     let drawn: BTreeMap<(usize, Op), ()> = cases.keys().map(|(bytes, op, _)| ((*bytes, *op), ())).collect();
     for (bytes, op) in drawn.into_keys() {
         let name = format!("{}-{bytes}.svg", op.name().replace([' ', ','], "-").replace("--", "-"));
@@ -130,15 +130,16 @@ fn plot(cases: &BTreeMap<Case, BTreeMap<Kind, Median>>, bytes: usize, op: Op) ->
         all.into_iter().map(|(kind, points)| Line { name: kind.name(), points }).collect::<Vec<_>>()
     };
     let title = format!("{}, values of {bytes} bytes", op.name());
-    chart::draw(&title, &[("a second", lines(rates)), ("p99, ms", lines(tails))], "clients")
+    chart::draw(&title, Scale::Logarithmic, &[("a second", lines(rates)), ("p99, ms", lines(tails))], "clients")
 }
 
-fn markdown(cases: &BTreeMap<Case, BTreeMap<Kind, Median>>, command: &str) -> String {
+fn markdown(cases: &BTreeMap<Case, BTreeMap<Kind, Median>>) -> String {
     let mut text = format!(
-        "# meshstore beside others\n\n`{command}`\n\n{}\n\nThree nodes of each as processes, the load beside them on the same \
+        "# meshstore beside others\n\n`{}`\n\n{}\n\nThree nodes of each as processes, the load beside them on the same \
          processors, the same disk, one system at a time. Medians of the rounds; in brackets the slowest and the fastest. \
          *Times* is against etcd, and PostgreSQL where etcd is not asked. Processor time and syncs are for one call, of all \
          nodes together. Memory is the most that one node has held until then, disk that of all nodes.\n",
+        command(),
         machine()
     );
     let mut before = None;
@@ -177,8 +178,14 @@ fn markdown(cases: &BTreeMap<Case, BTreeMap<Kind, Median>>, command: &str) -> St
     text
 }
 
+/// How it was called.
+pub fn command() -> String {
+    let rest: Vec<String> = std::env::args().skip(1).collect();
+    format!("scripts/bench {}", rest.join(" ")).trim_end().to_owned()
+}
+
 /// What it ran on.
-fn machine() -> String {
+pub fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("", |(_, model)| model);

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    future::Future,
+    future::{Future, ready},
     io,
     marker::PhantomData,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -77,7 +77,7 @@ impl<D> PeerNetwork<D> {
             clients: BTreeMap::new(),
             transfer: self.transfers << 16,
             aside: Arc::default(),
-            one_at_a_time: false,
+            one_at_a_time: None,
             data: PhantomData,
         }
     }
@@ -105,8 +105,8 @@ pub struct PeerConnection<D> {
     clients: BTreeMap<Lane, Client>,
     transfer: u64,
     pub(super) aside: Arc<Aside>,
-    /// Whether the node does not know streams of appends.
-    pub(super) one_at_a_time: bool,
+    /// Until when the node is taken for one that does not know streams of appends.
+    pub(super) one_at_a_time: Option<Instant>,
     data: PhantomData<fn() -> D>,
 }
 
@@ -129,11 +129,12 @@ impl Aside {
     }
 
     /// An append as it is sent, and the bytes of its entries.
-    pub(super) fn request(&self, peers: &Peers, append: Append) -> (AppendRequest, u64) {
+    pub(super) fn request(&self, peers: &Peers, call: u64, append: Append) -> (AppendRequest, u64) {
         let mut request = wire::append(append);
-        wire::set_lead(&mut request, peers.freshness().lead());
+        // In this order: what this node knows of itself is to be newer than the answer that is echoed.
         request.echo = *lock(&self.pulse);
-        request.call = peers.next_call();
+        wire::set_lead(&mut request, peers.freshness().lead());
+        request.call = call;
         request.sum = wire::append_sum(&request);
         let bytes = request.entries.iter().map(|entry| entry.len() as u64).sum();
         (request, bytes)
@@ -258,23 +259,23 @@ impl<D: SnapshotSource> RaftNetworkV2<TypeConfig> for PeerConnection<D> {
             self.aside.rest().await;
         }
         let mut client = self.client(self.appends).map_err(unreachable)?;
-        let (request, bytes) = self.aside.request(&self.peers, rpc);
-        let sent = Sent::now(request.call, bytes);
+        let call = self.peers.next_call();
+        let mut sent = Sent::new(call, &rpc, 0);
+        let (request, bytes) = self.aside.request(&self.peers, call, rpc);
+        sent.bytes = bytes;
         let limit = append_limit(option.soft_ttl(), bytes);
-        let answer = self.answer(self.appends, RPCTypes::AppendEntries, limit, client.append(request)).await;
-        // It may come back with another program.
-        self.one_at_a_time &= answer.is_ok();
-        self.appended(&sent, &answer?)
+        let answer = self.answer(self.appends, RPCTypes::AppendEntries, limit, client.append(request)).await?;
+        self.appended(&sent, &answer)
     }
 
     fn stream_append<'s, S>(&'s mut self, input: S, option: RPCOption) -> BoxFuture<'s, Result<Answers<'s>>>
     where
         S: Stream<Item = Append> + Send + Unpin + 'static,
     {
-        if self.one_at_a_time {
+        if self.one_at_a_time.is_some_and(|until| Instant::now() < until) {
             return stream_append_sequential(self, input, option);
         }
-        Box::pin(pipeline::open(self, input, option))
+        Box::pin(ready(Ok(pipeline::answers(self, input, option))))
     }
 
     async fn vote(&mut self, rpc: Ballot, option: RPCOption) -> Result<Balloted> {

@@ -101,19 +101,24 @@ impl IdentityLayer {
                 format!("this is node {node}, and so says the caller: two nodes are configured with one id")
             }));
         }
-        match self.standing.directory_of(node) {
-            Some(known) if known != directory => Err(Status::failed_precondition(format!(
-                "node {node}'s directory here is {}, the caller has {}: its data directory was wiped or replaced; \
-                 bring it back under a new node id",
-                hex(known),
-                hex(directory)
-            ))),
-            None if self.standing.is_removed(node, directory) => Err(Status::failed_precondition(format!(
-                "node {node} was removed from this cluster, and its id is retired"
-            ))),
-            // A membership that names the caller may not have come here yet.
-            _ => Ok(()),
-        }
+        check_member(&*self.standing, claim.from)
+    }
+}
+
+/// That a node is not known to be somebody else, or to be a member no more. Errors: `FAILED_PRECONDITION`.
+pub(super) fn check_member(standing: &dyn Standing, Caller { node, directory }: Caller) -> Result<(), Status> {
+    match standing.directory_of(node) {
+        Some(known) if known != directory => Err(Status::failed_precondition(format!(
+            "node {node}'s directory here is {}, the caller has {}: its data directory was wiped or replaced; \
+             bring it back under a new node id",
+            hex(known),
+            hex(directory)
+        ))),
+        None if standing.is_removed(node, directory) => Err(Status::failed_precondition(format!(
+            "node {node} was removed from this cluster, and its id is retired"
+        ))),
+        // A membership that names the caller may not have come here yet.
+        _ => Ok(()),
     }
 }
 

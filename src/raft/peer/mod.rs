@@ -4,15 +4,12 @@
 //! request to openraft and seals the answer; a node whose Raft has stopped answers `UNAVAILABLE`, which the
 //! caller tries again.
 
+mod append;
 pub mod check;
 pub mod receive;
 mod unformed;
 
-use std::{
-    collections::BTreeMap,
-    future::{Future, ready},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 use futures_util::{
     StreamExt, TryStreamExt,
@@ -25,7 +22,7 @@ use openraft::{
     raft::{StreamAppendError, StreamAppendResult},
     storage::RaftStateMachine,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 pub use check::{Caller, IdentityLayer};
@@ -33,12 +30,12 @@ pub use receive::{SnapshotReceiver, SnapshotSink};
 pub use unformed::Unformed;
 
 use super::{
-    freshness::{Freshness, Lead},
+    freshness::Freshness,
     network::{
         identity::{Identity, from_hex, hex},
         snapshot::{SnapshotReader, served},
     },
-    space::{Level, Space},
+    space::Space,
     types::{Member, NodeId, Position, Runtime, TypeConfig, Vote},
     wire::{self, Append, Appended, Ballot, Balloted, Installed, Snapshot, SnapshotMeta, Transfer, Transferred},
 };
@@ -49,7 +46,7 @@ use crate::{
     model::features,
     proto::v1::{
         AdoptRequest, AdoptResponse, AppendRequest, AppendResponse, FetchSnapshotRequest, Frame, IdentifyRequest,
-        IdentifyResponse, JoinRequest, JoinResponse, Pulse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+        IdentifyResponse, JoinRequest, JoinResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
         StateHashRequest, StateHashResponse,
         peer_server::{Peer, PeerServer},
     },
@@ -254,13 +251,6 @@ pub struct PeerService<C> {
     fetching: Arc<Semaphore>,
 }
 
-/// What stands beside an append, for its answer.
-struct Beside {
-    echo: Option<Pulse>,
-    lead: Option<Lead>,
-    call: u64,
-}
-
 /// What a [`PeerService`] is made of.
 pub struct PeerParts<C> {
     /// Who this node is.
@@ -283,44 +273,8 @@ pub struct PeerParts<C> {
     pub admission: Arc<dyn Admission>,
     /// Where it is configured to be reached, by peers and by clients.
     pub addresses: (String, String),
-}
-
-impl<C: Consensus> PeerParts<C> {
-    /// An append from the wire, if it can be taken.
-    fn open(&self, request: AppendRequest) -> Result<(Append, Beside), Status> {
-        let beside = Beside { echo: request.echo, lead: wire::lead(&request), call: request.call };
-        let request = wire::open_append(request).map_err(malformed)?;
-        self.has_room(&request)?;
-        Ok((request, beside))
-    }
-
-    /// A node whose disk is all but full takes no entries: it lags, and goes on when there is room, instead of being
-    /// stopped by a write that fails. It hears heartbeats all the same, and answers reads as old as they then are.
-    fn has_room(&self, request: &Append) -> Result<(), Status> {
-        let Self { space, identity, .. } = self;
-        let full = !request.entries.is_empty() && space.level() == Level::Full;
-        if !full {
-            return Ok(());
-        }
-        let (node, path, room) = (identity.node(), space.path().display(), space.own().unwrap_or_default());
-        Err(Status::unavailable(format!("the disk of node {node} is full ({path}: {room}): it takes no entries")))
-    }
-
-    /// The answer to an append, for the wire.
-    fn appended(&self, answer: &Appended, Beside { echo, lead, call }: Beside) -> AppendResponse {
-        // Only what was accepted comes from the leader of this term.
-        if matches!(answer, Appended::Success | Appended::PartialSuccess(_)) {
-            self.freshness.heard(echo, lead);
-        }
-        let disk = self.space.own().map(Into::into);
-        let (envelope, pulse) = (wire::appended(answer), Some(self.freshness.pulse()));
-        let answer = AppendResponse { envelope, pulse, disk, call, sum: 0 };
-        AppendResponse { sum: wire::appended_sum(&answer), ..answer }
-    }
-
-    fn stopped(&self, fatal: &Fatal<TypeConfig>) -> Status {
-        Status::unavailable(format!("node {} has stopped: {fatal}", self.identity.node()))
-    }
+    /// Whether the listener is closed: then streams end.
+    pub closed: watch::Receiver<bool>,
 }
 
 impl<C: Consensus> PeerService<C> {
@@ -406,31 +360,8 @@ impl<C: Consensus> Peer for PeerService<C> {
         &self,
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::ReplicateStream>, Status> {
-        // Of each append what stands beside it; last, why there are no more.
-        let (note, noted) = mpsc::unbounded_channel();
-        let appends = request.into_inner().scan((note, Arc::clone(&self.parts)), |(note, parts), request| {
-            let (append, beside) = match request.and_then(|request| parts.open(request)) {
-                Ok((append, beside)) => (Some(append), Ok(beside)),
-                Err(status) => (None, Err(status)),
-            };
-            // Who would read it goes with the stream.
-            let _ = note.send(beside);
-            ready(append)
-        });
-        let answers = self.parts.consensus.append_all(appends.boxed());
-        let answering = Some((answers, noted, Arc::clone(&self.parts)));
-        let answers = stream::unfold(answering, |answering| async move {
-            let (mut answers, mut noted, parts) = answering?;
-            match (answers.next().await, noted.try_recv()) {
-                (Some(Ok(answer)), Ok(Ok(beside))) => {
-                    Some((Ok(parts.appended(&answer, beside)), Some((answers, noted, parts))))
-                }
-                (Some(Err(fatal)), _) => Some((Err(parts.stopped(&fatal)), None)),
-                (None, Ok(Err(status))) => Some((Err(status), None)),
-                (Some(Ok(_)) | None, _) => None,
-            }
-        });
-        Ok(Response::new(answers.boxed()))
+        let caller = request.extensions().get::<Caller>().copied();
+        Ok(Response::new(self.parts.answers(caller, request.into_inner())))
     }
 
     async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {

@@ -34,6 +34,8 @@ pub(crate) struct Fake {
     /// Appends of streams that were taken, of which as many are answered as are released.
     pub(crate) taken: watch::Sender<usize>,
     pub(crate) released: watch::Sender<usize>,
+    /// Whether the listener is closed.
+    pub(crate) closed: watch::Sender<bool>,
     /// Whether its log has another entry at index 2.
     pub(crate) differs: Arc<AtomicBool>,
 }
@@ -47,6 +49,7 @@ impl Default for Fake {
             receiver: FakeReceiver::default(),
             taken: watch::Sender::new(0),
             released: watch::Sender::new(usize::MAX),
+            closed: watch::Sender::new(false),
             differs: Arc::default(),
         }
     }
@@ -72,7 +75,8 @@ impl Consensus for Fake {
 
     async fn append(&self, request: Append) -> Result<Appended, Fatal<TypeConfig>> {
         self.note(format!("append {request}"))?;
-        Ok(Appended::PartialSuccess(request.entries.last().map(openraft::entry::RaftEntry::log_id)))
+        let last = request.entries.last().map(openraft::entry::RaftEntry::log_id);
+        Ok(Appended::PartialSuccess(last.or(request.prev_log_id)))
     }
 
     fn append_all(
@@ -309,6 +313,7 @@ impl FakeNode {
             snapshots: Arc::new(NoSnapshots),
             admission: standing.clone(),
             addresses: (address.clone(), String::new()),
+            closed: raft.closed.subscribe(),
         };
         let service = PeerService::new(&Environment::real(), parts).into_server();
         let gate = IdentityLayer::new(identity.clone(), standing.clone());

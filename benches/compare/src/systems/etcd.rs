@@ -43,7 +43,7 @@ pub async fn start(binary: &Path, home: &Path) -> Result<(Nodes, Etcd)> {
         // Room for what is measured, batches as large as ours, and old revisions dropped, as Kubernetes has it done.
         command.args(["--quota-backend-bytes", "8589934592", "--max-txn-ops", "1024", "--log-level", "error"]);
         command.args(["--auto-compaction-mode", "revision", "--auto-compaction-retention", "1000"]);
-        nodes.spawn(&format!("etcd-{n}"), &mut command)?;
+        nodes.spawn(&format!("etcd-{n}"), command)?;
     }
     nodes.ready(|| async { leader(&addresses).await.is_ok() }).await?;
     let leader = leader(&addresses).await?;
@@ -66,6 +66,10 @@ async fn leader(addresses: &[String]) -> Result<String> {
 }
 
 impl Etcd {
+    pub fn endpoints(&self) -> &[String] {
+        &self.addresses
+    }
+
     pub fn client(&self, number: u32) -> Result<Session> {
         let at = (number % CONNECTIONS) as usize;
         let pick = |all: &[Etcd3]| all.get(at).cloned().context("no connection");

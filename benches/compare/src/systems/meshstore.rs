@@ -28,6 +28,7 @@ const STALE: Duration = Duration::from_secs(5);
 
 pub struct Meshstore {
     clients: Vec<Store>,
+    endpoints: Vec<String>,
     http: Vec<String>,
 }
 
@@ -48,7 +49,7 @@ pub async fn start(binary: &Path, home: &Path, stream: bool) -> Result<(Nodes, M
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(&file).args(["--node", &id.to_string(), "--data"]);
         command.arg(home.join(format!("node-{id}")));
-        nodes.spawn(&format!("node-{id}"), &mut command)?;
+        nodes.spawn(&format!("node-{id}"), command)?;
     }
     let ready = || async {
         for address in &http {
@@ -63,10 +64,14 @@ pub async fn start(binary: &Path, home: &Path, stream: bool) -> Result<(Nodes, M
     for _ in 0..CONNECTIONS {
         clients.push(Store::builder().endpoints(&endpoints).streaming(stream).connect().await?);
     }
-    Ok((nodes, Meshstore { clients, http }))
+    Ok((nodes, Meshstore { clients, endpoints, http }))
 }
 
 impl Meshstore {
+    pub fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
     pub fn client(&self, number: u32) -> Result<Session> {
         let client = self.clients.get((number % CONNECTIONS) as usize).context("no connection")?;
         Ok(Session(client.clone()))

@@ -4,18 +4,19 @@ mod etcd;
 mod meshstore;
 mod postgres;
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use async_trait::async_trait;
 use bytes::Bytes;
 use clap::ValueEnum;
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    Options,
+    Shared,
     load::{Op, Turn},
-    processes::{Nodes, Usage},
+    processes::{Nodes, PATIENCE, Usage},
 };
 
 /// Connections over which the clients of a system are spread, as long as it does not need one for each.
@@ -91,7 +92,7 @@ pub struct System {
 
 impl System {
     /// Starts it, and waits until it answers.
-    pub async fn start(kind: Kind, options: &Options, home: &Path) -> Result<Self> {
+    pub async fn start(kind: Kind, options: &Shared, home: &Path) -> Result<Self> {
         let (nodes, target) = match kind {
             Kind::Etcd => {
                 let (nodes, etcd) = etcd::start(&options.etcd, home).await?;
@@ -132,13 +133,37 @@ impl System {
         let syncs = match &self.target {
             Target::Etcd(etcd) => etcd.syncs().await?,
             Target::Meshstore(meshstore) => meshstore.syncs().await?,
-            Target::Postgres(_) => 0,
+            Target::Postgres(postgres) => postgres.syncs().await?,
         };
         self.nodes.usage(syncs)
     }
 
+    /// Ends all nodes at once, in order or as a crash would, and starts them: how long it takes until a read is answered.
+    pub async fn restart(&mut self, in_order: bool, turn: &mut Turn) -> Result<Duration> {
+        self.nodes.end(in_order).await;
+        let began = Instant::now();
+        self.nodes.start_again()?;
+        let client = self.client(0).await?;
+        while client.call(Op::Get, turn).await.is_err() {
+            if began.elapsed() > PATIENCE {
+                bail!("no answer within {PATIENCE:?} of the start");
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(began.elapsed())
+    }
+
+    /// Where nodes listen for clients.
+    pub fn endpoints(&self) -> &[String] {
+        match &self.target {
+            Target::Etcd(etcd) => etcd.endpoints(),
+            Target::Meshstore(meshstore) => meshstore.endpoints(),
+            Target::Postgres(_) => &[],
+        }
+    }
+
     /// Ends its processes.
-    pub async fn stop(self) {
-        self.nodes.stop().await;
+    pub async fn stop(mut self) {
+        self.nodes.end(true).await;
     }
 }

@@ -58,7 +58,9 @@ pub async fn start(bin: &Path, home: &Path) -> Result<(Nodes, Postgres)> {
     let port = free_port().await?;
     let primary = data.join("primary");
     run(command(bin, "initdb").args(["--auth=trust", "--username=postgres", "-D"]).arg(&primary))?;
-    nodes.spawn("primary", serve(bin, &primary, port).args(["-c", "synchronous_standby_names=ANY 1 (s1, s2)"]))?;
+    let mut serving = serve(bin, &primary, port);
+    serving.args(["-c", "synchronous_standby_names=ANY 1 (s1, s2)"]);
+    nodes.spawn("primary", serving)?;
     let config = format!("host=127.0.0.1 port={port} user=postgres");
     nodes.ready(|| async { tokio_postgres::connect(&config, NoTls).await.is_ok() }).await?;
     for name in ["s1", "s2"] {
@@ -67,7 +69,7 @@ pub async fn start(bin: &Path, home: &Path) -> Result<(Nodes, Postgres)> {
         run(command(bin, "pg_basebackup")
             .args(["--write-recovery-conf", "--checkpoint=fast", "-d", &source, "-D"])
             .arg(&standby))?;
-        nodes.spawn(name, &mut serve(bin, &standby, free_port().await?))?;
+        nodes.spawn(name, serve(bin, &standby, free_port().await?))?;
     }
     let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
     tokio::spawn(connection);
@@ -96,6 +98,13 @@ fn serve(bin: &Path, data: &Path, port: u16) -> Command {
 }
 
 impl Postgres {
+    /// Syncs of the primary's log: what the standbys sync is not counted by them.
+    pub async fn syncs(&self) -> Result<u64> {
+        let (client, _) = self.clients.first().context("no connection")?;
+        let row = client.query_one("SELECT wal_sync FROM pg_stat_wal", &[]).await?;
+        Ok(row.get::<_, i64>(0).try_into()?)
+    }
+
     pub async fn client(&self, number: u32) -> Result<Session> {
         let (client, store) = self.clients.get(number as usize % CONNECTIONS).context("no connection")?;
         Ok(Session(client.clone(), store.clone()))

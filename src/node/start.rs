@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
 use super::{
@@ -138,10 +138,7 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let node = Node { shared: Arc::clone(&shared) };
     node.check_known_features()?;
     watch_space(&shared);
-    let (stop, closed) = tokio::sync::watch::channel(false);
-    let served = peers::formed(&node, calls(&node), own_addresses(&config), closed);
-    let address = config.node.peer.to_string();
-    let listener = PeerListener::start(&shared.environment, &address, served, stop, shared.faults.clone()).await?;
+    let listener = listen(&node, calls(&node), &config).await?;
     shared.consensus.run(random_seed(&shared.environment)).await;
     if let Formed::Initialise { members, .. } = formed {
         shared.consensus.initialise(members).await?;
@@ -149,6 +146,14 @@ pub async fn start(parts: Parts, config: Config) -> Result<Running, Fault> {
     let packer = tokio::spawn(packer.run());
     start_jobs(&node, &config);
     Ok(Running { node, packer, listener })
+}
+
+/// Opens the peer listener of a running node.
+async fn listen(node: &Node, calls: Routes, config: &Config) -> Result<PeerListener, Fault> {
+    let (stop, closed) = watch::channel(false);
+    let served = peers::formed(node, calls, own_addresses(config), closed);
+    let (environment, faults) = (&node.shared.environment, node.shared.faults.clone());
+    PeerListener::start(environment, &config.node.peer.to_string(), served, stop, faults).await
 }
 
 fn open_log(environment: &Environment, config: &Config, faults: &Faults) -> Result<Log, Fault> {
@@ -218,7 +223,7 @@ async fn form(
         joining.check_place().await?;
         return form_cluster(directory, &environment.net, &nodes, empty).await;
     }
-    let (stop, closed) = tokio::sync::watch::channel(false);
+    let (stop, closed) = watch::channel(false);
     let served = peers::unformed(environment, directory, freshness, own_addresses(config), closed);
     let address = config.node.peer.to_string();
     let listener = PeerListener::start(environment, &address, served, stop, faults.clone()).await?;

@@ -153,7 +153,7 @@ pub(super) fn answers<'s, D: 'static>(
             Stage::Opening(connection, mut input, option) => {
                 let first = input.next().await?;
                 match open(connection, stream::iter([first]).chain(input), option).await {
-                    Ok(incoming) => incoming,
+                    Ok(incoming) => Box::new(incoming),
                     Err(error) => return Some((Err(error), None)),
                 }
             }
@@ -167,7 +167,7 @@ pub(super) fn answers<'s, D: 'static>(
 
 enum Stage<'s, D, S> {
     Opening(&'s mut PeerConnection<D>, S, RPCOption),
-    Open(Incoming<'s, D>),
+    Open(Box<Incoming<'s, D>>),
 }
 
 /// Opens the stream.

@@ -14,6 +14,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     footprint::Footprint,
@@ -120,7 +121,7 @@ async fn main() -> ExitCode {
     };
     let ended = tokio::select! {
         ended = measured => ended,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        ended = interrupted() => ended,
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -129,6 +130,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Until this process is to end: then the nodes are ended, too.
+async fn interrupted() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    Err(anyhow!("interrupted"))
 }
 
 async fn measure(shared: &Shared, mut speed: Speed) -> Result<()> {

@@ -48,7 +48,7 @@ const APPEND_PATIENCE: Duration = Duration::from_secs(1);
 const SLOWEST_BYTES_PER_MS: u64 = 4 << 10;
 /// Between two appends with entries a learner has so many times as long as the first took for nothing, so that a node which
 /// joins takes no more than a share of the leader from those that write. No write waits for a learner.
-const LEARNER_REST: u32 = 4;
+const LEARNER_REST: u32 = 6;
 /// The longest such pause.
 const LEARNER_REST_MAX: Duration = Duration::from_millis(100);
 

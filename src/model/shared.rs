@@ -25,7 +25,8 @@ pub fn within<T>(source: &Bytes, decode: impl FnOnce() -> T) -> T {
     decode()
 }
 
-/// For `#[serde(deserialize_with)]` of a field of bytes, of a format that lends what it decodes. The encoding is that of [`Bytes`].
+/// For `#[serde(deserialize_with)]` of a field of bytes, of a format that lends what it decodes. The encoding is that of
+/// [`Bytes`].
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     deserializer.deserialize_bytes(Taking)
 }

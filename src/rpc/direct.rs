@@ -93,22 +93,24 @@ where
 }
 
 fn decoded<Q: Message + Default>(message: Bytes) -> Result<Q, Status> {
-    let (bytes, most) = (message.len(), limits::CLIENT_DECODE_BYTES);
-    if bytes > most {
-        return Err(Status::out_of_range(format!("the request has {bytes} bytes, more than {most}")));
-    }
+    check_size("request", message.len())?;
     Q::decode(message).map_err(|error| Status::internal(error.to_string()))
 }
 
 fn encoded(answer: &impl Message) -> Result<http::Response<Body>, Status> {
-    let bytes = answer.encoded_len();
-    if bytes > limits::CLIENT_DECODE_BYTES {
-        let most = limits::CLIENT_DECODE_BYTES;
-        return Err(Status::out_of_range(format!("the answer has {bytes} bytes, more than {most}")));
-    }
+    check_size("answer", answer.encoded_len())?;
     let mut response = http::Response::new(Body::empty());
     response.extensions_mut().insert(Answered(answer.encode_to_vec().into()));
     Ok(response)
+}
+
+/// The bound that tonic keeps for calls that come alone.
+fn check_size(what: &str, bytes: usize) -> Result<(), Status> {
+    let most = limits::CLIENT_DECODE_BYTES;
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(Status::out_of_range(format!("the {what} has {bytes} bytes, more than {most}")))
 }
 
 impl Service<http::Request<Body>> for Direct {

@@ -1,9 +1,9 @@
 //! Many calls over one stream: service `Calls`.
 //!
 //! Each call goes through the layers and handlers that it would meet had it come alone; what is saved is HTTP/2's stream for it,
-//! and the tasks, frames and headers that this takes ([`super::direct`] saves more for some). The calls of a stream are worked on in its task, all that are under way
-//! at once, and all answers that are ready go in one message. Nobody reads the answers: then nobody works on the calls, and no
-//! more are taken.
+//! and the tasks, frames and headers that this takes ([`super::direct`] saves more for some). The calls of a stream are worked on
+//! in its task, all that are under way at once, and all answers that are ready go in one message. Nobody reads the answers: then
+//! nobody works on the calls, and no more are taken.
 //!
 //! What is known of the caller was found out when the stream was opened, and is found out again every second.
 

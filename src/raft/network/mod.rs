@@ -2,8 +2,9 @@
 //! [`super::peer`].
 //!
 //! [`identity`] is who this node is and how every call says so, [`peers`] keeps the connections,
-//! [`adapter`] is what openraft calls, `pipeline` keeps several appends under way, and [`snapshot`] streams a snapshot. Nothing here retries: openraft
-//! does, and every failure is answered as one after which it tries again.
+//! [`adapter`] is what openraft calls, `pipeline` keeps several appends under way, and [`snapshot`] streams a
+//! snapshot. Nothing here retries: openraft does, and every failure is answered as one after which it tries
+//! again.
 
 pub mod adapter;
 pub mod identity;

@@ -13,8 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::*;
 
 fn appends(indexes: std::ops::Range<u64>) -> impl stream::Stream<Item = Append> + Send + Unpin + 'static {
-    let append = |index: u64| Append { prev_log_id: at(index - 1), ..append_of(vec![entry(index)]) };
-    stream::iter(indexes).map(append)
+    stream::iter(indexes).map(append_at)
+}
+
+/// An append of the one entry at an index.
+fn append_at(index: u64) -> Append {
+    Append { prev_log_id: at(index - 1), ..append_of(vec![entry(index)]) }
 }
 
 /// Waits until the node has so many appends, of which it has answered none.
@@ -37,10 +41,7 @@ async fn some_are_under_way_at_once_and_all_are_answered_in_order() {
     node.raft.released.send_replace(usize::MAX);
     let answers: Vec<_> = answers.map(|answer| answer.unwrap().unwrap()).collect().await;
     assert_eq!(answers, (3..9).map(at).collect::<Vec<_>>());
-    let expected = (3..9).map(|index| {
-        let append = Append { prev_log_id: at(index - 1), ..append_of(vec![entry(index)]) };
-        format!("append {append}")
-    });
+    let expected = (3..9).map(|index| format!("append {}", append_at(index)));
     assert_eq!(node.raft.seen(), expected.collect::<Vec<_>>());
 }
 
@@ -175,7 +176,7 @@ async fn an_answer_is_kept_back_while_an_append_that_ends_alike_is_under_way() {
     give.send(append_of(vec![entry(3)])).unwrap();
     // Only the commit has changed.
     give.send(Append { prev_log_id: at(3), ..append_of(vec![]) }).unwrap();
-    give.send(Append { prev_log_id: at(3), ..append_of(vec![entry(4)]) }).unwrap();
+    give.send(append_at(4)).unwrap();
     all_taken(&node, &mut answers, 3).await;
     node.raft.released.send_replace(1);
     let early = tokio::time::timeout(Duration::from_millis(50), answers.next()).await;
@@ -194,7 +195,7 @@ async fn no_append_is_made_before_openraft_has_looked_at_an_answer() {
     let (closed, asked_while_closed) = (input.closed.clone(), input.asked_while_closed.clone());
     let mut answers = peer.stream_append(input, option()).await.unwrap();
     for index in 3..200 {
-        give.send(Append { prev_log_id: at(index - 1), ..append_of(vec![entry(index)]) }).unwrap();
+        give.send(append_at(index)).unwrap();
         assert_eq!(answers.next().await.unwrap().unwrap().unwrap(), at(index));
         closed.store(true, Ordering::SeqCst);
         give.send(Append { prev_log_id: at(index), ..append_of(vec![]) }).unwrap();
@@ -212,7 +213,7 @@ async fn what_is_sent_ends_with_the_answers() {
     node.raft.released.send_replace(0);
     let (give, input, dropped) = given();
     for index in 3..20 {
-        give.send(Append { prev_log_id: at(index - 1), ..append_of(vec![entry(index)]) }).unwrap();
+        give.send(append_at(index)).unwrap();
     }
     let soon = RPCOption::new(Duration::from_millis(10));
     let mut answers = peer.stream_append(input, soon).await.unwrap();
@@ -221,14 +222,22 @@ async fn what_is_sent_ends_with_the_answers() {
     assert!(dropped.await.is_err(), "nobody asks for more");
 }
 
+/// A stream of which one append is answered, and what gives it more.
+async fn begun(
+    peer: &mut PeerConnection<Scripted>,
+) -> (mpsc::UnboundedSender<Append>, super::super::pipeline::Answers<'_>) {
+    let (give, input, _) = given();
+    let mut answers = peer.stream_append(input, option()).await.unwrap();
+    give.send(append_at(3)).unwrap();
+    assert_eq!(answers.next().await.unwrap().unwrap().unwrap(), at(3));
+    (give, answers)
+}
+
 #[tokio::test]
 async fn a_listener_that_closes_ends_the_stream() {
     let node = FakeNode::second().await;
     let mut peer = connect(&node).await;
-    let (give, input, _) = given();
-    let mut answers = peer.stream_append(input, option()).await.unwrap();
-    give.send(append_of(vec![entry(3)])).unwrap();
-    assert_eq!(answers.next().await.unwrap().unwrap().unwrap(), at(3));
+    let (_give, mut answers) = begun(&mut peer).await;
     node.raft.closed.send_replace(true);
     assert!(answers.next().await.is_none());
 }
@@ -237,11 +246,8 @@ async fn a_listener_that_closes_ends_the_stream() {
 async fn who_is_removed_meanwhile_is_refused() {
     let node = FakeNode::second().await;
     let mut peer = connect(&node).await;
-    let (give, input, _) = given();
-    let mut answers = peer.stream_append(input, option()).await.unwrap();
-    give.send(append_of(vec![entry(3)])).unwrap();
-    assert_eq!(answers.next().await.unwrap().unwrap().unwrap(), at(3));
+    let (give, mut answers) = begun(&mut peer).await;
     node.standing.removed.lock().unwrap().insert(1, 0xD1);
-    give.send(Append { prev_log_id: at(3), ..append_of(vec![entry(4)]) }).unwrap();
+    give.send(append_at(4)).unwrap();
     unreachable_says(&answers.next().await.unwrap().unwrap_err(), "its id is retired");
 }

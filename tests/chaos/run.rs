@@ -95,9 +95,7 @@ pub async fn run(plan: &Plan) -> Report {
     let settings = plan.settings(&mut rng);
     let cluster = Cluster::start(&settings, &directory).await;
     let chosen = plan.chosen();
-    // Another build may be an older one, which must then be able to come back.
-    let newest = plan.other_binary.is_none();
-    let stage = Stage::new(now_ns, cluster.endpoints(), channel, PAUSE, newest);
+    let stage = Stage::new(now_ns, cluster.endpoints(), channel, PAUSE);
     for workload in &chosen {
         prepare(workload, cluster.client(Duration::from_secs(20))).await;
     }

@@ -300,7 +300,7 @@ fn seat_clients(
     let pause = Duration::from_millis(rng.random_range(5..80));
     let plan = Plan {
         ledger: ledger.clone(),
-        stage: Stage::new(clients::now_ns, endpoints, clients::channel, pause, true),
+        stage: Stage::new(clients::now_ns, endpoints, clients::channel, pause),
         prepared: Arc::default(),
         working: Arc::new(AtomicUsize::new(chosen.len() * usize::try_from(clients).unwrap())),
         workloads: chosen,

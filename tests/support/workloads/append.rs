@@ -177,8 +177,7 @@ impl Workload for Append {
 
     fn work(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            // What an older program does not know it would do otherwise.
-            while (seat.stage.newest || !self.held) && seat.next().await {
+            while seat.next().await {
                 let generation = self.generation();
                 self.begun.fetch_add(1, Ordering::SeqCst);
                 let actions = (0..seat.rng.random_range(1..=4))
@@ -197,9 +196,6 @@ impl Workload for Append {
 
     fn conclude(self: Arc<Self>, seat: Seat) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
-            if self.held && !seat.stage.newest {
-                return Ok(());
-            }
             for generation in 0..=self.generation() {
                 let keys = generation * LIVE..(generation + 1) * LIVE;
                 let actions: Call = keys.map(|key| Action::Read { key }).collect();

@@ -104,7 +104,7 @@ impl Workload for Leases {
 
     fn work(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            while seat.stage.newest && seat.next().await {
+            while seat.next().await {
                 self.step(&mut seat).await;
             }
         })

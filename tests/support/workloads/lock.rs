@@ -113,7 +113,7 @@ impl Workload for Locks {
 
     fn work(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            while seat.stage.newest && seat.next().await {
+            while seat.next().await {
                 let lock = seat.rng.random_range(0..LOCKS);
                 if seat.rng.random_bool(0.3) {
                     self.read(&seat, lock).await;

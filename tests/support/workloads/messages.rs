@@ -70,7 +70,7 @@ impl Messages {
             to: seat.rng.random_range(0..NODES),
             timestamp: seat.rng.random_range(-50..50),
         };
-        let large = seat.stage.newest && is_large(message.id);
+        let large = is_large(message.id);
         let stored = client::Message {
             id: name(message.id),
             from: format!("n{}", message.from),

@@ -50,8 +50,6 @@ pub struct Stage {
     pub channel: fn(&str) -> Channel,
     /// Longest pause of a client between two calls.
     pub pause: Duration,
-    /// Whether all nodes run the newest program, and so know every feature, for as long as the run takes.
-    pub newest: bool,
     closed: AtomicBool,
 }
 
@@ -61,9 +59,8 @@ impl Stage {
         endpoints: Vec<String>,
         channel: fn(&str) -> Channel,
         pause: Duration,
-        newest: bool,
     ) -> Arc<Self> {
-        Arc::new(Self { now_ns, endpoints, channel, pause, newest, closed: AtomicBool::new(false) })
+        Arc::new(Self { now_ns, endpoints, channel, pause, closed: AtomicBool::new(false) })
     }
 
     /// No new call is to begin.

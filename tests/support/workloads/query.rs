@@ -134,7 +134,7 @@ impl Workload for Queries {
 
     fn work(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            while seat.stage.newest && seat.next().await {
+            while seat.next().await {
                 self.step(&mut seat).await;
             }
         })
@@ -142,9 +142,6 @@ impl Workload for Queries {
 
     fn conclude(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
-            if !seat.stage.newest {
-                return Ok(());
-            }
             for _ in 0..GROUPS * NUMBERS {
                 while self.scan(&seat).await.is_none() || self.query(&mut seat).await.is_none() {
                     // The namespace has gone, maybe only now; what stands there is of no matter.

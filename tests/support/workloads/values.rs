@@ -153,7 +153,7 @@ impl Workload for Values {
 
     fn work(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            while seat.stage.newest && seat.next().await {
+            while seat.next().await {
                 self.step(&mut seat).await;
             }
         })

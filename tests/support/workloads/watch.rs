@@ -162,9 +162,6 @@ impl Workload for Watch {
 
     fn work(self: Arc<Self>, mut seat: Seat) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            if !seat.stage.newest {
-                return;
-            }
             if seat.process % WATCHERS == 1 {
                 return self.watch(&mut seat).await;
             }

@@ -4,8 +4,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let protos = ["mesh", "topology", "storage", "lease", "watch", "consensus_log", "cluster", "calls", "peer"]
-        .map(|name| format!("proto/meshstore/v1/{name}.proto"));
+    let protos =
+        ["mesh", "topology", "storage", "broker", "lease", "watch", "consensus_log", "cluster", "calls", "peer"]
+            .map(|name| format!("proto/meshstore/v1/{name}.proto"));
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).include_source_info(true).open_files(protos)?;
     // What the node's reflection service shows.

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     environment::{Environment, net},
     error::Fault,
-    layers::{kv, mesh, topology},
+    layers::{documents, kv, mesh, topology},
     limits,
     node::{self, Faults, Node, Running},
     proto::status::status_from_error,
@@ -130,6 +130,7 @@ pub fn keep_house(node: &Node) {
     node.keep_sweeping("reclaim of large messages", mesh::large::Reclaim::default());
     node.keep_sweeping("retention of messages", mesh::retention::Trim::default());
     node.keep_sweeping("building of indexes", kv::index::build::Build::default());
+    node.keep_sweeping("building of indexes of documents", documents::index::Build::default());
 }
 
 async fn shut_down(

@@ -10,7 +10,10 @@
 
 mod backup;
 mod bench;
+mod broker;
 mod config;
+mod doc;
+mod explained;
 mod failure;
 mod fill;
 mod input;
@@ -93,6 +96,10 @@ enum Command {
     State(Within<state::Command>),
     /// The storage contract: values by key in namespaces, with attributes and older versions
     Kv(Within<kv::Command>),
+    /// Documents: JSON objects in collections that services own
+    Doc(doc::Doc),
+    /// The data broker: collections, and what services are allowed with them
+    Broker(broker::Broker),
     /// Leases: what is attached to one goes with it
     #[command(subcommand)]
     Lease(lease::Command),
@@ -206,6 +213,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Message(within) => within.command.run(&session).await,
             Command::State(within) => within.command.run(&session).await,
             Command::Kv(within) => within.command.run(&session).await,
+            Command::Doc(doc) => doc.run(&session).await,
+            Command::Broker(broker) => broker.run(&session).await,
             Command::Lease(command) => command.run(&session).await,
             Command::Lock(lock) => lock.run(&session).await,
             Command::Election(command) => command.run(&session).await,

@@ -35,6 +35,7 @@
 //! lists the methods, and each surface has a file of its own.
 
 pub(crate) mod backoff;
+mod broker;
 mod builder;
 mod call;
 mod cluster;
@@ -42,6 +43,7 @@ mod config;
 pub mod connection;
 pub mod consensus_log;
 mod endpoints;
+mod find;
 pub(crate) mod finite;
 mod held;
 mod json;
@@ -81,10 +83,12 @@ use session::Session;
 use tokio::time::Instant;
 
 pub use self::{
+    broker::{Broker, Documents},
     builder::Builder,
     cluster::{Backup, Cluster},
     config::Config,
     consensus_log::{GroupLog, RaftLog},
+    find::Find,
     held::HeldTransaction,
     json::Json,
     kv::{Kv, Namespaces},
@@ -107,6 +111,10 @@ pub use crate::{
     model::{
         ReadMode,
         consensus_log::{EntryId, LogEntry},
+        document::{
+            Collection, CollectionIndex, CollectionSettings, Declaration, Document, DocumentQuery, FindAndUpdate,
+            FoundDocuments, Grant, IndexSpec, IndexState, Inserted, Modification, Modified, Permission,
+        },
         filter::{Comparison, Filter, Operator},
         isolation::{Begun, Isolation},
         kv::{
@@ -313,6 +321,12 @@ impl Client {
     /// Values by key in a namespace: the storage contract. An empty name stands for `default`.
     pub fn kv(&self, namespace: impl Into<String>) -> Kv {
         Kv::of(self.clone(), namespace.into())
+    }
+
+    /// The data broker, for a service. An empty name stands for the caller itself: the service that it is known as, or else
+    /// whoever runs the cluster.
+    pub fn broker(&self, service: impl Into<String>) -> Broker {
+        Broker::of(self.clone(), service.into())
     }
 
     /// The namespaces of the storage contract.

@@ -12,9 +12,9 @@ use crate::{
     limits,
     model::session::Attempt,
     proto::v1::{
-        self, cluster_client::ClusterClient, consensus_log_client::ConsensusLogClient, lease_client::LeaseClient,
-        lock_client::LockClient, mesh_client::MeshClient, session_client::SessionClient, storage_client::StorageClient,
-        topology_client::TopologyClient,
+        self, broker_client::BrokerClient, cluster_client::ClusterClient, consensus_log_client::ConsensusLogClient,
+        lease_client::LeaseClient, lock_client::LockClient, mesh_client::MeshClient, session_client::SessionClient,
+        storage_client::StorageClient, topology_client::TopologyClient,
     },
 };
 
@@ -234,6 +234,30 @@ reads! {
     get_metadata(GetMetadataRequest) -> GetMetadataResponse;
     history(StorageHistoryRequest) -> StorageHistoryResponse;
     get_status(StorageStatusRequest) -> StorageStatusResponse;
+}
+
+writes! {
+    BrokerClient:
+    request_collection(RequestCollectionRequest) -> RequestCollectionResponse;
+    drop_collection(DropCollectionRequest) -> WriteResponse;
+    insert(InsertRequest) -> InsertResponse;
+    update(UpdateRequest) -> UpdateResponse;
+    find_and_update(FindAndUpdateRequest) -> FindAndUpdateResponse;
+    replace(ReplaceRequest) -> WriteResponse;
+    delete_documents(DeleteDocumentsRequest) -> DeleteDocumentsResponse;
+    grant_access(GrantAccessRequest) -> WriteResponse;
+    revoke_access(RevokeAccessRequest) -> WriteResponse;
+}
+
+reads! {
+    BrokerClient:
+    show_collection(ShowCollectionRequest) -> ShowCollectionResponse;
+    list_collections(ListCollectionsRequest) -> ListCollectionsResponse;
+    get_document(GetDocumentRequest) -> GetDocumentResponse;
+    find(FindRequest) -> FindResponse;
+    count_documents(CountDocumentsRequest) -> CountDocumentsResponse;
+    distinct(DistinctRequest) -> DistinctResponse;
+    list_grants(ListGrantsRequest) -> ListGrantsResponse;
 }
 
 writes! {

@@ -11,6 +11,7 @@
 
 mod check;
 pub mod consensus_log;
+pub mod documents;
 pub mod json;
 pub mod kv;
 pub mod lease;
@@ -19,6 +20,7 @@ pub mod lock;
 pub mod mesh;
 pub mod query;
 mod scopes;
+mod search;
 pub mod topology;
 pub mod transaction;
 pub mod watch;
@@ -53,6 +55,8 @@ pub struct Meaning {
     unmet: Option<Error>,
     /// The error if a scope has no room for it.
     full: Option<Error>,
+    /// Unique indexes of documents, by their scopes, with what they are called.
+    taken: Vec<(u32, String)>,
 }
 
 impl Write {
@@ -121,7 +125,16 @@ pub struct Decided {
 
 impl Meaning {
     fn unmet(error: Error) -> Self {
-        Self { unmet: Some(error), full: None }
+        Self { unmet: Some(error), ..Self::default() }
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Error {
+        if let Refusal::UniqueTaken { scope, owner, .. } = refusal
+            && let Some((_, label)) = self.taken.iter().find(|(taken, _)| taken == scope)
+        {
+            return documents::write::taken(owner, label);
+        }
+        Error::Refused(refusal.to_string())
     }
 
     /// What became of the write. `session` is the one in which the call was made, if any.
@@ -140,7 +153,7 @@ impl Meaning {
             Outcome::Refused { refusal: Refusal::ScopeFull(_), .. } if self.full.is_some() => {
                 Err(self.full.unwrap_or_else(|| Error::Refused(String::new())))
             }
-            Outcome::Refused { refusal, .. } => Err(Error::Refused(refusal.to_string())),
+            Outcome::Refused { refusal, .. } => Err(self.refused(&refusal)),
             Outcome::SessionExpired => Err(Error::SessionExpired { session: session.unwrap_or_default() }),
         }
     }

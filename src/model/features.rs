@@ -8,6 +8,7 @@ pub const LEVELS: &[(u32, &str)] = &[
     (VALUE_INDEXES, "indexes on values"),
     (LEASES, "leases and locks"),
     (TRANSACTIONS, "transactions that the leader keeps"),
+    (DOCUMENTS, "collections of documents"),
 ];
 /// Messages whose content is an upload, and rules of how long messages are kept.
 pub const LARGE_MESSAGES: u32 = 2;
@@ -19,8 +20,10 @@ pub const VALUE_INDEXES: u32 = 4;
 pub const LEASES: u32 = 5;
 /// Calls that name a transaction, which an older program would answer as if they did not.
 pub const TRANSACTIONS: u32 = 6;
+/// Collections of documents, their indexes and grants.
+pub const DOCUMENTS: u32 = 7;
 /// The highest level that this program knows.
-pub const LEVEL: u32 = TRANSACTIONS;
+pub const LEVEL: u32 = DOCUMENTS;
 
 /// What a level brought, as people call it.
 pub fn brought(level: u32) -> &'static str {

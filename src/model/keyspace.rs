@@ -59,6 +59,15 @@ pub const ATTRIBUTES: Keyspace = 0x42;
 /// How far the indexes of namespaces are built, by the number of their scope (u32 BE).
 pub const NAMESPACE_INDEXES: Keyspace = 0x44;
 
+/// Collections of documents, by `service.collection`.
+pub const COLLECTIONS: Keyspace = 0x60;
+/// The documents of a collection, by id; a scope for each collection.
+pub const DOCUMENTS: Keyspace = 0x61;
+/// How far the indexes of collections are built, by the number of their scope (u32 BE).
+pub const COLLECTION_INDEXES: Keyspace = 0x62;
+/// Who may do what with a collection of another: `escaped service.collection | service`.
+pub const GRANTS: Keyspace = 0x63;
+
 /// Leases, by id (u64 BE). They expire, and what is attached to one references it.
 pub const LEASES: Keyspace = 0x50;
 /// Locks: `escaped name`, which exists while somebody holds it; and behind it those that wait, in their order: `escaped name |
@@ -146,6 +155,10 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         VALUES => Some("storage_values"),
         ATTRIBUTES => Some("storage_attributes"),
         NAMESPACE_INDEXES => Some("storage_indexes"),
+        COLLECTIONS => Some("broker_collections"),
+        DOCUMENTS => Some("broker_documents"),
+        COLLECTION_INDEXES => Some("broker_indexes"),
+        GRANTS => Some("broker_grants"),
         LEASES => Some("leases"),
         LOCKS => Some("locks"),
         LEASE_LOADS => Some("lease_loads"),

@@ -32,6 +32,12 @@ pub const NAMESPACE: &str = "namespace";
 pub const VALUE: &str = "value";
 /// An index on the values of a namespace.
 pub const INDEX: &str = "index";
+/// A collection of documents.
+pub const COLLECTION: &str = "collection";
+/// A document.
+pub const DOCUMENT: &str = "document";
+/// That a service may do something with a collection.
+pub const GRANT: &str = "grant";
 /// A lease.
 pub const LEASE: &str = "lease";
 /// A lock that is held, or waited for.
@@ -58,6 +64,9 @@ pub fn known(name: &str) -> &'static str {
         RETENTION,
         MEMBER,
         LOG_ENTRY,
+        COLLECTION,
+        DOCUMENT,
+        GRANT,
         LEASE,
         LOCK,
     ];

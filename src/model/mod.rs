@@ -1,6 +1,7 @@
 //! The shared vocabulary: plain data, no I/O. Everything above (client, core, layers, rpc) speaks it.
 
 pub mod consensus_log;
+pub mod document;
 pub mod features;
 pub mod filter;
 pub mod isolation;

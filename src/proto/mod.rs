@@ -9,6 +9,7 @@
 //! Conversions check shape (a field that must be there, a number that means nothing); rules of the
 //! domain (lengths, JSON) are the layers'.
 
+pub mod broker;
 pub mod consensus_log;
 pub mod convert;
 pub mod large;

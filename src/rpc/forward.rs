@@ -65,7 +65,7 @@ const LARGE: &str = "/meshstore.v1.Mesh/StoreLargeMessage";
 const LARGE_BYTES: usize = limits::LARGE_MESSAGE_BYTES + limits::MESSAGE_CHUNKS * 64 + limits::CLIENT_DECODE_BYTES;
 
 /// The methods that only a leader can serve; as are all calls of a transaction, which it keeps.
-const WRITES: [&str; 64] = [
+const WRITES: [&str; 73] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     LARGE,
@@ -113,6 +113,15 @@ const WRITES: [&str; 64] = [
     "/meshstore.v1.Storage/BeginTransaction",
     "/meshstore.v1.Storage/Commit",
     "/meshstore.v1.Storage/Rollback",
+    "/meshstore.v1.Broker/RequestCollection",
+    "/meshstore.v1.Broker/DropCollection",
+    "/meshstore.v1.Broker/Insert",
+    "/meshstore.v1.Broker/Update",
+    "/meshstore.v1.Broker/FindAndUpdate",
+    "/meshstore.v1.Broker/Replace",
+    "/meshstore.v1.Broker/DeleteDocuments",
+    "/meshstore.v1.Broker/GrantAccess",
+    "/meshstore.v1.Broker/RevokeAccess",
     "/meshstore.v1.Lease/Grant",
     "/meshstore.v1.Lease/KeepAlive",
     "/meshstore.v1.Lease/Revoke",

@@ -8,6 +8,7 @@
 //! Calls that only a leader can serve are passed on by the layer in front of these services, which leaves
 //! the principal that the first node verified in the request's extensions ([`Forwarded`]).
 
+mod broker;
 pub mod calls;
 mod cluster;
 mod consensus_log;
@@ -56,9 +57,10 @@ use crate::{
         convert::read_header,
         lease::fence,
         v1::{
-            self, calls_server::CallsServer, cluster_server::ClusterServer, consensus_log_server::ConsensusLogServer,
-            lease_server::LeaseServer, lock_server::LockServer, mesh_server::MeshServer, session_server::SessionServer,
-            storage_server::StorageServer, topology_server::TopologyServer, watch_server::WatchServer,
+            self, broker_server::BrokerServer, calls_server::CallsServer, cluster_server::ClusterServer,
+            consensus_log_server::ConsensusLogServer, lease_server::LeaseServer, lock_server::LockServer,
+            mesh_server::MeshServer, session_server::SessionServer, storage_server::StorageServer,
+            topology_server::TopologyServer, watch_server::WatchServer,
         },
     },
     security::Policy,
@@ -80,10 +82,11 @@ const _: () = assert!(
 );
 
 /// The services of the client listener, as gRPC names them.
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "meshstore.v1.Mesh",
     "meshstore.v1.Topology",
     "meshstore.v1.Storage",
+    "meshstore.v1.Broker",
     "meshstore.v1.Lease",
     "meshstore.v1.Lock",
     "meshstore.v1.Watch",
@@ -98,6 +101,8 @@ pub struct Services {
     node: Arc<Node>,
     mesh: Arc<mesh::Mesh>,
     storage: Arc<storage::Storage>,
+    /// Who may search.
+    turns: Arc<Semaphore>,
 }
 
 /// A service as gRPC serves it.
@@ -113,8 +118,9 @@ impl Services {
     /// Of this node, with the transactions that it keeps.
     pub fn new(node: Arc<Node>, transactions: Transactions) -> Self {
         let mesh = mesh::Mesh::new(Arc::clone(&node), large::Uploads::new(Arc::clone(&node)));
-        let storage = storage::Storage::new(Arc::clone(&node), transactions);
-        Self { node, mesh: Arc::new(mesh), storage: Arc::new(storage) }
+        let turns = Arc::new(Semaphore::new(limits::QUERIES));
+        let storage = storage::Storage::new(Arc::clone(&node), transactions, Arc::clone(&turns));
+        Self { node, mesh: Arc::new(mesh), storage: Arc::new(storage), turns }
     }
 
     /// For calls of gRPC.
@@ -122,6 +128,7 @@ impl Services {
         let node = || Arc::clone(&self.node);
         Routes::new(served!(MeshServer, Arc::clone(&self.mesh)))
             .add_service(served!(StorageServer, Arc::clone(&self.storage)))
+            .add_service(served!(BrokerServer, Arc::new(broker::Broker::new(node(), Arc::clone(&self.turns)))))
             .add_service(served!(TopologyServer, Arc::new(topology::Topology::new(node()))))
             .add_service(served!(LeaseServer, Arc::new(lease::Lease::new(node()))))
             .add_service(served!(LockServer, Arc::new(lock::Lock::new(node()))))

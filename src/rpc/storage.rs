@@ -9,7 +9,6 @@ use super::Call;
 use crate::{
     Result,
     layers::kv::{index, namespace, query, read},
-    limits,
     model::{
         ReadMode,
         kv::{Deletion, KeyFilter},
@@ -39,8 +38,9 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    pub(super) fn new(node: Arc<Node>, transactions: Transactions) -> Self {
-        Self { node, transactions, turns: Arc::new(Semaphore::new(limits::QUERIES)) }
+    /// `turns`: who may search on this node.
+    pub(super) fn new(node: Arc<Node>, transactions: Transactions, turns: Arc<Semaphore>) -> Self {
+        Self { node, transactions, turns }
     }
 
     fn written(&self, revision: u64) -> Response<v1::WriteResponse> {

@@ -30,6 +30,8 @@ pub enum Surface {
     Topology,
     /// Values by key in namespaces.
     Storage,
+    /// Collections of documents, which have rules of their own.
+    Broker,
     /// Changes of all these, as they come.
     Watch,
     /// Leases.

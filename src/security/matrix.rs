@@ -3,13 +3,13 @@
 use super::decide::{
     Access::{self, Admin, Peer, Read, Write},
     Action,
-    Surface::{self, Calls, Cluster, ConsensusLog, Lease, Lock, Mesh, Session, Storage, Topology, Watch},
+    Surface::{self, Broker, Calls, Cluster, ConsensusLog, Lease, Lock, Mesh, Session, Storage, Topology, Watch},
 };
 
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 124] = [
+const MATRIX: [Entry; 140] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -94,6 +94,22 @@ const MATRIX: [Entry; 124] = [
     ("/meshstore.v1.Storage/BeginTransaction", Write, Storage),
     ("/meshstore.v1.Storage/Commit", Write, Storage),
     ("/meshstore.v1.Storage/Rollback", Write, Storage),
+    ("/meshstore.v1.Broker/RequestCollection", Write, Broker),
+    ("/meshstore.v1.Broker/DropCollection", Write, Broker),
+    ("/meshstore.v1.Broker/ShowCollection", Read, Broker),
+    ("/meshstore.v1.Broker/ListCollections", Read, Broker),
+    ("/meshstore.v1.Broker/Insert", Write, Broker),
+    ("/meshstore.v1.Broker/GetDocument", Read, Broker),
+    ("/meshstore.v1.Broker/Find", Read, Broker),
+    ("/meshstore.v1.Broker/CountDocuments", Read, Broker),
+    ("/meshstore.v1.Broker/Distinct", Read, Broker),
+    ("/meshstore.v1.Broker/Update", Write, Broker),
+    ("/meshstore.v1.Broker/FindAndUpdate", Write, Broker),
+    ("/meshstore.v1.Broker/Replace", Write, Broker),
+    ("/meshstore.v1.Broker/DeleteDocuments", Write, Broker),
+    ("/meshstore.v1.Broker/GrantAccess", Write, Broker),
+    ("/meshstore.v1.Broker/RevokeAccess", Write, Broker),
+    ("/meshstore.v1.Broker/ListGrants", Read, Broker),
     ("/meshstore.v1.Lease/Grant", Write, Lease),
     ("/meshstore.v1.Lease/KeepAlive", Write, Lease),
     ("/meshstore.v1.Lease/Revoke", Write, Lease),
@@ -164,6 +180,7 @@ mod tests {
             include_str!("../../proto/meshstore/v1/mesh.proto"),
             include_str!("../../proto/meshstore/v1/topology.proto"),
             include_str!("../../proto/meshstore/v1/storage.proto"),
+            include_str!("../../proto/meshstore/v1/broker.proto"),
             include_str!("../../proto/meshstore/v1/lease.proto"),
             include_str!("../../proto/meshstore/v1/watch.proto"),
             include_str!("../../proto/meshstore/v1/consensus_log.proto"),
@@ -189,7 +206,7 @@ mod tests {
         assert_eq!(listed, rpcs(), "a new RPC needs a line in src/security/matrix.rs: what does it do, to what?");
         let protos = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/meshstore/v1")).unwrap();
         // common.proto has no services; a new file is to be read above.
-        assert_eq!(protos.count(), 10, "rpcs() does not read every file of proto/");
+        assert_eq!(protos.count(), 11, "rpcs() does not read every file of proto/");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! first time it is decided on what is at hand, which may be behind: the guards see to it that nothing comes of that. Only
 //! what would be refused, or would change nothing, is looked at again in the newest state, before it is said.
 
+pub mod documents;
 pub mod lease;
 pub mod lock;
 pub mod storage;

@@ -95,6 +95,14 @@ pub enum Kind {
     Lease = 61,
     /// Who holds a lock, or waits for it.
     Lock = 62,
+    /// A collection of documents.
+    Collection = 64,
+    /// A document.
+    Document = 65,
+    /// How far an index of a collection is built.
+    CollectionIndex = 66,
+    /// That a service may do something with a collection of another.
+    Grant = 67,
 }
 
 /// Why bytes are not what they should be.

@@ -120,7 +120,7 @@ fn issue(directory: &Path, count: usize) -> Access {
         write(&format!("node-{id}.key"), &issued.key);
     }
     let mut tokens = Tokens::default();
-    let token = tokens.add(Principal::Service("contract".into()), now_ms, None).unwrap();
+    let token = tokens.add(Principal::Person("contract".into()), now_ms, None).unwrap();
     let of_a_stranger = tokens.add(Principal::Service("stranger".into()), now_ms, None).unwrap();
     write("ca.crt", &ca.cert);
     write("tokens.toml", &tokens.text());

@@ -4,7 +4,7 @@ mod index;
 mod many;
 mod moving;
 mod namespace;
-mod query;
+pub(super) mod query;
 pub(super) mod show;
 mod transaction;
 

@@ -1,18 +1,19 @@
 //! Queries: which values, by what is in them.
 
 use clap::Args;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::{
     super::{
+        explained,
         failure::Failure,
         input,
         options::{Session, part},
-        output::{self, List},
+        output::List,
     },
     In, show,
 };
-use crate::client::{Access, Explanation, Filter, KvQuery, Operator, SortField};
+use crate::client::{Filter, KvQuery, Operator, SortField};
 
 const CONDITIONS: &str = "A condition is FIELD OPERATOR VALUE. The operators: = != > >= < <=, ^= (begins with), $= (ends with),\n*= (contains), or as words between spaces: eq ne gt gte lt lte contains startsWith endsWith in nin.\nVALUE is JSON, or a text that is none. FIELD is $key, $value, $metadata, or a path: address.city, tags.0.\n\nThe JSON form has and, or and not:\n  [{\"field\": \"age\", \"operator\": \"gte\", \"value\": 18}, {\"or\": [...]}, {\"not\": {...}}]";
 
@@ -86,7 +87,7 @@ fn operand(text: &str) -> String {
 }
 
 /// Fields with commas between; one with a minus in front descends.
-pub(super) fn fields(text: &str) -> Vec<SortField> {
+pub(in crate::cli) fn fields(text: &str) -> Vec<SortField> {
     let field = |field: &str| match field.strip_prefix('-') {
         Some(field) => SortField::descending(field),
         None => SortField::ascending(field),
@@ -95,7 +96,7 @@ pub(super) fn fields(text: &str) -> Vec<SortField> {
 }
 
 /// Fields as they were written.
-pub(super) fn written(fields: &[SortField]) -> String {
+pub(in crate::cli) fn written(fields: &[SortField]) -> String {
     let one = |SortField { field, descending }: &SortField| format!("{}{field}", if *descending { "-" } else { "" });
     fields.iter().map(one).collect::<Vec<_>>().join(",")
 }
@@ -135,51 +136,13 @@ impl Query {
         let page: KvQuery = query.clone().limit(limit).offset(offset).cursor(cursor.unwrap_or_default());
         if explain {
             let explanation = page.explain().await?.explanation;
-            return session.out.answer(&object(&explanation), || lines(&explanation));
+            return explained::answer(&session.out, &explanation, "values");
         }
         let (entries, next_cursor, revision) = part(all, query.all(), page.page()).await?;
         let items = entries.iter().map(show::object).collect();
         let rows = entries.iter().map(show::row).collect();
         session.out.list(&show::COLUMNS, List { items, rows, next_cursor, revision })
     }
-}
-
-fn object(explanation: &Explanation) -> Json {
-    let Explanation { access, sorted, keys_examined, values_examined, returned, building } = explanation;
-    let access = match access {
-        Access::Scan => json!("scan"),
-        Access::Keys => json!("key range"),
-        Access::Index { name, fields, ranges, ordered } => {
-            json!({ "index": name, "fields": fields, "ranges": ranges, "ordered": ordered })
-        }
-    };
-    json!({
-        "access": access, "sorted_in_memory": sorted, "keys_examined": keys_examined,
-        "values_examined": values_examined, "returned": returned, "building": building,
-    })
-}
-
-fn lines(explanation: &Explanation) -> String {
-    let Explanation { access, sorted, keys_examined, values_examined, returned, building } = explanation;
-    let access = match access {
-        Access::Scan => "all keys".into(),
-        Access::Keys => "a range of the keys".into(),
-        Access::Index { name, fields, ranges, ordered } => {
-            let order = if *ordered { ", in its order" } else { "" };
-            format!("index {} (fields that narrow: {fields}, ranges: {ranges}){order}", output::visible(name))
-        }
-    };
-    let mut lines = vec![
-        ("goes through", access),
-        ("sorted in memory", if *sorted { "yes" } else { "no" }.into()),
-        ("keys examined", keys_examined.to_string()),
-        ("values examined", values_examined.to_string()),
-        ("returned", returned.to_string()),
-    ];
-    if !building.is_empty() {
-        lines.push(("not built yet", output::visible(&building.join(", ")).into_owned()));
-    }
-    output::fields(&lines)
 }
 
 #[cfg(test)]

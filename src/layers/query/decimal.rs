@@ -5,6 +5,12 @@ use std::{cmp::Ordering, fmt};
 /// Exponents beyond this are no numbers that anything is compared with: sums of them would have to be kept from overflowing.
 const EXPONENT: i64 = 1 << 60;
 
+/// Most digits of a sum.
+const PLACES: usize = 1_000;
+/// Whole numbers of more digits, and fractions with more zeros behind the point, are written with an exponent.
+const WRITTEN_OUT: i64 = 40;
+const SMALLEST_WRITTEN_OUT: i64 = 6;
+
 /// `0.digits * 10^exponent`, negative or not. Equal numbers are equal field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decimal {
@@ -42,6 +48,68 @@ impl Decimal {
         let point = i64::try_from(whole.len()).ok()? - i64::try_from(zeros).ok()?;
         let exponent = exponent.checked_add(point).filter(|exponent| exponent.abs() < EXPONENT)?;
         Some(Self { negative, exponent, digits })
+    }
+
+    /// The sum, exactly; `None` if it would take more than [`PLACES`] digits to write it.
+    pub fn plus(&self, other: &Self) -> Option<Self> {
+        let lowest = |number: &Self| number.exponent - number.digits.len() as i64;
+        let (low, high) = match (self.digits.is_empty(), other.digits.is_empty()) {
+            (true, _) => return Some(other.clone()),
+            (_, true) => return Some(self.clone()),
+            _ => (lowest(self).min(lowest(other)), self.exponent.max(other.exponent)),
+        };
+        // The least place first, and one more for what is carried.
+        let places = usize::try_from(high - low).ok().filter(|places| *places <= PLACES)? + 1;
+        let mut sum = vec![0i8; places];
+        for number in [self, other] {
+            let from = usize::try_from(lowest(number) - low).ok()?;
+            for (place, digit) in sum.iter_mut().skip(from).zip(number.digits.iter().rev()) {
+                let digit = i8::try_from(*digit).ok()?;
+                *place += if number.negative { -digit } else { digit };
+            }
+        }
+        let negative = sum.iter().rev().find(|place| **place != 0).is_some_and(|place| *place < 0);
+        let mut carried = 0;
+        for place in &mut sum {
+            let digit = if negative { -*place } else { *place } + carried;
+            carried = digit.div_euclid(10);
+            *place = digit.rem_euclid(10);
+        }
+        let zeros = sum.iter().rev().take_while(|digit| **digit == 0).count();
+        let mut digits: Vec<u8> = sum.iter().rev().skip(zeros).filter_map(|digit| u8::try_from(*digit).ok()).collect();
+        while digits.last() == Some(&0) {
+            digits.pop();
+        }
+        if digits.is_empty() {
+            return Some(Self { negative: false, exponent: 0, digits });
+        }
+        let exponent = low + i64::try_from(places - zeros).ok()?;
+        Some(Self { negative, exponent, digits })
+    }
+
+    /// As JSON writes it: whole numbers without a point, very large and very small ones with an exponent.
+    pub fn to_json(&self) -> String {
+        let digits: String = self.digits.iter().map(|digit| char::from(b'0' + digit)).collect();
+        let sign = if self.negative { "-" } else { "" };
+        let count = digits.len() as i64;
+        match self.exponent {
+            _ if digits.is_empty() => "0".into(),
+            exponent if (count..=WRITTEN_OUT).contains(&exponent) => {
+                format!("{sign}{digits}{}", "0".repeat(usize::try_from(exponent - count).unwrap_or_default()))
+            }
+            exponent if (1..count).contains(&exponent) => {
+                let (whole, fraction) = digits.split_at(usize::try_from(exponent).unwrap_or_default());
+                format!("{sign}{whole}.{fraction}")
+            }
+            exponent if (-SMALLEST_WRITTEN_OUT..=0).contains(&exponent) => {
+                format!("{sign}0.{}{digits}", "0".repeat(usize::try_from(-exponent).unwrap_or_default()))
+            }
+            exponent => {
+                let (first, rest) = digits.split_at(1);
+                let point = if rest.is_empty() { "" } else { "." };
+                format!("{sign}{first}{point}{rest}e{}", exponent - 1)
+            }
+        }
     }
 
     fn sign(&self) -> i8 {
@@ -141,7 +209,36 @@ mod tests {
         assert_eq!(decimal("12").to_string(), "12");
     }
 
+    #[test]
+    fn sums_are_exact() {
+        for (left, right, sum) in [
+            ("1", "1", "2"),
+            ("0", "-0.50", "-0.5"),
+            ("0.1", "0.2", "0.3"),
+            ("9007199254740993", "1", "9007199254740994"),
+            ("18446744073709551615", "1", "18446744073709551616"),
+            ("-1", "1", "0"),
+            ("5", "-7.25", "-2.25"),
+            ("99", "1", "100"),
+            ("-1000", "1", "-999"),
+            ("1e50", "0", "1e50"),
+            ("1.5e-9", "0", "1.5e-9"),
+            ("1e3", "-0.001", "999.999"),
+        ] {
+            assert_eq!(decimal(left).plus(&decimal(right)).unwrap().to_json(), sum, "{left} + {right}");
+        }
+        assert_eq!(decimal("1e2000").plus(&decimal("1")), None);
+    }
+
     proptest! {
+        #[test]
+        fn sums_are_those_of_the_machine(a in -1_000_000i64..1_000_000, b in -1_000_000i64..1_000_000, places in 0u8..4) {
+            let scaled = |n: i64| decimal(&format!("{n}e-{places}"));
+            let sum = scaled(a).plus(&scaled(b)).unwrap();
+            prop_assert_eq!(&sum, &scaled(a + b));
+            prop_assert_eq!(decimal(&sum.to_json()), sum);
+        }
+
         #[test]
         fn integers_are_ordered_as_the_machine_does(a in any::<i128>(), b in any::<i128>(), c in any::<i16>(), d in any::<i16>()) {
             prop_assert_eq!(decimal(&a.to_string()).cmp(&decimal(&b.to_string())), a.cmp(&b));

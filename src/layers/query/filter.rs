@@ -110,7 +110,8 @@ impl Node {
 }
 
 impl Check {
-    fn holds(&self, found: &Value<'_>) -> bool {
+    /// Whether it is true of what was found.
+    pub fn holds(&self, found: &Value<'_>) -> bool {
         match self {
             Self::Equal(wanted) => found.equals(wanted),
             Self::NotEqual(unwanted) => !found.equals(unwanted),
@@ -162,10 +163,14 @@ fn node(filter: &Filter, place: &str) -> Result<Node> {
 fn test(comparison: &Comparison, place: &str) -> Result<Test> {
     let Comparison { field, operator, operand } = comparison;
     let field = Field::parse(&format!("{place}.field"), field)?;
-    let place = format!("{place}.value");
-    json::check(&place, operand)?;
-    let wrong = |rule: &str| Error::invalid(&place, operand, format!("{rule} for the operator {operator}"));
-    let beyond = || Error::invalid(&place, operand, "must not have numbers with exponents beyond 2^60");
+    Ok(Test { field, check: check(*operator, operand, &format!("{place}.value"))? })
+}
+
+/// What an operator says with an operand, a JSON text. Errors: `InvalidArgument` naming `place`.
+pub fn check(operator: Operator, operand: &str, place: &str) -> Result<Check> {
+    json::check(place, operand)?;
+    let wrong = |rule: &str| Error::invalid(place, operand, format!("{rule} for the operator {operator}"));
+    let beyond = || Error::invalid(place, operand, "must not have numbers with exponents beyond 2^60");
     let value = Value::read(operand).ok_or_else(beyond)?.into_owned();
     let text = |value: Value<'static>| match value {
         Value::Text(text) => Ok(text.into_owned()),
@@ -179,12 +184,12 @@ fn test(comparison: &Comparison, place: &str) -> Result<Test> {
         let items: Vec<&RawValue> = serde_json::from_str(operand).map_err(|_| wrong("must be a list"))?;
         if items.len() > limits::FILTER_LIST {
             let rule = format!("must have at most {} items", limits::FILTER_LIST);
-            return Err(Error::invalid(&place, format!("{} items", items.len()), rule));
+            return Err(Error::invalid(place, format!("{} items", items.len()), rule));
         }
         let items = items.into_iter().map(|item| Value::read(item.get()).map(Value::into_owned).ok_or_else(beyond));
         items.collect::<Result<Vec<_>>>()
     };
-    let check = match operator {
+    Ok(match operator {
         Operator::Eq => Check::Equal(value),
         Operator::Ne => Check::NotEqual(value),
         Operator::Gt => relates(Relation::Greater, value)?,
@@ -197,8 +202,7 @@ fn test(comparison: &Comparison, place: &str) -> Result<Test> {
         Operator::EndsWith => Check::EndsWith(text(value)?),
         Operator::In => Check::In(items()?),
         Operator::Nin => Check::NotIn(items()?),
-    };
-    Ok(Test { field, check })
+    })
 }
 
 #[cfg(test)]

@@ -45,6 +45,16 @@ impl Segment {
         let element = name.parse().ok().filter(|number: &usize| number.to_string() == name);
         Self { name, element }
     }
+
+    /// The name of the member.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which element of a list it is, if it can be one.
+    pub fn element(&self) -> Option<usize> {
+        self.element
+    }
 }
 
 impl fmt::Display for Segment {

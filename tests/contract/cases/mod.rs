@@ -1,6 +1,7 @@
 //! The cases, and what they share. One that is written and not named in [`all`] is a warning of the
 //! compiler (dead code), and so an error in CI.
 
+mod broker;
 mod consensus_log;
 mod held_hazards;
 mod held_transactions;
@@ -106,7 +107,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
         tables::a_cursor_of_another_table_is_refused,
     ];
     all.extend([large_messages(), topology(), members(), consensus_log(), transactions()].concat());
-    all.extend([held_transactions(), kv(), query(), watch(), leases()].concat());
+    all.extend([held_transactions(), kv(), query(), watch(), leases(), broker()].concat());
     of_tables!(all: [State, NodeState, Route, Config] [
         tables::what_is_stored_is_read_back,
         tables::an_upsert_keeps_the_creation,
@@ -127,6 +128,30 @@ pub fn all() -> Vec<(&'static str, Case)> {
         json::depth_is_bounded,
     ]);
     all
+}
+
+/// Those of the data broker.
+fn broker() -> Vec<(&'static str, Case)> {
+    cases![
+        broker::what_is_declared_is_inserted_and_found,
+        broker::what_was_never_declared_is_not_found,
+        broker::a_collection_is_shared_as_far_as_was_granted,
+        broker::services_with_one_name_for_their_collections_are_kept_apart,
+        broker::operators_projection_sort_and_limit_work_together,
+        broker::documents_are_updated_and_deleted_by_a_filter,
+        broker::pages_with_skip_end_with_an_empty_one,
+        broker::a_cursor_shows_one_revision_while_others_write,
+        broker::of_many_documents_those_go_in_that_can,
+        broker::what_is_unique_stays_so_under_64_writers,
+        broker::each_job_is_taken_once,
+        broker::a_write_may_ask_for_a_revision,
+        broker::documents_go_when_their_time_is_over,
+        broker::a_collection_holds_no_more_than_it_may,
+        broker::an_index_is_built_behind_what_is_there,
+        broker::documents_of_any_shape_live_together,
+        broker::names_documents_and_filters_are_checked,
+        broker::what_is_dropped_is_gone_at_once,
+    ]
 }
 
 /// Those of messages in chunks, and of how long messages are kept.

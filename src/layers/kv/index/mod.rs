@@ -31,6 +31,7 @@ use super::{
             order::{self, By},
         },
         scopes::Scopes,
+        search::{CUT, Usable},
     },
     namespace::{self, Namespace},
 };
@@ -52,10 +53,6 @@ use crate::{
 };
 
 const PROGRESS: ScopeId = ScopeId::new(keyspace::NAMESPACE_INDEXES, NO_SCOPE);
-/// The entry that says that a field of a value was cut. No other entry begins so.
-pub(super) const CUT: &[u8] = &[1];
-/// The first that an entry which is not [`CUT`] can begin with.
-pub(super) const FIRST: &[u8] = &[2];
 
 /// Frozen (in kind `Namespace`, version 2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,13 +80,6 @@ struct Progress {
     behind: Option<Bytes>,
 }
 
-/// An index that queries may use.
-pub(super) struct Usable {
-    pub(super) name: String,
-    pub(super) scope: u32,
-    pub(super) by: Vec<By>,
-}
-
 impl Definition {
     /// The scope of its entries.
     fn home(&self) -> ScopeId {
@@ -100,8 +90,8 @@ impl Definition {
         PROGRESS.key(&self.scope.to_be_bytes())
     }
 
-    fn set_progress(&self, namespace: &str, built: u64, behind: Option<Bytes>) -> Operation {
-        let progress = Progress { namespace: namespace.into(), built, behind };
+    fn set_progress(&self, namespace: &str, behind: Option<Bytes>) -> Operation {
+        let progress = Progress { namespace: namespace.into(), built: 0, behind };
         Operation::Put { key: self.progress_key(), put: Put::value(codec::encode(Kind::NamespaceIndex, &progress)) }
     }
 
@@ -109,7 +99,7 @@ impl Definition {
     pub(super) fn create(&mut self, namespace: &str, scopes: &mut Scopes, all: bool) -> Result<[Operation; 2]> {
         self.scope = scopes.create()?;
         let scope = Operation::SetScope { scope: self.home(), settings: ScopeSettings::default() };
-        Ok([scope, self.set_progress(namespace, 0, (!all).then(Bytes::new))])
+        Ok([scope, self.set_progress(namespace, (!all).then(Bytes::new))])
     }
 
     /// What drops it.
@@ -181,7 +171,10 @@ pub(super) fn usable(view: &View, namespace: &Namespace) -> Result<(Vec<Usable>,
     let (mut ready, mut building) = (Vec::new(), Vec::new());
     for index in &namespace.indexes {
         match index.progress(view)?.0.behind {
-            None => ready.push(Usable { name: index.name.clone(), scope: index.scope, by: index.by() }),
+            None => {
+                let (name, by) = (index.name.clone(), index.by());
+                ready.push(Usable { name, scope: index.scope, by, several: false });
+            }
             Some(_) => building.push(index.name.clone()),
         }
     }

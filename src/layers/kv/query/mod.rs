@@ -1,45 +1,38 @@
 //! Queries over the values of a namespace.
 //!
-//! What a filter means is said in [`layers::query`](crate::layers::query); [`mod@plan`] chooses what to go through; here pages
-//! are made.
-//!
-//! * **Order**: by the sort fields (types as in [`order`](crate::layers::query::order); values without a field come last in
-//!   both directions), and what is equal in these by key. Without sort fields: by key. The plan does not show in what is
-//!   answered.
-//! * **Pages** show the revision of the first. A cursor names the last value that was given out and nothing of the plan:
-//!   where it stands in an index, or among what is sorted, is looked up in that revision. So it stays good across nodes and
-//!   releases. Only a transaction can change what it pages over: unsorted it goes on behind the key, whatever has become of
-//!   it; sorted by what was changed it is told to begin anew.
-//! * **Memory**: a page holds what it answers. If it has to be sorted, of all that is wanted only the keys (and fields) of
-//!   those that may come on this page are kept, so the hundred first of a million take room for a hundred; what is left out
-//!   before the first page takes room, too. Over [`limits::SORT_BYTES`] the query is refused, and told what helps.
-//! * **Time**: before each value it is asked whether somebody still waits, so what is searched for nobody is one value.
+//! What a filter means is said in [`layers::query`](crate::layers::query), how pages are made in
+//! [`layers::search`](crate::layers::search); here is what both are asked of a namespace. Types are ordered as in
+//! [`order`]; values without a field come last in both directions.
 
-mod plan;
-mod run;
 #[cfg(test)]
 mod tests;
 
-use self::{
-    plan::{Plan, Reach, Span, plan},
-    run::Run,
-};
+use bytes::Bytes;
+
 use super::{
     super::{
-        list::{Cursor, fingerprint, page_limit},
-        query::{Field, filter::Matcher, order::By},
+        list::fingerprint,
+        query::{
+            Document, Field,
+            filter::Matcher,
+            order::{self, By},
+        },
+        search::{self, Home, Run, Terms, Usable, plan},
     },
     index,
     namespace::{Namespace, check_name},
+    open, text, with_attributes,
 };
 use crate::{
     Error, Result,
     layers::check,
     limits,
     model::{
+        Key, Record, ScopeId,
         filter::Filter,
         keyspace,
-        query::{Access, Explanation, Found, Query, SortField},
+        kv::Entry,
+        query::{Explanation, Found, Query, SortField},
     },
     state::View,
 };
@@ -50,12 +43,7 @@ pub struct Search {
     namespace: String,
     matcher: Matcher,
     sort: Vec<By>,
-    limit: usize,
-    offset: usize,
-    after: Option<Cursor>,
-    fingerprint: u64,
-    /// Whether no value is wanted at all.
-    none: bool,
+    terms: Terms,
     /// Whether attributes are answered.
     attributes: bool,
 }
@@ -67,21 +55,9 @@ pub fn search(namespace: &str, query: &Query) -> Result<Search> {
     let (matcher, filter_text) = checked(filter)?;
     let fields: Vec<(&str, bool)> = sort.iter().map(|by| (by.field.as_str(), by.descending)).collect();
     let fingerprint = fingerprint(keyspace::VALUES, &(&namespace, "query", filter_text, fields));
-    if *offset > 0 && !cursor.is_empty() {
-        let rule = "must be 0 with a cursor: the first page left them out";
-        return Err(Error::invalid("offset", offset.to_string(), rule));
-    }
-    Ok(Search {
-        namespace,
-        matcher,
-        sort: order_of(sort)?,
-        limit: page_limit(limit.unwrap_or_default())?,
-        offset: usize::try_from(*offset).unwrap_or(usize::MAX),
-        after: Cursor::parse(cursor, fingerprint)?,
-        fingerprint,
-        none: *limit == Some(0),
-        attributes: *attributes,
-    })
+    let sort = order_of(sort)?;
+    let terms = Terms::new((*limit, *offset, cursor), fingerprint, !sort.is_empty())?;
+    Ok(Search { namespace, matcher, sort, terms, attributes: *attributes })
 }
 
 /// A filter that was checked, and its text.
@@ -113,68 +89,115 @@ fn order_of(sort: &[SortField]) -> Result<Vec<By>> {
 impl Search {
     /// The revision at which it must be read: the one of the pages before.
     pub fn revision(&self) -> Option<u64> {
-        self.after.as_ref().map(|cursor| cursor.revision)
+        self.terms.revision()
     }
 
     /// The page. Errors: `NotFound` for the namespace; `InvalidArgument` for a cursor that is not of this store; `Refused` if
     /// more would have to be sorted than there is room for.
     pub fn read(&self, view: &View) -> Result<Found> {
         let namespace = Namespace::existing(view, &self.namespace)?;
-        let Some(namespace) = namespace else { return Ok(empty()) };
-        if let Some(cursor) = &self.after {
-            cursor.check_revision(view)?;
-        }
+        let Some(namespace) = namespace else { return Ok(nothing(Explanation::default())) };
+        self.terms.check(view)?;
         let (indexes, building) = index::usable(view, &namespace)?;
         let (plan, keys_examined) = plan(view, &indexes, &self.matcher.conjuncts(), &self.sort)?;
-        let explanation = Explanation { access: access(&plan), keys_examined, building, ..Explanation::default() };
-        if self.none {
-            return Ok(Found { explanation, ..empty() });
+        let explanation = Explanation { access: plan.access(), keys_examined, building, ..Explanation::default() };
+        if self.terms.is_for_none() {
+            return Ok(nothing(explanation));
         }
-        let mut run = Run::new(self, (view, &namespace), explanation);
+        let values = Values::new(self, &namespace);
+        let mut run = Run::new(&values, view, (&self.terms, explanation));
         run.fill(&plan)?;
-        Ok(run.found())
-    }
-
-    /// One that only asks what is wanted.
-    fn of(matcher: Matcher) -> Self {
-        Self {
-            namespace: String::new(),
-            matcher,
-            sort: vec![],
-            limit: limits::PAGE_MAX,
-            offset: 0,
-            after: None,
-            fingerprint: 0,
-            none: false,
-            attributes: false,
-        }
+        let search::Found { items: entries, next_cursor, explanation } = run.found();
+        Ok(Found { entries, next_cursor, explanation })
     }
 }
 
 /// Counts the values that a filter lets through. Errors: `InvalidArgument`; `NotFound` for the namespace.
 pub fn count(view: &View, namespace: &str, filter: &Filter) -> Result<u64> {
-    let search = Search::of(checked(filter)?.0);
+    let (matcher, _) = checked(filter)?;
+    let search = Search { namespace: String::new(), matcher, sort: vec![], terms: Terms::all(), attributes: false };
     let Some(namespace) = Namespace::existing(view, namespace)? else { return Ok(0) };
     let (indexes, _) = index::usable(view, &namespace)?;
     let (plan, _) = plan(view, &indexes, &search.matcher.conjuncts(), &[])?;
-    Run::new(&search, (view, &namespace), Explanation::default()).count(&plan)
+    let (values, mut count) = (Values::new(&search, &namespace), 0);
+    Run::new(&values, view, (&search.terms, Explanation::default())).visit(&plan, |_, _| {
+        count += 1;
+        Ok(true)
+    })?;
+    Ok(count)
 }
 
-fn empty() -> Found {
-    Found { entries: vec![], next_cursor: String::new(), explanation: Explanation::default() }
+fn nothing(explanation: Explanation) -> Found {
+    Found { entries: vec![], next_cursor: String::new(), explanation }
 }
 
-fn access(plan: &Plan<'_>) -> Access {
-    let of = |reach: &Reach<'_>, ordered| Access::Index {
-        name: reach.index.name.clone(),
-        fields: u32::try_from(reach.narrows).unwrap_or(u32::MAX),
-        ranges: u32::try_from(reach.spans.len()).unwrap_or(u32::MAX),
-        ordered,
-    };
-    match plan {
-        Plan::Keys(span) if *span == (Span { start: vec![], end: None }) => Access::Scan,
-        Plan::Keys(_) => Access::Keys,
-        Plan::Picked(reach, _) => of(reach, false),
-        Plan::Ordered(reach) => of(reach, reach.is_ordered()),
+/// The values of a namespace, as a query sees them.
+struct Values<'s> {
+    search: &'s Search,
+    namespace: &'s Namespace,
+    /// Whether filter or order ask for attributes.
+    attributes: bool,
+}
+
+impl<'s> Values<'s> {
+    fn new(search: &'s Search, namespace: &'s Namespace) -> Self {
+        let by_attributes = search.sort.iter().any(|by| matches!(by.field, Field::Attributes(_)));
+        Self { search, namespace, attributes: by_attributes || search.matcher.asks_for_attributes() }
     }
+
+    /// What is made of a value as the query sees it.
+    fn look<T>(&self, view: &View, (key, record): (&Key, &Record), look: impl FnOnce(&Document<'_>) -> T) -> Result<T> {
+        let name = key.user_bytes();
+        let value = text(view, record)?;
+        let attributes = match self.attributes {
+            true => {
+                let record = view.record(&self.namespace.attributes().key(&name))?;
+                // As it is shown.
+                Some(record.map_or(Bytes::from_static(b"{}"), |record| record.value))
+            }
+            false => None,
+        };
+        Ok(look(&Document {
+            key: str_of(&name).unwrap_or_default(),
+            value: value.as_ref().and_then(str_of),
+            attributes: attributes.as_ref().and_then(str_of),
+        }))
+    }
+}
+
+impl Home for Values<'_> {
+    type Item = Entry;
+
+    fn records(&self) -> ScopeId {
+        self.namespace.values()
+    }
+
+    fn wanted(&self, view: &View, key: &Key, record: &Record) -> Result<Option<Vec<u8>>> {
+        let Search { matcher, sort, .. } = self.search;
+        self.look(view, (key, record), |document| matcher.matches(document).then(|| order::key(document, sort, None).0))
+    }
+
+    fn order(&self, view: &View, key: &Key, record: &Record) -> Result<Vec<u8>> {
+        self.look(view, (key, record), |document| order::key(document, &self.search.sort, None).0)
+    }
+
+    fn entry(&self, view: &View, index: &Usable, key: &Key, record: &Record) -> Result<Vec<u8>> {
+        self.look(view, (key, record), |document| order::key(document, &index.by, Some(order::KEPT)).0)
+    }
+
+    fn item(&self, view: &View, key: &Key, record: &Record) -> Result<(Entry, usize)> {
+        let name = String::from_utf8_lossy(&key.user_bytes()).into_owned();
+        let mut entry = open(view, name, record)?;
+        if self.search.attributes {
+            let attributes = view.record(&self.namespace.attributes_key(&entry.key))?;
+            entry = with_attributes(view, entry, attributes.as_ref())?;
+        }
+        let attributes = entry.metadata.attributes.as_ref().map_or(0, String::len);
+        let bytes = entry.key.len() + entry.value.len() + attributes;
+        Ok((entry, bytes))
+    }
+}
+
+fn str_of(bytes: &Bytes) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     layers::{
         kv::{index::build::Build, write},
+        list::Cursor,
         mesh::testing::Pairs,
         query::order,
     },
@@ -16,6 +17,7 @@ use crate::{
         ScopeId,
         filter::Operator,
         kv::{Set, Value},
+        query::Access,
     },
     state::{
         scope::Account,
@@ -334,8 +336,11 @@ fn cursors_and_sorts_are_checked() {
     assert!(search("m", &next).is_err(), "of another namespace");
     let older = search(NAMESPACE, &next).unwrap().read(&kv.0.view(8));
     assert!(matches!(older, Err(Error::InvalidArgument { field, .. }) if field == "cursor"));
-    let forged =
-        Cursor { revision: 9, fingerprint: search(NAMESPACE, &query).unwrap().fingerprint, position: "no".into() };
+    let forged = Cursor {
+        revision: 9,
+        fingerprint: search(NAMESPACE, &query).unwrap().terms.fingerprint(),
+        position: "no".into(),
+    };
     let forged = search(NAMESPACE, &Query { cursor: forged.text(), ..query }).unwrap().read(&kv.0.view(9));
     assert!(matches!(forged, Err(Error::InvalidArgument { field, .. }) if field == "cursor"));
 }

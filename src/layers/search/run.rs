@@ -1,78 +1,60 @@
-//! A query under way: what a plan finds is looked at, put in order, and put on the page.
+//! A search under way: what a plan finds is looked at, put in order, and put on the page.
 
 use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 
 use super::{
-    super::{
-        super::{
-            list::{Cursor, successor},
-            query::{Document, Field, order},
-        },
-        namespace::Namespace,
-        open, text, with_attributes,
-    },
-    Search,
+    super::list::{Cursor, successor},
+    Found, Home, Terms,
     plan::{ENTRIES, Plan, Reach, Span, position_of},
 };
 use crate::{
     Error, Result,
     error::Fault,
     limits,
-    model::{
-        Key, Record,
-        kv::Entry,
-        query::{Explanation, Found},
-    },
+    model::{Key, Record, query::Explanation},
     state::View,
 };
 
-/// Values that are read at once, which bounds what is in memory beside the page.
+/// Records that are read at once, which bounds what is in memory beside the page.
 const READ: usize = 32;
-/// What a cursor of a sorted query says of the fields of its value.
+/// What a cursor of a sorted search says of the fields of its record.
 const SUM_BYTES: usize = 4;
 /// What a key that is kept for sorting takes beside its bytes.
 const OVERHEAD: usize = 64;
 
 /// What a page holds so far.
-struct Page {
-    entries: Vec<Entry>,
+struct Page<T> {
+    items: Vec<T>,
     bytes: usize,
     left_out: usize,
     /// Whether there is one more than fits.
     more: bool,
-    /// The fields by which the last value is sorted, if it is.
-    last: Option<Vec<u8>>,
+    /// The key of the last record, and the fields by which it is sorted.
+    last: Option<(Bytes, Vec<u8>)>,
 }
 
-/// A query under way.
-pub(super) struct Run<'r> {
-    search: &'r Search,
+/// A search under way.
+pub(in crate::layers) struct Run<'r, H: Home> {
+    home: &'r H,
     view: &'r View,
-    namespace: &'r Namespace,
-    /// Whether filter or order ask for attributes.
-    attributes: bool,
-    page: Page,
+    terms: &'r Terms,
+    page: Page<H::Item>,
     explanation: Explanation,
 }
 
-impl<'r> Run<'r> {
-    pub(super) fn new(
-        search: &'r Search,
-        (view, namespace): (&'r View, &'r Namespace),
-        explanation: Explanation,
-    ) -> Self {
-        let by_attributes = search.sort.iter().any(|by| matches!(by.field, Field::Attributes(_)));
-        let attributes = by_attributes || search.matcher.asks_for_attributes();
-        let page = Page { entries: vec![], bytes: 0, left_out: search.offset, more: false, last: None };
-        Self { search, view, namespace, attributes, page, explanation }
+impl<'r, H: Home> Run<'r, H> {
+    pub(in crate::layers) fn new(home: &'r H, view: &'r View, (terms, explanation): (&'r Terms, Explanation)) -> Self {
+        let page = Page { items: vec![], bytes: 0, left_out: terms.offset, more: false, last: None };
+        Self { home, view, terms, page, explanation }
     }
 
-    /// Puts on the page what belongs there.
-    pub(super) fn fill(&mut self, plan: &Plan<'_>) -> Result<()> {
-        let after = self.search.after.as_ref().map(|cursor| cursor.position.clone());
-        if !self.search.sort.is_empty() {
+    /// Puts on the page what belongs there. Errors: `InvalidArgument` for a cursor that is not of this store; `Refused` if more
+    /// would have to be sorted than there is room for.
+    pub(in crate::layers) fn fill(&mut self, plan: &Plan<'_>) -> Result<()> {
+        let after = self.terms.after.as_ref().map(|cursor| cursor.position.clone());
+        if self.terms.sorted {
             let after = after.map(|position| self.place(&position)).transpose()?;
             return match plan {
                 Plan::Ordered(reach) => self.ordered(reach, after),
@@ -82,10 +64,10 @@ impl<'r> Run<'r> {
         match (plan, after) {
             (Plan::Ordered(reach), after) => {
                 // All its entries are alike, so they are in the order of the keys.
-                let key = after.map(|name| self.namespace.values().key(&name));
+                let key = after.map(|name| self.home.records().key(&name));
                 let from = key.and_then(|key| reach.position(&key)).map(|position| successor(&position));
                 self.walk(reach, from, |run, key| {
-                    let record = run.value(&key)?;
+                    let record = run.record(&key)?;
                     run.offer(&key, &record)
                 })
             }
@@ -96,91 +78,70 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// How many values are wanted.
-    pub(super) fn count(mut self, plan: &Plan<'_>) -> Result<u64> {
-        let mut count = 0;
-        self.each(plan, None, |run, key, record| {
-            count += u64::from(run.order_if_wanted(&key, &record)?.is_some());
-            Ok(true)
-        })?;
-        Ok(count)
+    /// Shows each record that is wanted, in any order, until `visit` answers false.
+    pub(in crate::layers) fn visit(
+        mut self,
+        plan: &Plan<'_>,
+        mut visit: impl FnMut(Key, Record) -> Result<bool>,
+    ) -> Result<()> {
+        self.each(plan, None, |run, key, record| match run.order_if_wanted(&key, &record)? {
+            Some(_) => visit(key, record),
+            None => Ok(true),
+        })
     }
 
     /// The page.
-    pub(super) fn found(self) -> Found {
-        let Page { entries, more, ref last, .. } = self.page;
-        let order = last.as_ref();
-        let last = entries.last().filter(|_| more);
-        let cursor = last.map(|last| Cursor {
+    pub(in crate::layers) fn found(self) -> Found<H::Item> {
+        let Page { items, more, last, .. } = self.page;
+        let cursor = last.filter(|_| more).map(|(key, order)| Cursor {
             revision: self.view.revision(),
-            fingerprint: self.search.fingerprint,
-            position: match order {
-                None => last.key.clone().into(),
-                Some(order) => [last.key.as_bytes(), &order_sum(order)].concat().into(),
+            fingerprint: self.terms.fingerprint,
+            position: match self.terms.sorted {
+                false => key,
+                true => [key.as_ref(), &order_sum(&order)].concat().into(),
             },
         });
-        let explanation = Explanation { returned: entries.len() as u64, ..self.explanation };
-        Found { next_cursor: cursor.map(|cursor| cursor.text()).unwrap_or_default(), entries, explanation }
+        let explanation = Explanation { returned: items.len() as u64, ..self.explanation };
+        Found { next_cursor: cursor.map(|cursor| cursor.text()).unwrap_or_default(), items, explanation }
     }
 
-    /// Where the page before ended among what is sorted: the fields of its last value, and its key. Their sum is in the cursor,
-    /// because a transaction may have changed the value since.
+    /// Where the page before ended among what is sorted: the fields of its last record, and its key. Their sum is in the
+    /// cursor, because a transaction may have changed the record since.
     fn place(&self, position: &Bytes) -> Result<(Vec<u8>, Bytes, Record)> {
         let wrong = || Error::invalid("cursor", "", "must be the next_cursor of the page before, unchanged");
         let at = position.len().checked_sub(SUM_BYTES).ok_or_else(wrong)?;
         let (name, sum) = (position.slice(..at), position.slice(at..));
-        let key = self.namespace.values().key(&name);
+        let key = self.home.records().key(&name);
         let changed = || {
             Error::Refused(
-                "the value at which the page before ended was changed in this transaction since: begin the query anew"
-                    .into(),
+                "what the page before ended with was changed in this transaction since: begin the query anew".into(),
             )
         };
         // In what is committed it stands there at this revision, unless the cursor is forged.
         let committed = self.view.committed().record(&key)?.is_some();
         let record = self.view.record(&key)?.ok_or_else(|| if committed { changed() } else { wrong() })?;
-        let order = self.look(&key, &record, |document| order::key(document, &self.search.sort, None).0)?;
+        let order = self.home.order(self.view, &key, &record)?;
         if order_sum(&order) != *sum {
             return Err(changed());
         }
         Ok((order, name, record))
     }
 
-    /// A value that an index names.
-    fn value(&self, key: &Key) -> Result<Record> {
-        let missing = || self.view.fault(Fault::bug(format!("an index names the value {key}, which is not there")));
+    /// A record that an index names.
+    fn record(&self, key: &Key) -> Result<Record> {
+        let missing = || self.view.fault(Fault::bug(format!("an index names the record {key}, which is not there")));
         self.view.record(key)?.ok_or_else(missing)
     }
 
-    /// What is made of a value as the query sees it.
-    fn look<T>(&self, key: &Key, record: &Record, look: impl FnOnce(&Document<'_>) -> T) -> Result<T> {
-        let name = key.user_bytes();
-        let value = text(self.view, record)?;
-        let attributes = match self.attributes {
-            true => {
-                let record = self.view.record(&self.namespace.attributes().key(&name))?;
-                // As it is shown.
-                Some(record.map_or(Bytes::from_static(b"{}"), |record| record.value))
-            }
-            false => None,
-        };
-        Ok(look(&Document {
-            key: str_of(&name).unwrap_or_default(),
-            value: value.as_ref().and_then(str_of),
-            attributes: attributes.as_ref().and_then(str_of),
-        }))
-    }
-
-    /// The fields by which a value is ordered, if it is wanted.
+    /// The fields by which a record is ordered, if it is wanted.
     fn order_if_wanted(&mut self, key: &Key, record: &Record) -> Result<Option<Vec<u8>>> {
         self.explanation.values_examined += 1;
-        // A value may be large, and a filter long.
+        // A record may be large, and a filter long.
         self.view.check()?;
-        let Search { matcher, sort, .. } = self.search;
-        self.look(key, record, |document| matcher.matches(document).then(|| order::key(document, sort, None).0))
+        self.home.wanted(self.view, key, record)
     }
 
-    /// Puts a value on the page, if it is wanted: whether to go on.
+    /// Puts a record on the page, if it is wanted: whether to go on.
     fn offer(&mut self, key: &Key, record: &Record) -> Result<bool> {
         let Some(order) = self.order_if_wanted(key, record)? else { return Ok(true) };
         if self.page.left_out > 0 {
@@ -190,22 +151,16 @@ impl<'r> Run<'r> {
         self.put(key, record, order)
     }
 
-    /// Puts a value on the page: whether to go on.
+    /// Puts a record on the page: whether to go on.
     fn put(&mut self, key: &Key, record: &Record, order: Vec<u8>) -> Result<bool> {
-        if self.page.entries.len() >= self.search.limit || self.page.bytes >= limits::PAGE_BYTES {
+        if self.page.items.len() >= self.terms.limit || self.page.bytes >= limits::PAGE_BYTES {
             self.page.more = true;
             return Ok(false);
         }
-        let name = String::from_utf8_lossy(&key.user_bytes()).into_owned();
-        let mut entry = open(self.view, name, record)?;
-        if self.search.attributes {
-            let attributes = self.view.record(&self.namespace.attributes_key(&entry.key))?;
-            entry = with_attributes(self.view, entry, attributes.as_ref())?;
-        }
-        let attributes = entry.metadata.attributes.as_ref().map_or(0, String::len);
-        self.page.bytes += entry.key.len() + entry.value.len() + attributes;
-        self.page.entries.push(entry);
-        self.page.last = (!self.search.sort.is_empty()).then_some(order);
+        let (item, bytes) = self.home.item(self.view, key, record)?;
+        self.page.bytes += bytes;
+        self.page.items.push(item);
+        self.page.last = Some((key.user_bytes(), order));
         Ok(true)
     }
 
@@ -221,7 +176,7 @@ impl<'r> Run<'r> {
             Plan::Keys(Span { start, end }) => {
                 let mut start = from.unwrap_or_default().max(start.clone());
                 loop {
-                    let page = self.view.records(self.namespace.values(), &start, end.as_deref(), READ)?;
+                    let page = self.view.records(self.home.records(), &start, end.as_deref(), READ)?;
                     let last = page.len() < READ;
                     for (key, record) in page {
                         self.explanation.keys_examined += 1;
@@ -239,8 +194,8 @@ impl<'r> Run<'r> {
                 let from = from.unwrap_or_default();
                 let first = keys.partition_point(|key| key.as_ref() < from.as_slice());
                 for key in keys.iter().skip(first) {
-                    let key = self.namespace.values().key(key);
-                    let record = self.value(&key)?;
+                    let key = self.home.records().key(key);
+                    let record = self.record(&key)?;
                     if !visit(self, key, record)? {
                         return Ok(());
                     }
@@ -248,13 +203,13 @@ impl<'r> Run<'r> {
                 Ok(())
             }
             Plan::Ordered(reach) => self.walk(reach, None, |run, key| {
-                let record = run.value(&key)?;
+                let record = run.record(&key)?;
                 visit(run, key, record)
             }),
         }
     }
 
-    /// Shows the values that an index names, in its order, until `visit` answers false. `from`: not before this position.
+    /// Shows the records that an index names, in its order, until `visit` answers false. `from`: not before this position.
     fn walk(
         &mut self,
         reach: &Reach<'_>,
@@ -263,7 +218,7 @@ impl<'r> Run<'r> {
     ) -> Result<()> {
         let from = from.unwrap_or_default();
         // As many as a page is likely to take, and more if they do not fill it.
-        let mut at_once = self.search.limit.saturating_add(1).clamp(1, ENTRIES);
+        let mut at_once = self.terms.limit.saturating_add(1).clamp(1, ENTRIES);
         for Span { start, end } in &reach.spans {
             let mut start = from.clone().max(start.clone());
             loop {
@@ -289,14 +244,13 @@ impl<'r> Run<'r> {
         let from = match after {
             None => None,
             Some((_, name, record)) => {
-                let key = self.namespace.values().key(&name);
-                let most = Some(order::KEPT);
-                let entry = self.look(&key, &record, |document| order::key(document, &reach.index.by, most).0)?;
+                let key = self.home.records().key(&name);
+                let entry = self.home.entry(self.view, reach.index, &key, &record)?;
                 Some(successor(&position_of(&entry, &key)))
             }
         };
         self.walk(reach, from, |run, key| {
-            let record = run.value(&key)?;
+            let record = run.record(&key)?;
             run.offer(&key, &record)
         })
     }
@@ -305,7 +259,7 @@ impl<'r> Run<'r> {
     fn sorted(&mut self, plan: &Plan<'_>, after: Option<(Vec<u8>, Bytes, Record)>) -> Result<()> {
         self.explanation.sorted = true;
         let after = after.map(|(order, name, _)| (order, name));
-        let most = self.search.limit.saturating_add(self.search.offset).saturating_add(1);
+        let most = self.terms.limit.saturating_add(self.terms.offset).saturating_add(1);
         let (mut first, mut bytes) = (BinaryHeap::new(), 0usize);
         let weight = |(order, key): &(Vec<u8>, Bytes)| order.len() + key.len() + OVERHEAD;
         self.each(plan, None, |run, key, record| {
@@ -324,9 +278,9 @@ impl<'r> Run<'r> {
             if bytes > limits::SORT_BYTES { Err(too_much()) } else { Ok(true) }
         })?;
         let places = first.into_sorted_vec();
-        for (order, name) in places.into_iter().skip(self.search.offset) {
-            let key = self.namespace.values().key(&name);
-            let record = self.value(&key)?;
+        for (order, name) in places.into_iter().skip(self.terms.offset) {
+            let key = self.home.records().key(&name);
+            let record = self.record(&key)?;
             if !self.put(&key, &record, order)? {
                 break;
             }
@@ -335,13 +289,9 @@ impl<'r> Run<'r> {
     }
 }
 
-/// By which fields a value was sorted, in few bytes.
+/// By which fields a record was sorted, in few bytes.
 fn order_sum(order: &[u8]) -> [u8; SUM_BYTES] {
     crc32c::crc32c(order).to_be_bytes()
-}
-
-fn str_of(bytes: &Bytes) -> Option<&str> {
-    std::str::from_utf8(bytes).ok()
 }
 
 fn too_much() -> Error {

@@ -1,10 +1,11 @@
-//! What a query goes through: a range of the keys, or ranges of an index.
+//! What a search goes through: a range of the keys, or ranges of an index.
 //!
 //! A plan only ever narrows: whatever is found is held against the whole filter. So an index may be coarser than the filter
 //! (cut texts, bounds that are part of it), and the worst that a bad choice costs is time.
 //!
 //! Of an index serve, from its first field: fields that must be equal to something, or to one of a list, and then one with
-//! bounds. In this order is taken:
+//! bounds: both of them, or one alone where a record may have several entries, since then it may be another entry that keeps
+//! the other bound. In this order is taken:
 //! 1. an index that narrows and gives the order that is wanted: it is left as soon as the page is full;
 //! 2. the one key, if the filter names it;
 //! 3. the index that narrows most, unless more than [`limits::INDEX_PICKED`] entries are in its ranges (bounds alone do not
@@ -14,7 +15,7 @@
 
 use bytes::Bytes;
 
-use super::super::{
+use super::{
     super::{
         list::successor,
         query::{
@@ -24,13 +25,14 @@ use super::super::{
             value::Value,
         },
     },
-    index::{CUT, FIRST, Usable},
+    FIRST, MARKS, Usable,
 };
 use crate::{
     Result, limits,
     model::{
         Key,
         key::{self, prefix_end},
+        query::Access,
         transaction::Relation,
     },
     state::View,
@@ -41,40 +43,45 @@ pub(super) const ENTRIES: usize = 256;
 
 /// A range of positions, or of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Span {
+pub(in crate::layers) struct Span {
     pub(super) start: Vec<u8>,
     pub(super) end: Option<Bytes>,
 }
 
 /// What is gone through.
-pub(super) enum Plan<'a> {
-    /// Values by their keys.
+pub(in crate::layers) enum Plan<'a> {
+    /// Records by their keys.
     Keys(Span),
-    /// Values that an index has picked, by their keys; in any order.
+    /// Records that an index has picked, by their keys.
     Picked(Reach<'a>, Vec<Bytes>),
     /// An index, which has the order that is wanted.
     Ordered(Reach<'a>),
 }
 
 /// How an index serves.
-pub(super) struct Reach<'a> {
+pub(in crate::layers) struct Reach<'a> {
     pub(super) index: &'a Usable,
     /// Fields that narrow.
-    pub(super) narrows: usize,
+    narrows: usize,
     /// Of these, from the first, how many have one value only.
     fixed: usize,
     pub(super) spans: Vec<Span>,
     ordered: bool,
-    /// The one entry that all values in its ranges have, if there is but one.
+    /// The one entry that all records in its ranges have, if there is but one.
     alike: Option<Vec<u8>>,
 }
 
-/// The plan; and how many keys of an index were gone through for it.
-pub(super) fn plan<'a>(view: &View, indexes: &'a [Usable], tests: &[&Test], sort: &[By]) -> Result<(Plan<'a>, u64)> {
+/// The plan for what must be true of all that is wanted; and how many keys of an index were gone through for it.
+pub(in crate::layers) fn plan<'a>(
+    view: &View,
+    indexes: &'a [Usable],
+    tests: &[&Test],
+    sort: &[By],
+) -> Result<(Plan<'a>, u64)> {
     let mut reaches = Vec::new();
     for index in indexes {
         let mut reach = Reach::of(index, tests, sort);
-        reach.ordered = reach.ordered && view.entries(index.scope, CUT, Some(FIRST), 1)?.is_empty();
+        reach.ordered = reach.ordered && !index.several && view.entries(index.scope, MARKS, Some(FIRST), 1)?.is_empty();
         reaches.push(reach);
     }
     // Of equals the first.
@@ -101,6 +108,24 @@ pub(super) fn plan<'a>(view: &View, indexes: &'a [Usable], tests: &[&Test], sort
     }
 }
 
+impl Plan<'_> {
+    /// What is gone through, as people are told.
+    pub(in crate::layers) fn access(&self) -> Access {
+        let of = |reach: &Reach<'_>, ordered| Access::Index {
+            name: reach.index.name.clone(),
+            fields: u32::try_from(reach.narrows).unwrap_or(u32::MAX),
+            ranges: u32::try_from(reach.spans.len()).unwrap_or(u32::MAX),
+            ordered,
+        };
+        match self {
+            Self::Keys(span) if *span == (Span { start: vec![], end: None }) => Access::Scan,
+            Self::Keys(_) => Access::Keys,
+            Self::Picked(reach, _) => of(reach, false),
+            Self::Ordered(reach) => of(reach, reach.ordered),
+        }
+    }
+}
+
 impl<'a> Reach<'a> {
     fn of(index: &'a Usable, tests: &[&Test], sort: &[By]) -> Self {
         let (mut prefixes, mut narrows, mut fixed) = (vec![Vec::new()], 0, 0);
@@ -118,7 +143,7 @@ impl<'a> Reach<'a> {
                     prefixes.iter().flat_map(|prefix| points.iter().map(move |point| joined(prefix, point))).collect();
                 continue;
             }
-            if let Some((low, high)) = bounds(of_field(), by.descending) {
+            if let Some((low, high)) = bounds(of_field(), by.descending, index.several) {
                 narrows += 1;
                 let span = |prefix: &Vec<u8>| Span {
                     start: position(&joined(prefix, &low)),
@@ -141,7 +166,7 @@ impl<'a> Reach<'a> {
         Self { index, narrows, fixed, spans, ordered, alike }
     }
 
-    /// The keys of the values in its ranges, in their order; `None` if they are too many.
+    /// The keys of the records in its ranges, each once, in their order; `None` if they are too many.
     fn pick(&self, view: &View, examined: &mut u64) -> Result<Option<Vec<Bytes>>> {
         let mut picked = Vec::new();
         for Span { start, end } in &self.spans {
@@ -163,17 +188,14 @@ impl<'a> Reach<'a> {
             }
         }
         picked.sort_unstable();
+        picked.dedup();
         Ok(Some(picked))
     }
 
-    /// Where a value stands that is one of those it reaches, if these are alike in all fields.
+    /// Where a record stands that is one of those it reaches, if these are alike in all fields.
     pub(super) fn position(&self, key: &Key) -> Option<Vec<u8>> {
         let entry = self.alike.as_ref()?;
         Some(position_of(entry, key))
-    }
-
-    pub(super) fn is_ordered(&self) -> bool {
-        self.ordered
     }
 }
 
@@ -181,7 +203,7 @@ fn joined(prefix: &[u8], rest: &[u8]) -> Vec<u8> {
     [prefix, rest].concat()
 }
 
-/// The position of an entry of a value.
+/// The position of an entry of a record.
 pub(super) fn position_of(entry: &[u8], key: &Key) -> Vec<u8> {
     let mut position = Vec::with_capacity(entry.len() + key.as_bytes().len() + 8);
     key::escape(&mut position, entry);
@@ -218,9 +240,13 @@ fn points<'t>(checks: impl Iterator<Item = &'t Check>, descending: bool) -> Opti
 }
 
 /// What a field must lie between, in the order of the index: both bounds, and what begins with them.
-fn bounds<'t>(checks: impl Iterator<Item = &'t Check>, descending: bool) -> Option<(Vec<u8>, Vec<u8>)> {
+/// With `first` only the first of these is kept.
+fn bounds<'t>(checks: impl Iterator<Item = &'t Check>, descending: bool, first: bool) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut found: Option<(Vec<u8>, Vec<u8>)> = None;
     for check in checks {
+        if first && found.is_some() {
+            break;
+        }
         let (low, high) = match check {
             Check::Relates(relation, value) => {
                 let Some((first, last)) = order::type_bounds(value) else { continue };

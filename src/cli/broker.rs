@@ -1,5 +1,7 @@
 //! `meshstore broker`: collections, and what services are allowed with them.
 
+mod grants;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -13,7 +15,8 @@ use super::{
     output::{self, List, time},
 };
 use crate::client::{
-    Collection, CollectionIndex, CollectionSettings, Declaration, Documents, Grant, IndexSpec, IndexState, Permission,
+    AppliedManifest, Collection, CollectionIndex, CollectionSettings, Declaration, DeclaredCollection, Documents,
+    IndexSpec, IndexState, Permission, RequestState, RequestedAccess,
 };
 
 #[derive(Args, Debug)]
@@ -77,13 +80,22 @@ enum Command {
         /// Who was allowed
         target: String,
     },
-    /// What services are allowed with a collection
-    #[command(after_help = "Example:\n  meshstore broker grants shop.orders")]
-    Grants {
-        /// The collection: SERVICE.COLLECTION, or the service's own
-        collection: String,
-        #[command(flatten)]
-        part: Part,
+    /// What services are allowed, and ask for
+    #[command(subcommand)]
+    Grants(grants::Command),
+    /// Do what a manifest declares: its collections and indexes, and the access that it asks for
+    #[command(
+        after_help = "All that can be is done in one transaction; exit code 5 if there is something that cannot.\n\nExamples:\n  meshstore broker apply manifest.yaml --dry-run\n  meshstore broker apply manifest.yaml --strict"
+    )]
+    Apply {
+        /// The manifest, in YAML or JSON; - for standard input
+        file: String,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Refuse fields that are unknown in the head of the manifest, too
+        #[arg(long)]
+        strict: bool,
     },
 }
 
@@ -219,16 +231,79 @@ impl Broker {
                 out.written(write(collection)?.grant(&target, permission, (&reason, ttl)).await?)
             }
             Command::Revoke { collection, target } => out.written(write(collection)?.revoke(&target).await?),
-            Command::Grants { collection, part } => {
-                let documents = read(collection)?;
-                let page = documents.grants(part.request());
-                let (found, next_cursor, revision) = part.of(documents.all_grants(), page).await?;
-                let (items, rows) = (found.iter().map(grant).collect(), found.iter().map(grant_row).collect());
-                let columns = ["service", "may", "granted", "by", "for", "reason"];
-                out.list(&columns, List { items, rows, next_cursor, revision })
+            Command::Grants(command) => command.run(session, &service).await,
+            Command::Apply { file, dry_run, strict } => {
+                let text = match file.as_str() {
+                    "-" => input::text("-")?,
+                    path => input::text(&format!("@{path}"))?,
+                };
+                let applied = session.writer()?.broker(&service).apply_manifest(&text, (strict, dry_run)).await?;
+                out.answer(&applied_object(&applied), || applied_lines(&applied, dry_run))?;
+                let errors = applied.collections.iter().map(|one| &one.error);
+                match errors.chain(applied.requests.iter().map(|one| &one.error)).filter(|one| !one.is_empty()).count()
+                {
+                    0 => Ok(()),
+                    count => Err(Failure::Unmet(format!("{count} of what the manifest declares cannot be"))),
+                }
             }
         }
     }
+}
+
+fn name_of(state: RequestState) -> &'static str {
+    match state {
+        RequestState::Granted => "granted",
+        RequestState::Pending => "pending",
+        RequestState::Denied => "denied",
+    }
+}
+
+fn state(state: RequestState) -> &'static str {
+    match state {
+        RequestState::Pending => "waits for the owner",
+        state => name_of(state),
+    }
+}
+
+fn applied_object(applied: &AppliedManifest) -> Json {
+    let AppliedManifest { service, collections, requests, warnings } = applied;
+    let collection = |one: &DeclaredCollection| {
+        let DeclaredCollection { name, created, changed, added_indexes, dropped_indexes, error } = one;
+        json!({
+            "name": name, "created": created, "changed": changed, "added_indexes": added_indexes,
+            "dropped_indexes": dropped_indexes, "error": error,
+        })
+    };
+    let request = |RequestedAccess { collection, permission, state: at, error }: &RequestedAccess| json!({ "collection": collection, "permission": permission.name(), "state": name_of(*at), "error": error });
+    json!({
+        "service": service, "collections": collections.iter().map(collection).collect::<Vec<_>>(),
+        "requests": requests.iter().map(request).collect::<Vec<_>>(), "warnings": warnings,
+    })
+}
+
+fn applied_lines(applied: &AppliedManifest, dry_run: bool) -> String {
+    let AppliedManifest { service, collections, requests, warnings } = applied;
+    let done = collections.iter().filter(|one| one.error.is_empty()).count();
+    let mood = if dry_run { "would be as declared" } else { "are as declared" };
+    let mut lines = vec![format!("{service}: {done} of {} collections {mood}", collections.len())];
+    for DeclaredCollection { name, created, changed, added_indexes, dropped_indexes, error } in collections {
+        let what = match (error.as_str(), created, changed) {
+            ("", true, _) => "+ ",
+            ("", false, true) => "~ ",
+            ("", false, false) => "  ",
+            _ => "! ",
+        };
+        let why = if error.is_empty() { String::new() } else { format!(": {error}") };
+        lines.push(format!("{what}collection {name}{why}"));
+        lines.extend(dropped_indexes.iter().map(|index| format!("  - index {index}")));
+        lines.extend(added_indexes.iter().map(|index| format!("  + index {index}")));
+    }
+    for RequestedAccess { collection, permission, state: at, error } in requests {
+        let text = if error.is_empty() { state(*at) } else { error.as_str() };
+        lines.push(format!("  {permission} access to {collection}: {text}"));
+    }
+    lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
+    output::visible(&lines.join("\n")).into_owned()
 }
 
 fn index_object(index: &CollectionIndex) -> Json {
@@ -301,29 +376,6 @@ fn row(collection: &Collection) -> Vec<String> {
         collection.bytes.to_string(),
         collection.indexes.len().to_string(),
         bounds(&collection.settings),
-    ]
-}
-
-fn grant(grant: &Grant) -> Json {
-    let Grant { collection, service, permission, reason, granted_by, granted_at_ms, ttl_ms } = grant;
-    json!({
-        "collection": collection, "service": service, "permission": permission.name(), "reason": reason,
-        "granted_by": granted_by, "granted_at_ms": granted_at_ms, "ttl_ms": ttl_ms,
-    })
-}
-
-fn grant_row(grant: &Grant) -> Vec<String> {
-    let duration = match grant.ttl_ms {
-        0 => "good".into(),
-        ms => format!("{} s", ms / 1_000),
-    };
-    vec![
-        output::cell(&output::visible(&grant.service)),
-        grant.permission.to_string(),
-        time(grant.granted_at_ms),
-        output::cell(&output::visible(&grant.granted_by)),
-        duration,
-        output::cell(&output::visible(&grant.reason)),
     ]
 }
 

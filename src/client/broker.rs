@@ -9,8 +9,8 @@ use crate::{
     Result,
     model::{
         document::{
-            Collection, CollectionSettings, Declaration, Document, FindAndUpdate, Grant, IndexSpec, Inserted,
-            Modification, Modified, Permission,
+            AccessRequest, AppliedManifest, Collection, CollectionSettings, Declaration, Document, FindAndUpdate,
+            IndexSpec, Inserted, Modification, Modified,
         },
         query::SortField,
     },
@@ -116,6 +116,37 @@ impl Broker {
         Documents { broker: self.clone(), collection: name.into() }
     }
 
+    /// Declares the collections of a manifest (YAML or JSON), and asks for the access that it asks for: all that can be, in one
+    /// transaction; of the rest the answer says why not. With `dry_run` it only says what would be done.
+    ///
+    /// Errors: `InvalidArgument` with all that is wrong with the manifest; `PermissionDenied` for that of another service.
+    pub async fn apply_manifest(&self, manifest: &str, (strict, dry_run): (bool, bool)) -> Result<AppliedManifest> {
+        let (service, manifest) = (self.service.clone(), manifest.to_owned());
+        let request = v1::ApplyManifestRequest { attempt: None, service, manifest, strict, dry_run };
+        self.client.execute(request).await?.try_into()
+    }
+
+    /// A page of what services ask for, in order of the collections: of the collections of `owner`, or else the service's own
+    /// (of all for whoever runs the cluster); with `denied` also what was denied.
+    ///
+    /// Errors: `InvalidArgument`; `ViewTooOld` for a page of a revision that is given up.
+    pub async fn access_requests(
+        &self,
+        (owner, denied): (&str, bool),
+        page: PageRequest,
+    ) -> Result<Page<AccessRequest>> {
+        let (service, owner, page) = (self.service.clone(), owner.to_owned(), Some(page.into()));
+        let request = v1::ListAccessRequestsRequest { read: None, service, owner, denied, page };
+        self.client.read(request).await?.try_into()
+    }
+
+    /// All of it, as of one revision.
+    ///
+    /// Errors: as of [`access_requests`](Self::access_requests).
+    pub async fn all_access_requests(&self, of: (&str, bool)) -> Result<Vec<AccessRequest>> {
+        pages::all(|page| self.access_requests(of, page)).await
+    }
+
     /// A page of the collections that the service may read, in order of their names; of one owner if one is named.
     ///
     /// Errors: `InvalidArgument`; `ViewTooOld` for a page of a revision that is given up.
@@ -157,7 +188,7 @@ pub struct Documents {
 }
 
 impl Documents {
-    fn place(&self) -> (String, String) {
+    pub(super) fn place(&self) -> (String, String) {
         (self.broker.service.clone(), self.collection.clone())
     }
 
@@ -366,53 +397,6 @@ impl Documents {
         let request =
             v1::DeleteDocumentsRequest { attempt: None, service, collection, filter_json, limit, if_revision };
         Ok(self.client().execute(request).await?.deleted)
-    }
-
-    /// Allows a service something with this collection, in place of what it was allowed; with a time for so long only.
-    ///
-    /// Errors: `InvalidArgument`; `NotFound` for the collection; `PermissionDenied` for who does not administer it.
-    pub async fn grant(
-        &self,
-        target: &str,
-        permission: Permission,
-        (reason, ttl): (&str, Option<Duration>),
-    ) -> Result<Written> {
-        let (service, collection) = self.place();
-        let request = v1::GrantAccessRequest {
-            attempt: None,
-            service,
-            collection,
-            target_service: target.to_owned(),
-            permission: v1::Permission::from(permission).into(),
-            reason: reason.to_owned(),
-            ttl_ms: ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        };
-        self.client().write(request).await
-    }
-
-    /// Takes back what a service was allowed.
-    ///
-    /// Errors: `NotFound` if that was nothing; `PermissionDenied`.
-    pub async fn revoke(&self, target: &str) -> Result<Written> {
-        let (service, collection) = self.place();
-        let target_service = target.to_owned();
-        self.client().write(v1::RevokeAccessRequest { attempt: None, service, collection, target_service }).await
-    }
-
-    /// A page of what services are allowed, in order of their names.
-    ///
-    /// Errors: `NotFound` for the collection; `PermissionDenied`.
-    pub async fn grants(&self, page: PageRequest) -> Result<Page<Grant>> {
-        let (service, collection) = self.place();
-        let request = v1::ListGrantsRequest { read: None, service, collection, page: Some(page.into()) };
-        self.client().read(request).await?.try_into()
-    }
-
-    /// All of it, as of one revision.
-    ///
-    /// Errors: as of [`grants`](Self::grants).
-    pub async fn all_grants(&self) -> Result<Vec<Grant>> {
-        pages::all(|page| self.grants(page)).await
     }
 }
 

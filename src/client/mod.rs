@@ -34,6 +34,7 @@
 //! Layout: `call.rs` makes one call, `endpoints.rs` knows where, `session.rs` numbers the writes, `rpc.rs`
 //! lists the methods, and each surface has a file of its own.
 
+mod access;
 pub(crate) mod backoff;
 mod broker;
 mod builder;
@@ -42,6 +43,7 @@ mod cluster;
 mod config;
 pub mod connection;
 pub mod consensus_log;
+mod data_client;
 mod endpoints;
 mod find;
 pub(crate) mod finite;
@@ -88,6 +90,7 @@ pub use self::{
     cluster::{Backup, Cluster},
     config::Config,
     consensus_log::{GroupLog, RaftLog},
+    data_client::{DataClient, DataClientError, DataQuery},
     find::Find,
     held::HeldTransaction,
     json::Json,
@@ -112,8 +115,9 @@ pub use crate::{
         ReadMode,
         consensus_log::{EntryId, LogEntry},
         document::{
-            Collection, CollectionIndex, CollectionSettings, Declaration, Document, DocumentQuery, FindAndUpdate,
-            FoundDocuments, Grant, IndexSpec, IndexState, Inserted, Modification, Modified, Permission,
+            AccessRequest, AppliedManifest, Collection, CollectionIndex, CollectionSettings, Declaration,
+            DeclaredCollection, Document, DocumentQuery, FindAndUpdate, FoundDocuments, Grant, IndexSpec, IndexState,
+            Inserted, Modification, Modified, Permission, RequestState, RequestedAccess,
         },
         filter::{Comparison, Filter, Operator},
         isolation::{Begun, Isolation},

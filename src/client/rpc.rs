@@ -247,6 +247,8 @@ writes! {
     delete_documents(DeleteDocumentsRequest) -> DeleteDocumentsResponse;
     grant_access(GrantAccessRequest) -> WriteResponse;
     revoke_access(RevokeAccessRequest) -> WriteResponse;
+    apply_manifest(ApplyManifestRequest) -> ApplyManifestResponse;
+    decide_access_request(DecideAccessRequestRequest) -> WriteResponse;
 }
 
 reads! {
@@ -258,6 +260,7 @@ reads! {
     count_documents(CountDocumentsRequest) -> CountDocumentsResponse;
     distinct(DistinctRequest) -> DistinctResponse;
     list_grants(ListGrantsRequest) -> ListGrantsResponse;
+    list_access_requests(ListAccessRequestsRequest) -> ListAccessRequestsResponse;
 }
 
 writes! {

@@ -28,6 +28,7 @@ struct Stored {
 }
 
 /// The scopes that a transaction creates and drops.
+#[derive(Clone)]
 pub(super) struct Scopes {
     stored: Stored,
     revision: u64,

@@ -232,6 +232,77 @@ impl std::str::FromStr for Permission {
     }
 }
 
+/// That a service asks to be allowed something with a collection of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessRequest {
+    /// `service.collection`.
+    pub collection: String,
+    /// Who asks.
+    pub service: String,
+    /// For what.
+    pub permission: Permission,
+    /// Why.
+    pub reason: String,
+    /// When it asked, or it was denied, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who denied it; empty: it waits.
+    pub denied_by: String,
+}
+
+/// What became of a collection that a manifest declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeclaredCollection {
+    /// `service.collection`; as it is written if that is no name.
+    pub name: String,
+    /// Whether it was created.
+    pub created: bool,
+    /// Whether description, hint or bounds were changed.
+    pub changed: bool,
+    /// Indexes that are built from now on.
+    pub added_indexes: Vec<String>,
+    /// Indexes that are gone.
+    pub dropped_indexes: Vec<String>,
+    /// Why nothing of this was done; empty: it was.
+    pub error: String,
+}
+
+/// What became of an access that a manifest asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedAccess {
+    /// `service.collection`.
+    pub collection: String,
+    /// What is asked for.
+    pub permission: Permission,
+    /// Where it stands.
+    pub state: RequestState,
+    /// Why it was not asked for; empty: it was.
+    pub error: String,
+}
+
+/// Where an access stands that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestState {
+    /// It is allowed.
+    Granted,
+    /// It waits for the owner.
+    Pending,
+    /// The owner has denied it.
+    Denied,
+}
+
+/// What became of a manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppliedManifest {
+    /// The service that it is of.
+    pub service: String,
+    /// Its collections, in their order.
+    pub collections: Vec<DeclaredCollection>,
+    /// What it asks for, in its order.
+    pub requests: Vec<RequestedAccess>,
+    /// What is odd about it.
+    pub warnings: Vec<String>,
+}
+
 /// That a service may do something with a collection of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {

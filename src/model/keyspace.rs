@@ -68,6 +68,9 @@ pub const COLLECTION_INDEXES: Keyspace = 0x62;
 /// Who may do what with a collection of another: `escaped service.collection | service`.
 pub const GRANTS: Keyspace = 0x63;
 
+/// Who asks to be allowed something with a collection: `escaped service.collection | service`.
+pub const ACCESS_REQUESTS: Keyspace = 0x64;
+
 /// Leases, by id (u64 BE). They expire, and what is attached to one references it.
 pub const LEASES: Keyspace = 0x50;
 /// Locks: `escaped name`, which exists while somebody holds it; and behind it those that wait, in their order: `escaped name |
@@ -159,6 +162,7 @@ pub fn name(keyspace: Keyspace) -> Option<&'static str> {
         DOCUMENTS => Some("broker_documents"),
         COLLECTION_INDEXES => Some("broker_indexes"),
         GRANTS => Some("broker_grants"),
+        ACCESS_REQUESTS => Some("broker_access_requests"),
         LEASES => Some("leases"),
         LOCKS => Some("locks"),
         LEASE_LOADS => Some("lease_loads"),

@@ -38,6 +38,8 @@ pub const COLLECTION: &str = "collection";
 pub const DOCUMENT: &str = "document";
 /// That a service may do something with a collection.
 pub const GRANT: &str = "grant";
+/// That a service asks to be allowed something with a collection.
+pub const ACCESS_REQUEST: &str = "access request";
 /// A lease.
 pub const LEASE: &str = "lease";
 /// A lock that is held, or waited for.
@@ -67,6 +69,7 @@ pub fn known(name: &str) -> &'static str {
         COLLECTION,
         DOCUMENT,
         GRANT,
+        ACCESS_REQUEST,
         LEASE,
         LOCK,
     ];

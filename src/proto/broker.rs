@@ -5,8 +5,9 @@ use crate::{
     Error, Result,
     model::{
         document::{
-            Collection, CollectionIndex, CollectionSettings, Declaration, Document, DocumentQuery, FindAndUpdate,
-            FoundDocuments, Grant, IndexSpec, IndexState, Inserted, Modification, Permission,
+            AccessRequest, AppliedManifest, Collection, CollectionIndex, CollectionSettings, Declaration,
+            DeclaredCollection, Document, DocumentQuery, FindAndUpdate, FoundDocuments, Grant, IndexSpec, IndexState,
+            Inserted, Modification, Permission, RequestState, RequestedAccess,
         },
         mesh::Page,
         query::Explanation,
@@ -325,5 +326,98 @@ impl v1::FindAndUpdateRequest {
         let Self { filter_json: filter, update_json: update, upsert, sort, before, if_revision, .. } = self;
         let modification = Modification { filter, update, upsert, new_id, limit: 1, if_revision };
         FindAndUpdate { modification, sort: fields(sort), before }
+    }
+}
+
+const STATES: [(RequestState, v1::RequestState); 3] = [
+    (RequestState::Granted, v1::RequestState::Granted),
+    (RequestState::Pending, v1::RequestState::Pending),
+    (RequestState::Denied, v1::RequestState::Denied),
+];
+
+impl From<RequestedAccess> for v1::RequestedAccess {
+    fn from(requested: RequestedAccess) -> Self {
+        let RequestedAccess { collection, permission, state, error } = requested;
+        let state = STATES.iter().find(|(known, _)| *known == state).map_or(0, |(_, wire)| i32::from(*wire));
+        Self { collection, permission: v1::Permission::from(permission).into(), state, error }
+    }
+}
+
+impl TryFrom<v1::RequestedAccess> for RequestedAccess {
+    type Error = Error;
+
+    fn try_from(sent: v1::RequestedAccess) -> Result<Self> {
+        let v1::RequestedAccess { collection, permission: asked, state, error } = sent;
+        let unknown = || Error::Unexpected(format!("the node answered an unknown state of a request: {state}"));
+        let found = STATES.iter().find(|(_, wire)| i32::from(*wire) == state).map(|(known, _)| *known);
+        let permission = permission(asked).map_err(|error| Error::Unexpected(error.to_string()))?;
+        Ok(Self { collection, permission, state: found.ok_or_else(unknown)?, error })
+    }
+}
+
+impl From<DeclaredCollection> for v1::DeclaredCollection {
+    fn from(declared: DeclaredCollection) -> Self {
+        let DeclaredCollection { name, created, changed, added_indexes, dropped_indexes, error } = declared;
+        Self { name, created, changed, added_indexes, dropped_indexes, error }
+    }
+}
+
+impl From<v1::DeclaredCollection> for DeclaredCollection {
+    fn from(declared: v1::DeclaredCollection) -> Self {
+        let v1::DeclaredCollection { name, created, changed, added_indexes, dropped_indexes, error } = declared;
+        Self { name, created, changed, added_indexes, dropped_indexes, error }
+    }
+}
+
+impl From<(u64, u64, AppliedManifest)> for v1::ApplyManifestResponse {
+    fn from((revision, leader_id, applied): (u64, u64, AppliedManifest)) -> Self {
+        let AppliedManifest { service, collections, requests, warnings } = applied;
+        let (collections, requests) = (fields(collections), fields(requests));
+        Self { revision, leader_id, service, collections, requests, warnings }
+    }
+}
+
+impl TryFrom<v1::ApplyManifestResponse> for AppliedManifest {
+    type Error = Error;
+
+    fn try_from(answer: v1::ApplyManifestResponse) -> Result<Self> {
+        let v1::ApplyManifestResponse { service, collections, requests, warnings, .. } = answer;
+        let requests = requests.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
+        Ok(Self { service, collections: fields(collections), requests, warnings })
+    }
+}
+
+impl From<AccessRequest> for v1::AccessRequest {
+    fn from(request: AccessRequest) -> Self {
+        let AccessRequest { collection, service, permission, reason, at_ms, denied_by } = request;
+        let permission = v1::Permission::from(permission).into();
+        Self { collection, service, permission, reason, at_ms, denied_by }
+    }
+}
+
+impl TryFrom<v1::AccessRequest> for AccessRequest {
+    type Error = Error;
+
+    fn try_from(sent: v1::AccessRequest) -> Result<Self> {
+        let v1::AccessRequest { collection, service, permission: asked, reason, at_ms, denied_by } = sent;
+        let permission = permission(asked).map_err(|error| Error::Unexpected(error.to_string()))?;
+        Ok(Self { collection, service, permission, reason, at_ms, denied_by })
+    }
+}
+
+impl From<(v1::ReadHeader, Page<AccessRequest>)> for v1::ListAccessRequestsResponse {
+    fn from((header, page): (v1::ReadHeader, Page<AccessRequest>)) -> Self {
+        let Page { items, next_cursor, .. } = page;
+        Self { header: Some(header), requests: fields(items), next_cursor }
+    }
+}
+
+impl TryFrom<v1::ListAccessRequestsResponse> for Page<AccessRequest> {
+    type Error = Error;
+
+    fn try_from(answer: v1::ListAccessRequestsResponse) -> Result<Self> {
+        let v1::ListAccessRequestsResponse { header, requests, next_cursor } = answer;
+        let items = requests.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
+        Ok(Self { items, next_cursor, revision: expected("header", header)?.revision })
     }
 }

@@ -10,7 +10,9 @@ use crate::{
     Result,
     layers::documents::{
         access::{self, Actor},
-        collection, read, write,
+        collection,
+        manifest::Manifest,
+        read, requests, write,
     },
     model::{
         ReadMode,
@@ -248,5 +250,44 @@ impl broker_server::Broker for Broker {
         let (call, actor, request) = open(request, |request| &request.service)?;
         let list = access::grants(&actor, &request.collection, &request.page.into())?;
         call.list(&self.node, request.read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn apply_manifest(&self, request: Request<v1::ApplyManifestRequest>) -> Answer<v1::ApplyManifestResponse> {
+        let (call, actor, request) = open(request, |request| &request.service)?;
+        let v1::ApplyManifestRequest { attempt, manifest, strict, dry_run, .. } = request;
+        let manifest = Manifest::parse(&manifest, strict)?;
+        let caller = call.caller(attempt)?;
+        let (revision, applied) =
+            service::apply_manifest(self.node.as_ref(), caller, &actor, (&manifest, dry_run)).await?;
+        Ok(Response::new((revision, self.node.id(), applied).into()))
+    }
+
+    async fn list_access_requests(
+        &self,
+        request: Request<v1::ListAccessRequestsRequest>,
+    ) -> Answer<v1::ListAccessRequestsResponse> {
+        let (call, actor, request) = open(request, |request| &request.service)?;
+        let list = requests::requests(&actor, &request.owner, request.denied, &request.page.into())?;
+        call.list(&self.node, request.read, list.revision(), |view| list.read(view)).await
+    }
+
+    async fn decide_access_request(
+        &self,
+        request: Request<v1::DecideAccessRequestRequest>,
+    ) -> Answer<v1::WriteResponse> {
+        let (call, actor, request) = open(request, |request| &request.service)?;
+        let v1::DecideAccessRequestRequest {
+            attempt,
+            collection,
+            target_service,
+            allow,
+            permission: asked,
+            ttl_ms,
+            ..
+        } = request;
+        let permission = (asked != 0).then(|| permission(asked)).transpose()?;
+        let decide =
+            |view: &View| requests::decide(view, &actor, (&collection, &target_service), (allow, permission, ttl_ms));
+        Ok(self.written(service::only(self.node.as_ref(), call.caller(attempt)?, decide).await?))
     }
 }

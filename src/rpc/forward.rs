@@ -65,7 +65,7 @@ const LARGE: &str = "/meshstore.v1.Mesh/StoreLargeMessage";
 const LARGE_BYTES: usize = limits::LARGE_MESSAGE_BYTES + limits::MESSAGE_CHUNKS * 64 + limits::CLIENT_DECODE_BYTES;
 
 /// The methods that only a leader can serve; as are all calls of a transaction, which it keeps.
-const WRITES: [&str; 73] = [
+const WRITES: [&str; 75] = [
     "/meshstore.v1.Mesh/StoreMessage",
     "/meshstore.v1.Mesh/DeleteMessage",
     LARGE,
@@ -122,6 +122,8 @@ const WRITES: [&str; 73] = [
     "/meshstore.v1.Broker/DeleteDocuments",
     "/meshstore.v1.Broker/GrantAccess",
     "/meshstore.v1.Broker/RevokeAccess",
+    "/meshstore.v1.Broker/ApplyManifest",
+    "/meshstore.v1.Broker/DecideAccessRequest",
     "/meshstore.v1.Lease/Grant",
     "/meshstore.v1.Lease/KeepAlive",
     "/meshstore.v1.Lease/Revoke",

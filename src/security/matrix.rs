@@ -9,7 +9,7 @@ use super::decide::{
 type Entry = (&'static str, Access, Surface);
 
 /// In the order of the protos.
-const MATRIX: [Entry; 140] = [
+const MATRIX: [Entry; 143] = [
     ("/meshstore.v1.Mesh/StoreMessage", Write, Mesh),
     ("/meshstore.v1.Mesh/GetMessage", Read, Mesh),
     ("/meshstore.v1.Mesh/DeleteMessage", Write, Mesh),
@@ -110,6 +110,9 @@ const MATRIX: [Entry; 140] = [
     ("/meshstore.v1.Broker/GrantAccess", Write, Broker),
     ("/meshstore.v1.Broker/RevokeAccess", Write, Broker),
     ("/meshstore.v1.Broker/ListGrants", Read, Broker),
+    ("/meshstore.v1.Broker/ApplyManifest", Write, Broker),
+    ("/meshstore.v1.Broker/ListAccessRequests", Read, Broker),
+    ("/meshstore.v1.Broker/DecideAccessRequest", Write, Broker),
     ("/meshstore.v1.Lease/Grant", Write, Lease),
     ("/meshstore.v1.Lease/KeepAlive", Write, Lease),
     ("/meshstore.v1.Lease/Revoke", Write, Lease),

@@ -6,12 +6,16 @@ use crate::{
     layers::documents::{
         access::Actor,
         collection::{self, Declared},
+        manifest::{self, Manifest},
         read,
         write::{self, Inserts},
     },
     model::{
-        ReadStamp, ScopeId,
-        document::{Collection, Declaration, Document, FindAndUpdate, Inserted, Modification, Modified, NewDocument},
+        ReadMode, ReadStamp, ScopeId,
+        document::{
+            AppliedManifest, Collection, Declaration, Document, FindAndUpdate, Inserted, Modification, Modified,
+            NewDocument,
+        },
         features,
     },
     service::storage::Freshness,
@@ -34,6 +38,31 @@ pub async fn declare<C: Core>(
     .await?;
     let before = || Declared { name: actor.full_name(name).unwrap_or_default(), ..Declared::default() };
     Ok((done.revision, done.found.unwrap_or_else(before)))
+}
+
+/// Does what a manifest says, or only says what would be done. The revision, and what became of it. Errors: as of
+/// [`manifest::apply`], and those of a write.
+pub async fn apply_manifest<C: Core>(
+    core: &C,
+    caller: Caller,
+    actor: &Actor,
+    (manifest, dry_run): (&Manifest, bool),
+) -> Result<(u64, AppliedManifest)> {
+    if dry_run {
+        let (view, _) = core.read(ReadMode::Linearizable, None, caller.deadline).await?;
+        return Ok((view.revision(), manifest::apply(&view, actor, manifest)?.1));
+    }
+    core.require(features::DOCUMENTS, caller.deadline).await?;
+    let done = change(core, caller, |view| {
+        let (write, found) = manifest::apply(view, actor, manifest)?;
+        Ok(Decision { write, found })
+    })
+    .await?;
+    match done.found {
+        Some(found) => Ok((done.revision, found)),
+        // What an earlier attempt has done is what is there now.
+        None => Ok((done.revision, manifest::apply(&core.at_hand()?, actor, manifest)?.1)),
+    }
 }
 
 /// Inserts documents. The revision, and what became of each. Errors: as of [`write::insert`], and those of a write.

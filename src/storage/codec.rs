@@ -103,6 +103,8 @@ pub enum Kind {
     CollectionIndex = 66,
     /// That a service may do something with a collection of another.
     Grant = 67,
+    /// That a service asks to be allowed something with a collection of another.
+    AccessRequest = 68,
 }
 
 /// Why bytes are not what they should be.

@@ -22,6 +22,7 @@ mod expiry;
 mod generate;
 #[path = "../support/history/mod.rs"]
 mod history;
+mod jobs;
 mod journal;
 mod leases;
 mod messages;

@@ -31,7 +31,7 @@ use crate::{
 
 const SCOPE: ScopeId = ScopeId::new(keyspace::GRANTS, NO_SCOPE);
 /// Longest reason of a grant, in bytes.
-const REASON_BYTES: usize = 1_024;
+pub(super) const REASON_BYTES: usize = 1_024;
 
 /// Frozen (kind `Grant`, version 1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ struct StoredGrant {
 
 /// Frozen: grows at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum StoredPermission {
+pub(super) enum StoredPermission {
     Read,
     Write,
     Admin,
@@ -127,20 +127,29 @@ fn front(collection: &str) -> Vec<u8> {
     front
 }
 
+/// Where something stands of a service on a collection.
+pub(super) fn position(collection: &str, service: &str) -> Vec<u8> {
+    [front(collection).as_slice(), service.as_bytes()].concat()
+}
+
+/// The collection and the service of a [`position`].
+pub(super) fn names(position: &[u8]) -> Option<(String, String)> {
+    let (collection, service) = key::unescape(position)?;
+    Some((String::from_utf8(collection).ok()?, String::from_utf8(service.to_vec()).ok()?))
+}
+
 fn grant_key(collection: &str, service: &str) -> Key {
-    SCOPE.key(&[front(collection).as_slice(), service.as_bytes()].concat())
+    SCOPE.key(&position(collection, service))
 }
 
 fn open(view: &View, key: &Key, record: &Record) -> Result<Grant> {
     let broken = |why: String| view.fault(Fault::bug(format!("the grant {key} cannot be read: {why}")));
-    let position = key.user_bytes();
-    let (collection, service) = key::unescape(&position).ok_or_else(|| broken("its key is malformed".into()))?;
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|error| broken(error.to_string()));
+    let (collection, service) = names(&key.user_bytes()).ok_or_else(|| broken("its key is malformed".into()))?;
     let stored: StoredGrant = codec::decode(Kind::Grant, &record.value).map_err(|error| broken(error.to_string()))?;
     let StoredGrant { permission, reason, granted_by, ttl_ms } = stored;
     Ok(Grant {
-        collection: text(&collection)?,
-        service: text(service)?,
+        collection,
+        service,
         permission: permission.into(),
         reason,
         granted_by,
@@ -152,29 +161,31 @@ fn open(view: &View, key: &Key, record: &Record) -> Result<Grant> {
 /// That somebody may do this with a collection; answers what else that relies on. Errors: `PermissionDenied`.
 pub(super) fn check(view: &View, actor: &Actor, of: &Collection, needed: Permission) -> Result<Option<Compare>> {
     let Some(service) = actor.service().filter(|service| *service != of.owner()) else { return Ok(None) };
-    let key = grant_key(of.name(), service);
-    let record = view.record(&key)?;
-    let granted = record.as_ref().map(|record| open(view, &key, record)).transpose()?;
-    match (&granted, record) {
-        (Some(grant), Some(record)) if grant.permission >= needed => {
-            Ok(Some(Compare::written_at(key, record.mod_revision)))
-        }
-        _ => {
-            let has = granted.map_or("nothing was granted to it".into(), |grant| {
-                format!("what was granted to it is {}", grant.permission)
-            });
-            Err(Error::PermissionDenied(format!(
-                "{service} may not {} the collection {}: {has}; {} can grant {needed}",
-                match needed {
-                    Permission::Read => "read",
-                    Permission::Write => "change",
-                    Permission::Admin => "administer",
-                },
-                of.name(),
-                of.owner(),
-            )))
-        }
+    let (granted, guard) = granted(view, of.name(), service)?;
+    if granted.is_some_and(|granted| granted >= needed) {
+        return Ok(Some(guard));
     }
+    let has =
+        granted.map_or("nothing was granted to it".into(), |granted| format!("what was granted to it is {granted}"));
+    Err(Error::PermissionDenied(format!(
+        "{service} may not {} the collection {}: {has}; {} can grant {needed}",
+        match needed {
+            Permission::Read => "read",
+            Permission::Write => "change",
+            Permission::Admin => "administer",
+        },
+        of.name(),
+        of.owner(),
+    )))
+}
+
+/// What was granted to a service on a collection, and what makes sure that it is that.
+pub(super) fn granted(view: &View, collection: &str, service: &str) -> Result<(Option<Permission>, Compare)> {
+    let key = grant_key(collection, service);
+    let record = view.record(&key)?;
+    let guard = Compare::written_at(key.clone(), record.as_ref().map_or(0, |record| record.mod_revision));
+    let granted = record.map(|record| open(view, &key, &record)).transpose()?;
+    Ok((granted.map(|grant| grant.permission), guard))
 }
 
 /// Grants a service something on a collection, in place of what it had. Errors: `InvalidArgument`; `NotFound` for the

@@ -247,57 +247,103 @@ pub fn declare(
     actor: &Actor,
     (name, declaration, exactly): (&str, &Declaration, bool),
 ) -> Result<(Option<Write>, Declared)> {
-    check_declaration(declaration)?;
-    let name = actor.full_name(name)?;
-    let owner = name.split_once('.').map_or("", |(owner, _)| owner).to_owned();
-    let wanted = declaration.indexes.as_deref().map(index::check_all).transpose()?;
-    let mut scopes = Scopes::read(view)?;
-    let found = Collection::find(view, &name)?;
-    let mut declared = Declared { name: name.clone(), created: found.is_none(), ..Declared::default() };
-    let mut operations = Vec::new();
-    let (mut collection, empty) = match found {
-        Some(found) => {
-            let empty = view.records(found.documents(), &[], None, 1)?.is_empty();
-            (found, empty)
+    let mut all = Declaring::new(view, actor)?;
+    let declared = all.add(name, declaration, exactly)?;
+    Ok((all.write(), declared))
+}
+
+/// Collections that one transaction creates and changes.
+pub(super) struct Declaring<'v> {
+    view: &'v View,
+    actor: &'v Actor,
+    scopes: Scopes,
+    guards: Vec<Compare>,
+    operations: Vec<Operation>,
+}
+
+impl<'v> Declaring<'v> {
+    pub(super) fn new(view: &'v View, actor: &'v Actor) -> Result<Self> {
+        let scopes = Scopes::read(view)?;
+        Ok(Self { view, actor, guards: vec![scopes.guard()], scopes, operations: vec![] })
+    }
+
+    /// One more collection. Errors: as of [`declare`]; then the others are as they were.
+    pub(super) fn add(&mut self, name: &str, declaration: &Declaration, exactly: bool) -> Result<Declared> {
+        let mut scopes = self.scopes.clone();
+        let (declared, guards, operations) = self.one(&mut scopes, (name, declaration, exactly))?;
+        if !operations.is_empty() {
+            self.scopes = scopes;
+            self.guards.extend(guards);
+            self.operations.extend(operations);
         }
-        None => {
-            if actor.service().is_some_and(|service| service != owner) {
-                let actor = actor.name();
-                return Err(Error::PermissionDenied(format!("{actor} cannot create {name}, which would be {owner}'s")));
+        Ok(declared)
+    }
+
+    fn one(
+        &self,
+        scopes: &mut Scopes,
+        (name, declaration, exactly): (&str, &Declaration, bool),
+    ) -> Result<(Declared, Vec<Compare>, Vec<Operation>)> {
+        let Self { view, actor, .. } = *self;
+        check_declaration(declaration)?;
+        let name = actor.full_name(name)?;
+        let owner = name.split_once('.').map_or("", |(owner, _)| owner).to_owned();
+        let wanted = declaration.indexes.as_deref().map(index::check_all).transpose()?;
+        let found = Collection::find(view, &name)?;
+        let mut declared = Declared { name: name.clone(), created: found.is_none(), ..Declared::default() };
+        let (mut collection, empty) = match found {
+            Some(found) => {
+                let empty = view.records(found.documents(), &[], None, 1)?.is_empty();
+                (found, empty)
             }
-            (create(&name, owner, &mut scopes)?, true)
+            None => {
+                if actor.service().is_some_and(|service| service != owner) {
+                    let actor = actor.name();
+                    let why = format!("{actor} cannot create {name}, which would be {owner}'s");
+                    return Err(Error::PermissionDenied(why));
+                }
+                (create(&name, owner, scopes)?, true)
+            }
+        };
+        let mut guards = vec![collection.guard()];
+        access::check(view, actor, &collection, Permission::Read)?;
+        let mut operations = Vec::new();
+        declared.changed = collection.change(declaration) && !declared.created;
+        if declared.created || declared.changed {
+            operations.push(collection.set_scope());
         }
-    };
-    let mut guards = vec![collection.guard()];
-    let permission = access::check(view, actor, &collection, Permission::Read)?;
-    declared.changed = collection.change(declaration) && !declared.created;
-    if declared.created || declared.changed {
-        operations.push(collection.set_scope());
-    }
-    if let Some(wanted) = wanted {
-        let mut plan = index::Plan { name: &name, scopes: &mut scopes, declared: &mut declared, empty };
-        let (indexes, changes) = plan.carry_out(&collection.indexes, wanted, exactly)?;
-        collection.indexes = indexes;
-        operations.extend(changes);
-    }
-    if !declared.created
-        && !declared.changed
-        && declared.added_indexes.is_empty()
-        && declared.dropped_indexes.is_empty()
-    {
-        return Ok((None, declared));
-    }
-    if let Some(permission) = permission {
-        guards.push(permission);
+        if let Some(wanted) = wanted {
+            let mut plan = index::Plan { name: &name, scopes, declared: &mut declared, empty };
+            let (indexes, changes) = plan.carry_out(&collection.indexes, wanted, exactly)?;
+            collection.indexes = indexes;
+            operations.extend(changes);
+        }
+        if operations.is_empty() {
+            return Ok((declared, vec![], vec![]));
+        }
         guards.extend(access::check(view, actor, &collection, Permission::Admin)?);
+        // An index on what is empty needs no building, if it still is.
+        if empty && !declared.created {
+            guards.push(Compare::unchanged_since(collection.documents(), view.revision()));
+        }
+        operations.push(collection.put());
+        Ok((declared, guards, operations))
     }
-    // An index on what is empty needs no building, if it still is.
-    if empty && !declared.created {
-        guards.push(Compare::unchanged_since(collection.documents(), view.revision()));
+
+    /// Also does this, if that relies on what `guards` say.
+    pub(super) fn also(&mut self, guards: Vec<Compare>, operations: Vec<Operation>) {
+        self.guards.extend(guards);
+        self.operations.extend(operations);
     }
-    guards.push(scopes.guard());
-    operations.extend([collection.put(), scopes.operation()]);
-    Ok((Some(Write::guarded(guards, operations)), declared))
+
+    /// `None`: there is nothing to change.
+    pub(super) fn write(mut self) -> Option<Write> {
+        if self.operations.is_empty() {
+            return None;
+        }
+        self.operations.push(self.scopes.operation());
+        Some(Write::guarded(self.guards, self.operations))
+    }
 }
 
 fn create(name: &str, owner: String, scopes: &mut Scopes) -> Result<Collection> {

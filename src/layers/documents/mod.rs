@@ -13,9 +13,11 @@ pub mod access;
 pub mod collection;
 mod filter;
 pub mod index;
+pub mod manifest;
 mod path;
 mod projection;
 pub mod read;
+pub mod requests;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::{assert_missing, invalid_field, unique};
 
 /// A service of its own.
-fn service() -> String {
+pub(super) fn service() -> String {
     unique("service").replace(|char: char| !char.is_ascii_alphanumeric(), "-")
 }
 
@@ -36,7 +36,7 @@ fn parsed(document: &Document) -> Json {
     document.parse().unwrap()
 }
 
-fn denied<T: std::fmt::Debug>(answer: Result<T>) -> String {
+pub(super) fn denied<T: std::fmt::Debug>(answer: Result<T>) -> String {
     match answer {
         Err(Error::PermissionDenied(why)) => why,
         other => panic!("not denied: {other:?}"),
@@ -44,7 +44,7 @@ fn denied<T: std::fmt::Debug>(answer: Result<T>) -> String {
 }
 
 /// Waits until no index is being built any more.
-async fn built(documents: &Documents) -> Vec<CollectionIndex> {
+pub(super) async fn built(documents: &Documents) -> Vec<CollectionIndex> {
     for _ in 0..1_200 {
         let indexes = documents.show().await.unwrap().indexes;
         if indexes.iter().all(|index| index.state != IndexState::Building) {

@@ -11,6 +11,7 @@ mod large_messages;
 mod leases;
 mod locks;
 mod log_transactions;
+mod manifests;
 mod members;
 mod message_lists;
 mod messages;
@@ -151,6 +152,9 @@ fn broker() -> Vec<(&'static str, Case)> {
         broker::documents_of_any_shape_live_together,
         broker::names_documents_and_filters_are_checked,
         broker::what_is_dropped_is_gone_at_once,
+        manifests::a_manifest_declares_collections_and_asks_for_access,
+        manifests::what_a_manifest_cannot_have_is_told_and_the_rest_is_done,
+        manifests::a_data_client_does_what_services_know_it_for,
     ]
 }
 

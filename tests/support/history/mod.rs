@@ -9,7 +9,7 @@
 //! lists), `bank`, `counter`, `messages`, `session` (attempts that are repeated), `expiry` (sessions that end), `freshness`
 //! (reads of all modes), `journal` (transactions over several kinds of records), `topology` (changes with their reasons),
 //! `query` (queries beside reads of everything), `watch` (what watchers are told), `lease` (what goes with one), `lock`
-//! (tokens). Each holds the calls, the replies, and `check`. A checker that gives up says [`Verdict::Unknown`], which counts
+//! (tokens), `jobs` (unique numbers, each taken once). Each holds the calls, the replies, and `check`. A checker that gives up says [`Verdict::Unknown`], which counts
 //! as failed.
 
 #![allow(
@@ -25,6 +25,7 @@ pub mod bank;
 pub mod counter;
 pub mod expiry;
 pub mod freshness;
+pub mod jobs;
 pub mod journal;
 pub mod lease;
 pub mod linearizable;

@@ -9,6 +9,7 @@
 mod append;
 mod bank;
 mod counter;
+mod documents;
 mod expiry;
 mod freshness;
 mod journal;
@@ -149,6 +150,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::<journal::Journal>::default(),
         Arc::<values::Values>::default(),
         Arc::<query::Queries>::default(),
+        Arc::<documents::Documents>::default(),
         Arc::<watch::Watch>::default(),
         Arc::<lease::Leases>::default(),
         Arc::<lock::Locks>::default(),

@@ -179,11 +179,15 @@ impl DataClient {
     ) -> Answer<Vec<Result<String, String>>> {
         let mut results = Vec::with_capacity(documents.len());
         for batch in documents.chunks(BATCH) {
-            let inserted = of(collection, self.documents(collection).insert_each(batch).await)?;
-            results.extend(inserted.into_iter().map(|one| match one.error.is_empty() {
-                true => Ok(one.id),
-                false => Err(one.error),
-            }));
+            match of(collection, self.documents(collection).insert_each(batch).await) {
+                Ok(inserted) => results.extend(inserted.into_iter().map(|one| match one.error.is_empty() {
+                    true => Ok(one.id),
+                    false => Err(one.error),
+                })),
+                // What is in already is not to be forgotten.
+                Err(error) if !results.is_empty() => results.extend(batch.iter().map(|_| Err(error.to_string()))),
+                Err(error) => return Err(error),
+            }
         }
         Ok(results)
     }

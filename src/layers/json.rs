@@ -17,13 +17,19 @@ pub const DEPTH: usize = 64;
 /// That a text is exactly one JSON value within the limits. Errors: `InvalidArgument` naming `field`.
 pub fn check(field: &str, text: &str) -> Result<()> {
     check_size(field, text.len())?;
-    if depth(text) > DEPTH {
-        return Err(Error::invalid(field, "", format!("must not be nested deeper than {DEPTH} levels")));
-    }
+    check_depth(field, text)?;
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::invalid(field, "", format!("must be one JSON value: {error}"))),
     }
+}
+
+/// That a JSON text is nested no deeper than it may be. Errors: `InvalidArgument` naming `field`.
+pub fn check_depth(field: &str, text: &str) -> Result<()> {
+    if depth(text) > DEPTH {
+        return Err(Error::invalid(field, "", format!("must not be nested deeper than {DEPTH} levels")));
+    }
+    Ok(())
 }
 
 /// That a text is one JSON object of at most `most` bytes. Errors: `InvalidArgument` naming `field`.

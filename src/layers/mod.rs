@@ -132,7 +132,7 @@ impl Meaning {
         if let Refusal::UniqueTaken { scope, owner, .. } = refusal
             && let Some((_, label)) = self.taken.iter().find(|(taken, _)| taken == scope)
         {
-            return documents::write::taken(owner, label);
+            return documents::write::taken(&String::from_utf8_lossy(&owner.user_bytes()), label);
         }
         Error::Refused(refusal.to_string())
     }

@@ -51,7 +51,7 @@ impl Scopes {
         if live >= limits::SCOPES || last == u32::MAX {
             let most = limits::SCOPES / 2;
             return Err(Error::Refused(format!(
-                "there are too many namespaces and indexes: there is room for {most} namespaces without any; delete some first"
+                "there are too many namespaces, collections and indexes: there is room for {most} namespaces; delete some first"
             )));
         }
         self.stored = Stored { last: last + 1, live: live + 1 };

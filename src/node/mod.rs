@@ -324,6 +324,13 @@ impl Node {
         self.view(None, None)
     }
 
+    /// The same, which is of use until then only: reading it later answers `DeadlineExceeded`.
+    pub fn view_at_hand_until(&self, deadline: Instant) -> Result<View> {
+        self.shared.check_running()?;
+        self.shared.check_state()?;
+        self.view(None, Some((deadline, deadline.saturating_duration_since(Instant::now()))))
+    }
+
     /// What the newest state here holds of some scopes, as far as they exist, and its revision.
     pub fn accounts(&self, wanted: &[ScopeId]) -> (u64, Vec<Option<Account>>) {
         self.shared.machine.with_state(|_, meta| {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
-use super::{Call, principal_of};
+use super::{Call, principal_of, turn_of};
 use crate::{
     Result,
     layers::documents::{
@@ -47,6 +47,11 @@ impl Broker {
 
     fn written(&self, revision: u64) -> Response<v1::WriteResponse> {
         Response::new(v1::WriteResponse { revision, leader_id: self.node.id() })
+    }
+
+    /// A turn at a write that may have to go through many documents.
+    async fn turn(&self, call: &Call) -> Result<OwnedSemaphorePermit> {
+        turn_of(&self.turns, call.deadline, "other queries on this node to end").await
     }
 
     /// An id for a document that has none.
@@ -135,7 +140,11 @@ impl broker_server::Broker for Broker {
         let (call, actor, request) = open(request, |request| &request.service)?;
         let v1::GetDocumentRequest { read, collection, id, projection, .. } = request;
         let v1::Projection { include, exclude } = projection.unwrap_or_default();
-        let get = |view: &View| read::get(view, &actor, (&collection, &id), (&include, &exclude));
+        let get = |view: &View| {
+            let document = read::get(view, &actor, (&collection, &id), (&include, &exclude))?;
+            service::may_read(self.node.as_ref(), &actor, &collection)?;
+            Ok(document)
+        };
         call.read(&self.node, read, None, get).await
     }
 
@@ -145,6 +154,7 @@ impl broker_server::Broker for Broker {
         let search = read::search(&actor, &collection, &request.query())?;
         let place = call.place(&self.node).await?;
         let (view, stamp) = call.view((&place, &self.node), options, search.revision()).await?;
+        service::may_read(self.node.as_ref(), &actor, &collection)?;
         let (view, found) = call.search(&self.node, (view, &self.turns), move |view| search.read(view)).await?;
         if !found.next_cursor.is_empty() {
             self.node.keep_for_pages(&view);
@@ -162,6 +172,7 @@ impl broker_server::Broker for Broker {
         } else {
             let place = call.place(&self.node).await?;
             let (view, stamp) = call.view((&place, &self.node), options, None).await?;
+            service::may_read(self.node.as_ref(), &actor, &collection)?;
             let count = move |view: &View| read::count(view, &actor, (&collection, &filter_json));
             (call.search(&self.node, (view, &self.turns), count).await?.1, stamp)
         };
@@ -173,6 +184,7 @@ impl broker_server::Broker for Broker {
         let v1::DistinctRequest { read: options, collection, field, filter_json, .. } = request;
         let place = call.place(&self.node).await?;
         let (view, stamp) = call.view((&place, &self.node), options, None).await?;
+        service::may_read(self.node.as_ref(), &actor, &collection)?;
         let distinct = move |view: &View| read::distinct(view, &actor, &collection, (&field, &filter_json));
         let (_, values_json) = call.search(&self.node, (view, &self.turns), distinct).await?;
         Ok(Response::new(v1::DistinctResponse { header: Some(read_header(stamp, self.node.id())), values_json }))
@@ -181,6 +193,7 @@ impl broker_server::Broker for Broker {
     async fn update(&self, request: Request<v1::UpdateRequest>) -> Answer<v1::UpdateResponse> {
         let (call, actor, mut request) = open(request, |request| &request.service)?;
         let (attempt, collection) = (request.attempt.take(), request.collection.clone());
+        let _turn = self.turn(&call).await?;
         let (place, modification) = ((&actor, collection.as_str()), request.modification(self.new_id()));
         let (revision, modified) =
             service::update(self.node.as_ref(), call.caller(attempt)?, place, &modification).await?;
@@ -197,6 +210,7 @@ impl broker_server::Broker for Broker {
         let (call, actor, mut request) = open(request, |request| &request.service)?;
         let (attempt, collection) = (request.attempt.take(), request.collection.clone());
         let v1::Projection { include, exclude } = request.projection.take().unwrap_or_default();
+        let _turn = self.turn(&call).await?;
         let (place, wanted) = ((&actor, collection.as_str()), request.wanted(self.new_id()));
         let what = (&wanted, (include.as_slice(), exclude.as_slice()));
         let (revision, modified, document) =
@@ -224,6 +238,7 @@ impl broker_server::Broker for Broker {
     ) -> Answer<v1::DeleteDocumentsResponse> {
         let (call, actor, request) = open(request, |request| &request.service)?;
         let v1::DeleteDocumentsRequest { attempt, collection, filter_json, limit, if_revision, .. } = request;
+        let _turn = self.turn(&call).await?;
         let (place, which) = ((&actor, collection.as_str()), (filter_json.as_str(), limit, if_revision));
         let (revision, deleted) = service::delete(self.node.as_ref(), call.caller(attempt)?, place, which).await?;
         Ok(Response::new(v1::DeleteDocumentsResponse { revision, leader_id: self.node.id(), deleted }))

@@ -1,8 +1,10 @@
 //! The data broker: what its calls have in common, whoever they come from.
 
-use super::{Caller, Core, Decision, change};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use super::{Caller, Core, Decision, Done, change};
 use crate::{
-    Result,
+    Error, Result,
     layers::documents::{
         access::Actor,
         collection::{self, Declared},
@@ -11,7 +13,7 @@ use crate::{
         write::{self, Inserts},
     },
     model::{
-        ReadMode, ReadStamp, ScopeId,
+        Outcome, ReadMode, ReadStamp, ScopeId,
         document::{
             AppliedManifest, Collection, Declaration, Document, FindAndUpdate, Inserted, Modification, Modified,
             NewDocument,
@@ -65,19 +67,54 @@ pub async fn apply_manifest<C: Core>(
     }
 }
 
-/// Inserts documents. The revision, and what became of each. Errors: as of [`write::insert`], and those of a write.
+/// What was decided and done, of which the answer is made: what was found is right for the outcome only if this was the first
+/// attempt, since a repeated one is answered with the outcome of that.
+///
+/// Errors: `Unexpected` if all that is known is that an earlier attempt was executed.
+fn told<T>(done: Done<T>, repeated: bool) -> Result<(u64, Option<T>, Option<Outcome>)> {
+    let Done { revision, outcome, found } = done;
+    if matches!(outcome, Some(Outcome::AppliedEarlier { .. })) {
+        return Err(Error::Unexpected(format!(
+            "an earlier attempt of this call was executed, at revision {revision} or before, but its answer was too large to keep: \
+             read what became of it"
+        )));
+    }
+    let found = found.filter(|_| outcome.is_none() || !repeated);
+    Ok((revision, found, outcome))
+}
+
+fn is_repeated(caller: &Caller) -> bool {
+    caller.attempt.is_some_and(|attempt| attempt.attempt > 1)
+}
+
+/// Does this on a thread that others do not wait for: it may go through many documents.
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// Inserts documents. The revision, and what became of each. Errors: as of [`write::insert`], and those of a write; `Conflict` if
+/// others were faster with what is unique, and those that can be were wanted.
 pub async fn insert<C: Core>(
     core: &C,
     caller: Caller,
     (actor, name): (&Actor, &str),
     (documents, each): (&[NewDocument], bool),
 ) -> Result<(u64, Vec<Inserted>)> {
+    let repeated = is_repeated(&caller);
     let done = change(core, caller, |view| {
         let mut found = write::insert(view, actor, name, (documents, each))?;
         Ok(Decision { write: found.write.take(), found })
     })
-    .await?;
-    Ok((done.revision, Inserts::results(done.found, documents, done.outcome.as_ref())?))
+    .await
+    .map_err(|error| match error {
+        Error::AlreadyExists { .. } if each => Error::Conflict("what is unique in the collection".into()),
+        error => error,
+    })?;
+    let (revision, found, outcome) = told(done, repeated)?;
+    Ok((revision, Inserts::results(found, documents, outcome.as_ref())))
 }
 
 /// Changes documents. The revision, and how many. Errors: as of [`write::update`], and those of a write.
@@ -87,13 +124,14 @@ pub async fn update<C: Core>(
     (actor, name): (&Actor, &str),
     modification: &Modification,
 ) -> Result<(u64, Modified)> {
+    let repeated = is_repeated(&caller);
     let done = change(core, caller, |view| {
-        let (write, found) = write::update(view, actor, name, modification)?;
+        let (write, found) = apart(|| write::update(view, actor, name, modification))?;
         Ok(Decision { write, found })
     })
     .await?;
-    let found = done.found.unwrap_or_else(|| Modified::before(done.outcome.as_ref()));
-    Ok((done.revision, found))
+    let (revision, found, outcome) = told(done, repeated)?;
+    Ok((revision, found.unwrap_or_else(|| Modified::before(outcome.as_ref()))))
 }
 
 /// Changes one document, and answers it. The revision, and what became of it. Errors: as of [`write::find_and_update`], and
@@ -106,14 +144,15 @@ pub async fn find_and_update<C: Core>(
 ) -> Result<(u64, Modified, Option<Document>)> {
     // A projection that is none must not be found out when all is done.
     write::answered(None, projection)?;
+    let repeated = is_repeated(&caller);
     let done = change(core, caller, |view| {
-        let (write, found) = write::find_and_update(view, actor, name, wanted)?;
+        let (write, found) = apart(|| write::find_and_update(view, actor, name, wanted))?;
         Ok(Decision { write, found })
     })
     .await?;
-    let document = write::answered(done.outcome.as_ref(), projection)?;
-    let found = done.found.unwrap_or_else(|| Modified::before(done.outcome.as_ref()));
-    Ok((done.revision, found, document))
+    let (revision, found, outcome) = told(done, repeated)?;
+    let document = write::answered(outcome.as_ref(), projection)?;
+    Ok((revision, found.unwrap_or_else(|| Modified::before(outcome.as_ref())), document))
 }
 
 /// Deletes documents. The revision, and how many. Errors: as of [`write::delete`], and those of a write.
@@ -123,12 +162,14 @@ pub async fn delete<C: Core>(
     (actor, name): (&Actor, &str),
     which: (&str, u64, Option<u64>),
 ) -> Result<(u64, u64)> {
+    let repeated = is_repeated(&caller);
     let done = change(core, caller, |view| {
-        let (write, found) = write::delete(view, actor, name, which)?;
+        let (write, found) = apart(|| write::delete(view, actor, name, which))?;
         Ok(Decision { write, found })
     })
     .await?;
-    Ok((done.revision, write::deleted(done.outcome.as_ref())))
+    let (revision, _, outcome) = told(done, repeated)?;
+    Ok((revision, write::deleted(outcome.as_ref())))
 }
 
 /// A change that answers nothing but its revision. Errors: those of `decide`, and those of a write.
@@ -141,6 +182,12 @@ pub async fn only<C: Core>(
     Ok(change(core, caller, decide).await?.revision)
 }
 
+/// That somebody may still read a collection, whatever older state he is shown of it: by the newest at hand. Asked behind the read
+/// that it is about. Errors: `NotFound`, `PermissionDenied`, `Unavailable`.
+pub fn may_read<C: Core>(core: &C, actor: &Actor, name: &str) -> Result<()> {
+    read::documents_of(&core.at_hand()?, actor, name).map(drop)
+}
+
 /// How many documents a collection holds, by the core's account of the newest state. Errors: as of [`read::documents_of`], and
 /// those of a read.
 pub async fn count_all<C: Core>(
@@ -151,6 +198,7 @@ pub async fn count_all<C: Core>(
     loop {
         let (view, stamp) = core.read(mode, revision, deadline).await?;
         let scope = read::documents_of(&view, actor, name)?;
+        may_read(core, actor, name)?;
         let (revision, accounts) = core.accounts(&[scope]);
         // It may have been dropped in between.
         if let Some(Some(Account { count, .. })) = accounts.first() {

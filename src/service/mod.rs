@@ -25,6 +25,10 @@ use crate::{
 pub trait Core: Send + Sync {
     /// The newest state at hand. Errors: `Unavailable`.
     fn at_hand(&self) -> Result<View>;
+    /// The same for a call that is of use until then only. Errors: `Unavailable`.
+    fn at_hand_until(&self, _deadline: Instant) -> Result<View> {
+        self.at_hand()
+    }
     /// A view that is as fresh as `mode` asks, of `revision` if one is named. Errors: those of a read.
     fn read(
         &self,
@@ -59,6 +63,10 @@ pub trait Core: Send + Sync {
 impl Core for Node {
     fn at_hand(&self) -> Result<View> {
         self.view_at_hand()
+    }
+
+    fn at_hand_until(&self, deadline: Instant) -> Result<View> {
+        self.view_at_hand_until(deadline)
     }
 
     async fn read(&self, mode: ReadMode, revision: Option<u64>, deadline: Instant) -> Result<(View, ReadStamp)> {
@@ -167,7 +175,7 @@ pub async fn change<C: Core, T>(
     loop {
         let view = match newest {
             true => core.read(ReadMode::Linearizable, None, deadline).await?.0,
-            false => core.at_hand()?,
+            false => core.at_hand_until(deadline)?,
         };
         let (present, decision) = (view.revision(), caller.decide(&view, &decide));
         drop(view);

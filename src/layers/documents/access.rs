@@ -11,6 +11,7 @@ use super::{
         list::{Range, Walk},
     },
     collection::{self, Collection},
+    requests,
 };
 use crate::{
     Error, Result,
@@ -30,6 +31,8 @@ use crate::{
 };
 
 const SCOPE: ScopeId = ScopeId::new(keyspace::GRANTS, NO_SCOPE);
+/// Most grants of a collection: they go with it, in one transaction.
+const GRANTS: usize = 1_000;
 /// Longest reason of a grant, in bytes.
 pub(super) const REASON_BYTES: usize = 1_024;
 
@@ -201,6 +204,17 @@ pub fn grant(view: &View, actor: &Actor, grant: &Grant) -> Result<Write> {
     let found = Collection::existing(view, &actor.full_name(collection)?)?;
     let mut guards = vec![found.guard()];
     guards.extend(self::check(view, actor, &found, Permission::Admin)?);
+    if actor.service() == Some(service.as_str()) {
+        return Err(Error::invalid("service", service, "cannot grant itself anything"));
+    }
+    let start = front(found.name());
+    let present = view.records(SCOPE, &start, prefix_end(&start).as_deref(), GRANTS)?;
+    if present.len() >= GRANTS && view.record(&grant_key(found.name(), service))?.is_none() {
+        let name = found.name();
+        return Err(Error::Refused(format!(
+            "{name} has {GRANTS} grants, the most that it may have; revoke some first"
+        )));
+    }
     if found.owner() == service {
         return Err(Error::invalid("service", service, format!("owns {}, and may do everything", found.name())));
     }
@@ -215,7 +229,9 @@ pub fn grant(view: &View, actor: &Actor, grant: &Grant) -> Result<Write> {
         references: vec![found.reference()],
         ..Put::value(codec::encode(Kind::Grant, &stored))
     };
-    Ok(Write::guarded(guards, vec![Operation::Put { key: grant_key(found.name(), service), put }]))
+    let put = Operation::Put { key: grant_key(found.name(), service), put };
+    // What was asked for is answered with it.
+    Ok(Write::guarded(guards, vec![put, requests::forget(found.name(), service)]))
 }
 
 /// Takes back what was granted to a service. Errors: `InvalidArgument`; `NotFound` for the collection or the grant;

@@ -16,6 +16,7 @@ use super::{
     },
     access::{self, Actor},
     index::{self, Definition},
+    requests,
 };
 use crate::{
     Error, Result,
@@ -23,7 +24,7 @@ use crate::{
     limits,
     model::{
         Key, Record, Reference, ReferenceMode, ScopeId,
-        document::{self, CollectionSettings, Declaration, IndexSpec, Permission},
+        document::{self, CollectionSettings, Declaration, IndexSpec, IndexState, Permission},
         key::prefix_end,
         keyspace::{self, NO_SCOPE},
         kind,
@@ -389,6 +390,7 @@ pub fn drop(view: &View, actor: &Actor, name: &str) -> Result<Write> {
     for index in &found.indexes {
         operations.extend(index.drop(&mut scopes));
     }
+    operations.push(requests::forget_all(found.name()));
     operations.extend([Operation::Delete { key: record_key(found.name()) }, scopes.operation()]);
     Ok(Write::guarded(guards, operations))
 }
@@ -440,7 +442,12 @@ impl List {
                 checked => checked?,
             };
             let shown = found.shown(view)?;
-            let indexes = shown.indexes.len() * (limits::INDEX_FIELDS * limits::FIELD_BYTES + limits::ID_BYTES);
+            let of = |index: &document::CollectionIndex| {
+                let fields: usize = index.spec.fields.iter().map(|field| field.field.len()).sum();
+                let failed = if let IndexState::Failed(why) = &index.state { why.len() } else { 0 };
+                index.spec.name.len() + index.spec.filter.len() + fields + failed
+            };
+            let indexes: usize = shown.indexes.iter().map(of).sum();
             let bytes = shown.description.len() + shown.schema_hint.len() + indexes + name.len();
             Ok(Some(((shown, found.documents()), bytes)))
         })

@@ -109,6 +109,12 @@ impl Matcher {
         found
     }
 
+    /// Whether an index can be of the documents that it lets through: it asks for nothing but what is in them, and not by regular
+    /// expressions.
+    pub(super) fn can_be_of_an_index(&self) -> bool {
+        self.root.is_plain()
+    }
+
     /// Whether every document of which this is true is let through by `other`, as far as that can be seen.
     pub(super) fn implies(&self, other: &Self) -> bool {
         let (Node::All(mine), Node::All(theirs)) = (&self.root, &other.root) else { return false };
@@ -125,7 +131,7 @@ impl Node {
             Self::Not(node) => !node.holds(document),
             Self::Field(path, tests) => {
                 let values = path.values(document);
-                tests.iter().all(|test| test.holds(&values))
+                tests.iter().all(|test| test.holds(&values, true))
             }
         }
     }
@@ -146,6 +152,14 @@ impl Node {
         }
     }
 
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::All(nodes) | Self::Any(nodes) => nodes.iter().all(Self::is_plain),
+            Self::Not(node) => node.is_plain(),
+            Self::Field(path, tests) => !matches!(path, Path::Known(_)) && tests.iter().all(Test::is_plain),
+        }
+    }
+
     fn equalities<'a>(&'a self, into: &mut Vec<(&'a Path, &'a Value<'static>)>) {
         match self {
             Self::All(nodes) => nodes.iter().for_each(|node| node.equalities(into)),
@@ -159,27 +173,39 @@ impl Node {
 }
 
 impl Test {
-    fn holds(&self, values: &[Option<Value<'_>>]) -> bool {
+    /// Whether it is true of one of the values; with `elements` also if it is of an element of one that is a list.
+    fn holds(&self, values: &[Option<Value<'_>>], elements: bool) -> bool {
+        let any = |holds: &dyn Fn(&Value<'_>) -> bool| {
+            values.iter().flatten().any(|value| holds(value) || elements && path::elements(value).iter().any(holds))
+        };
         match self {
-            Self::Is(check) => values.iter().any(|value| match value {
-                None => check.holds(&Value::Null),
-                Some(value) => is_or_has(value, |value| check.holds(value)),
-            }),
+            Self::Is(check) => {
+                let nothing = values.iter().any(Option::is_none) && check.holds(&Value::Null);
+                nothing || any(&|value| check.holds(value))
+            }
             Self::Exists(exists) => values.iter().any(Option::is_some) == *exists,
             Self::Size(size) => values.iter().flatten().any(
                 |value| matches!(value, Value::List(text) if Value::elements(text).is_some_and(|all| all.len() == *size)),
             ),
             Self::Contains(check) => values.iter().flatten().any(|value| check.holds(value)),
-            Self::Matches(regex) => values.iter().flatten().any(|value| {
-                is_or_has(value, |value| match value {
-                    Value::Text(text) => std::str::from_utf8(text).is_ok_and(|text| regex.is_match(text)),
-                    _ => false,
-                })
+            Self::Matches(regex) => any(&|value| match value {
+                Value::Text(text) => std::str::from_utf8(text).is_ok_and(|text| regex.is_match(text)),
+                _ => false,
             }),
             Self::Element(element) => {
                 values.iter().flatten().any(|value| path::elements(value).iter().any(|value| element.holds(value)))
             }
-            Self::Not(tests) => !tests.iter().all(|test| test.holds(values)),
+            Self::Not(tests) => !tests.iter().all(|test| test.holds(values, elements)),
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::Matches(_) => false,
+            Self::Not(tests) => tests.iter().all(Self::is_plain),
+            Self::Element(Element::Value(tests)) => tests.iter().all(|test| test.0.is_plain()),
+            Self::Element(Element::Object(matcher)) => matcher.root.is_plain(),
+            Self::Is(_) | Self::Exists(_) | Self::Size(_) | Self::Contains(_) => true,
         }
     }
 
@@ -188,8 +214,12 @@ impl Test {
             Self::Is(check @ (Check::Equal(_) | Check::In(_) | Check::Relates(..) | Check::StartsWith(_))) => {
                 into.push(query::Test { field: field.clone(), check: check.clone() });
             }
-            // An element is a value under the path of its list, and its members are under theirs.
-            Self::Element(Element::Value(tests)) => tests.iter().for_each(|test| test.0.conjuncts(field, into)),
+            // An element is a value under the path of its list, and its members are under theirs; what is in it, if it is a
+            // list itself, is not.
+            Self::Element(Element::Value(tests)) => {
+                let outermost = tests.iter().filter(|test| !matches!(test.0, Self::Element(_)));
+                outermost.for_each(|test| test.0.conjuncts(field, into));
+            }
             Self::Element(Element::Object(matcher)) => {
                 if let Field::Value(front) = field {
                     matcher.root.conjuncts(front, into);
@@ -198,11 +228,6 @@ impl Test {
             _ => {}
         }
     }
-}
-
-/// Whether something is true of a value, or of an element of it.
-fn is_or_has(value: &Value<'_>, holds: impl Fn(&Value<'_>) -> bool) -> bool {
-    holds(value) || path::elements(value).iter().any(holds)
 }
 
 impl Element {
@@ -220,7 +245,7 @@ impl Element {
         match self {
             Self::Value(tests) => {
                 let values = [Some(element.clone())];
-                tests.iter().all(|test| test.0.holds(&values))
+                tests.iter().all(|test| test.0.holds(&values, false))
             }
             Self::Object(matcher) => match element {
                 Value::Object(text) => matcher.matches(&Document { id: "", text, known: Known::default() }),
@@ -242,7 +267,7 @@ mod tests {
     #[test]
     fn every_operator_means_what_mongodb_says() {
         let text = r#"{"n":5,"big":9007199254740993,"t":"abc","z":null,"l":[1,"x",null],"e":[],
-            "items":[{"sku":"a","n":1},{"sku":"b","n":5}],"o":{"a":1}}"#;
+            "items":[{"sku":"a","n":1},{"sku":"b","n":5}],"o":{"a":1},"ll":[[1]]}"#;
         for filter in [
             "",
             "{}",
@@ -268,6 +293,7 @@ mod tests {
             r#"{"items.sku":"a","items.n":5}"#,
             r#"{"items":{"$elemMatch":{"sku":"b","n":{"$gte":5}}}}"#,
             r#"{"l":{"$elemMatch":{"$gte":1,"$lt":2}}}"#,
+            r#"{"ll":{"$elemMatch":{"$elemMatch":{"$eq":1}}}}"#,
             r#"{"items.0.sku":"a"}"#,
             r#"{"o":{"a":1.0}}"#,
             r#"{"$or":[{"n":1},{"n":5}],"$and":[{"t":"abc"},{"z":null}]}"#,
@@ -292,6 +318,7 @@ mod tests {
             r#"{"t":{"$not":{"$startsWith":"a"}}}"#,
             r#"{"e":1}"#,
             r#"{"_id":"d2"}"#,
+            r#"{"ll":{"$elemMatch":{"$eq":1}}}"#,
         ] {
             assert!(!holds(text, filter), "{filter}");
         }

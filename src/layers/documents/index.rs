@@ -16,23 +16,22 @@
 //!
 //! **Partial indexes** have entries of documents only that their filter lets through, and serve queries that repeat it.
 
+mod build;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::build::Build;
 use super::{
     super::{
         check,
         query::order::{self, By},
         scopes::Scopes,
-        search::{
-            CUT, Usable,
-            build::{self, Indexed, Unfinished, Unfit},
-        },
+        search::{CUT, Usable},
     },
     Document, collection,
     collection::{Collection, Declared},
     filter::Matcher,
-    opened,
     path::{self, Path},
 };
 use crate::{
@@ -40,12 +39,12 @@ use crate::{
     error::Fault,
     limits,
     model::{
-        Entry, Key, Record, ScopeId,
+        Entry, Key, ScopeId,
         document::{CollectionIndex, IndexSpec, IndexState},
         key::prefix_end,
         keyspace::{self, NO_SCOPE},
         query::SortField,
-        transaction::{Compare, Operation, Put, ScopeSettings},
+        transaction::{Operation, Put, ScopeSettings},
     },
     state::View,
     storage::codec::{self, Kind},
@@ -58,6 +57,12 @@ const LISTS: &[u8] = &[1, 1];
 const ENTRIES: usize = 1_000;
 /// Longest entry of a unique index, in bytes.
 const UNIQUE_BYTES: usize = 1_024;
+/// What an entry takes beside its bytes.
+const ENTRY_AROUND: usize = 16;
+/// Most bytes of entries of one document, in all indexes.
+const ENTRY_BYTES: usize = 256 << 10;
+/// Longest filter of an index, in bytes of JSON.
+const INDEX_FILTER_BYTES: usize = 4 << 10;
 /// Longest name that is made of fields, in bytes.
 const NAME_BYTES: usize = limits::ID_BYTES;
 
@@ -126,8 +131,18 @@ fn checked(spec: &IndexSpec, at: usize) -> Result<IndexSpec> {
             }
         }
     }
-    Matcher::parse(filter).map_err(|error| inside(&place, error))?;
+    let wrong = |rule: String| Error::invalid(format!("{place}.filter"), "", rule);
+    if filter.len() > INDEX_FILTER_BYTES {
+        return Err(wrong(format!("must be at most {INDEX_FILTER_BYTES} bytes long, is {}", filter.len())));
+    }
+    if !Matcher::parse(filter).map_err(|error| inside(&place, error))?.can_be_of_an_index() {
+        return Err(wrong("must ask for what is in the documents, and not by $regex".into()));
+    }
     let name = if name.is_empty() { name_of(fields) } else { name.clone() };
+    if name.len() > NAME_BYTES {
+        let rule = format!("must be given, and at most {NAME_BYTES} bytes long: the fields are too long for one");
+        return Err(Error::invalid(format!("{place}.name"), "", rule));
+    }
     check::check_name(&format!("{place}.name"), &name, NAME_BYTES)?;
     if name.chars().any(char::is_control) || name.trim().is_empty() {
         return Err(Error::invalid(
@@ -153,11 +168,7 @@ fn inside(place: &str, error: Error) -> Error {
 fn name_of(fields: &[SortField]) -> String {
     let part =
         |SortField { field, descending }: &SortField| format!("{field}_{}", if *descending { "-1" } else { "1" });
-    let mut name = fields.iter().map(part).collect::<Vec<_>>().join("_");
-    while name.len() > NAME_BYTES {
-        name.pop();
-    }
-    name
+    fields.iter().map(part).collect::<Vec<_>>().join("_")
 }
 
 impl Index {
@@ -264,12 +275,29 @@ impl Index {
         format!("unique index {} of {collection}", self.definition.name)
     }
 
-    /// What a document enters. Errors: `InvalidArgument` if that is too much.
+    /// What a document enters, beside what it has entered into others. Errors: `InvalidArgument` if that is too much.
     fn enter(&self, document: &Document<'_>, into: &mut Vec<Entry>) -> Result<()> {
+        self.enter_all(document, into)?;
+        if into.iter().map(|entry| entry.key.len() + ENTRY_AROUND).sum::<usize>() > ENTRY_BYTES {
+            let rule = format!(
+                "would make more than {ENTRY_BYTES} bytes of index entries with the index {} (document {})",
+                self.definition.name, document.id
+            );
+            return Err(Error::invalid("document", "", rule));
+        }
+        Ok(())
+    }
+
+    fn enter_all(&self, document: &Document<'_>, into: &mut Vec<Entry>) -> Result<()> {
         if self.definition.failed || self.filter.as_ref().is_some_and(|filter| !filter.matches(document)) {
             return Ok(());
         }
-        let (keys, cut) = self.combined(document, Some(order::KEPT))?;
+        let mut cut = false;
+        let keys = self.combined(document, |path| {
+            let (components, shortened) = path::components(document, path, Some(order::KEPT));
+            cut |= shortened;
+            components
+        })?;
         let Definition { scope, unique, .. } = self.definition;
         let entry = |scope, key: Bytes, unique| Entry { scope, key, payload: Bytes::new(), unique };
         let lists = self.fields.iter().any(|(path, _)| path::is_plural(document, path));
@@ -278,7 +306,7 @@ impl Index {
         }
         into.extend(keys.into_iter().map(|key| entry(scope, key.into(), false)));
         if unique > 0 {
-            for key in self.combined(document, None)?.0 {
+            for key in self.combined(document, |path| path::unique_components(document, path))? {
                 if key.len() > UNIQUE_BYTES {
                     let rule = format!(
                         "must be at most {UNIQUE_BYTES} bytes in the fields of the unique index {} (in document {})",
@@ -292,12 +320,15 @@ impl Index {
         Ok(())
     }
 
-    /// Every combination of what stands in its fields; and whether one of these was cut.
-    fn combined(&self, document: &Document<'_>, most: Option<usize>) -> Result<(Vec<Vec<u8>>, bool)> {
-        let (mut keys, mut cut) = (vec![Vec::new()], false);
+    /// Every combination of the components of its fields.
+    fn combined(
+        &self,
+        document: &Document<'_>,
+        mut components: impl FnMut(&Path) -> Vec<Vec<u8>>,
+    ) -> Result<Vec<Vec<u8>>> {
+        let mut keys = vec![Vec::new()];
         for (path, descending) in &self.fields {
-            let (components, shortened) = path::components(document, path, most);
-            cut |= shortened;
+            let components = components(path);
             if keys.len().saturating_mul(components.len()) > ENTRIES {
                 let rule = format!(
                     "has lists in it that would make more than {ENTRIES} entries in the index {} (document {})",
@@ -310,7 +341,7 @@ impl Index {
             let joined = |key: &Vec<u8>, next: &Vec<u8>| [key.as_slice(), next.as_slice()].concat();
             keys = keys.iter().flat_map(|key| directed.iter().map(move |next| joined(key, next))).collect();
         }
-        Ok((keys, cut))
+        Ok(keys)
     }
 
     /// Its entry of a document that has one only.
@@ -410,79 +441,5 @@ impl Plan<'_> {
             return Err(Error::Refused(rule));
         }
         Ok((indexes, operations))
-    }
-}
-
-/// Builds the indexes of collections.
-pub type Build = build::Build<Collection>;
-
-impl Indexed for Collection {
-    const PROGRESS: ScopeId = PROGRESS;
-
-    fn unfinished(view: &View, key: &Key, record: &Record) -> Result<Option<Unfinished>> {
-        let broken = |error| view.fault(Fault::bug(format!("the record {key} cannot be read: {error}")));
-        let progress: Progress = codec::decode(Kind::CollectionIndex, &record.value).map_err(broken)?;
-        let Progress { collection: home, built, behind, .. } = progress;
-        Ok(behind.map(|behind| Unfinished { home, built, behind }))
-    }
-
-    fn find(view: &View, key: &Key, home: &str) -> Result<Option<Self>> {
-        let found = Self::find(view, home)?;
-        Ok(found.filter(|found| found.indexes.iter().any(|index| index.progress_key() == *key)))
-    }
-
-    fn guard(&self) -> Compare {
-        self.guard()
-    }
-
-    fn records(&self) -> ScopeId {
-        self.documents()
-    }
-
-    fn entries(&self, view: &View, key: &Key, record: &Record) -> Result<std::result::Result<Vec<Entry>, Unfit>> {
-        let opened = opened(view, key, record)?;
-        let (document, mut entries) = (opened.document(record), Vec::new());
-        for index in &self.indexes {
-            let unfit = |why| Ok(Err(Unfit { progress: index.progress_key(), why }));
-            let from = entries.len();
-            match index.enter(&document, &mut entries) {
-                Err(Error::InvalidArgument { rule, .. }) => return unfit(format!("a document {rule}")),
-                entered => entered?,
-            }
-            // Also those of an index that is built later: they go in with the others.
-            for entry in entries.iter().skip(from).filter(|entry| entry.unique) {
-                if let Some(owner) = view.owner(entry.scope, &entry.key)?.filter(|owner| owner != key) {
-                    let owner = String::from_utf8_lossy(&owner.user_bytes()).into_owned();
-                    return unfit(format!("the documents {owner} and {} have the same in its fields", opened.id));
-                }
-            }
-        }
-        Ok(Ok(entries))
-    }
-
-    fn give_up(&self, view: &View, unfit: Unfit) -> Result<(Vec<Compare>, Vec<Operation>)> {
-        let Unfit { progress, why: failed } = unfit;
-        let missing = || view.fault(Fault::bug(format!("the record {progress} is of no index")));
-        let index = self.indexes.iter().find(|index| index.progress_key() == progress).ok_or_else(missing)?;
-        tracing::warn!(collection = self.name(), index = index.definition.name, failed, "an index cannot be built");
-        let mut scopes = Scopes::read(view)?;
-        let guards = vec![scopes.guard()];
-        let mut operations = index.drop_scopes(&mut scopes);
-        let indexes = self.indexes.iter().cloned().map(|mut one| {
-            one.definition.failed |= one.progress_key() == progress;
-            one
-        });
-        let (collection, built) = (self.name().to_owned(), index.progress(view)?.built);
-        operations.extend([
-            index.note(&Progress { collection, built, behind: None, failed }),
-            self.with_indexes(indexes.collect()).put(),
-            scopes.operation(),
-        ]);
-        Ok((guards, operations))
-    }
-
-    fn note(&self, progress: &Key, built: u64, behind: Option<Bytes>) -> Operation {
-        let noted = Progress { collection: self.name().into(), built, behind, failed: String::new() };
-        Operation::Put { key: progress.clone(), put: Put::value(codec::encode(Kind::CollectionIndex, &noted)) }
     }
 }

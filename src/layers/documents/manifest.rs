@@ -23,7 +23,7 @@
 //! The rules are those of the original's validator: what must be there, ports, kinds; a version that is none and a missing
 //! dependency on `aol-core` are only warned of. What is wrong is told all at once, each with its place. Unknown fields are
 //! refused where this program reads (`dataRequirements` and below), and with `strict` in the head of the manifest as well; the
-//! rest of `spec` belongs to others. A manifest is applied in one transaction: what can be is, of the rest it says why not.
+//! rest of `spec` belongs to others. The indexes of a collection are those that are declared, and no others. A manifest is applied in one transaction: what can be is, of the rest it says why not.
 
 use serde_json::{Map, Value};
 

@@ -7,7 +7,11 @@
 //!
 //! `_id`, `_created_at`, `_updated_at`, `_revision` and `_owner` are not in the document but what the store knows of it.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use serde_json::value::RawValue;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -18,7 +22,7 @@ use super::super::query::{
     order,
     value::{self, Segment, Value},
 };
-use crate::{Error, Result, limits};
+use crate::{Error, Result, limits, model::key};
 
 /// A document, as filters, orders and indexes see it.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +55,8 @@ const KNOWN: [(&str, Stamp); 4] = [
     ("_revision", Stamp::Revision),
     ("_owner", Stamp::Owner),
 ];
+/// Most names of a path.
+const SEGMENTS: usize = 32;
 /// The name of the id.
 pub(super) const ID: &str = "_id";
 
@@ -90,7 +96,15 @@ pub(super) fn parse(place: &str, name: &str) -> Result<Path> {
     }
     match KNOWN.iter().find(|(known, _)| *known == name) {
         Some((_, stamp)) => Ok(Path::Known(*stamp)),
-        None => segments(place, name).map(Path::Of),
+        None => {
+            let path = segments(place, name)?;
+            match path.first().map(Segment::name) {
+                Some(first) if first == ID || is_known(first) => {
+                    Err(Error::invalid(place, name, format!("{first} has nothing below it")))
+                }
+                _ => Ok(Path::Of(path)),
+            }
+        }
     }
 }
 
@@ -101,6 +115,9 @@ pub(super) fn segments(place: &str, name: &str) -> Result<Vec<Segment>> {
         return Err(wrong(format!("must be at most {} bytes long, is {}", limits::FIELD_BYTES, name.len())));
     }
     let path = value::path(name).map_err(|rule| wrong(rule.into()))?;
+    if path.len() > SEGMENTS {
+        return Err(wrong(format!("must have at most {SEGMENTS} names, has {}", path.len())));
+    }
     if path.iter().any(|segment| segment.name().starts_with('$')) {
         return Err(wrong("must not have a name that begins with $: that is how operators begin".into()));
     }
@@ -166,31 +183,53 @@ fn date(ms: u64) -> String {
 /// The values under a path of a JSON text.
 pub(super) fn values<'a>(text: &'a str, path: &[Segment]) -> Vec<Option<Value<'a>>> {
     let mut found = Vec::new();
-    visit(text, path, &mut |text| found.push(text.and_then(Value::read)));
+    let mut walk = Walk { show: |text: Option<&'a str>| found.push(text.and_then(Value::read)), been: HashSet::new() };
+    walk.visit(text, path);
     if found.is_empty() {
         found.push(None);
     }
     found
 }
 
-/// Shows the texts under a path; `None` where an object lacks a member.
-fn visit<'a>(text: &'a str, path: &[Segment], show: &mut impl FnMut(Option<&'a str>)) {
-    let Some((first, rest)) = path.split_first() else { return show(Some(text)) };
-    match text.trim_start().as_bytes().first() {
-        Some(b'{') => match value::find(text, std::slice::from_ref(first)) {
-            Some(member) => visit(member, rest, show),
-            None => show(None),
-        },
-        Some(b'[') => {
-            let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(text) else { return };
-            if let Some(element) = first.element().and_then(|at| elements.get(at)) {
-                visit(element.get(), rest, show);
+/// Goes through a text along a path, and shows what is under it; `None` where an object lacks a member.
+struct Walk<F> {
+    show: F,
+    /// Where it has been: a place in the text, and how much of the path was left there. A number leads into an element twice, by
+    /// itself and as an object among the others, and without this twice as often on every level.
+    been: HashSet<(usize, usize)>,
+}
+
+impl<F> Walk<F> {
+    fn visit<'a>(&mut self, text: &'a str, path: &[Segment])
+    where
+        F: FnMut(Option<&'a str>),
+    {
+        let Some((first, rest)) = path.split_first() else { return (self.show)(Some(text)) };
+        match text.trim_start().as_bytes().first() {
+            Some(b'{') => match value::find(text, std::slice::from_ref(first)) {
+                Some(member) => self.visit(member, rest),
+                None => (self.show)(None),
+            },
+            Some(b'[') => {
+                let Ok(elements) = serde_json::from_str::<Vec<&'a RawValue>>(text) else { return };
+                if let Some(element) = first.element().and_then(|at| elements.get(at)) {
+                    self.visit_once(element.get(), rest);
+                }
+                for element in elements.iter().filter(|element| element.get().starts_with('{')) {
+                    self.visit_once(element.get(), path);
+                }
             }
-            for element in elements.iter().filter(|element| element.get().starts_with('{')) {
-                visit(element.get(), path, show);
-            }
+            _ => {}
         }
-        _ => {}
+    }
+
+    fn visit_once<'a>(&mut self, text: &'a str, path: &[Segment])
+    where
+        F: FnMut(Option<&'a str>),
+    {
+        if self.been.insert((text.as_ptr() as usize, path.len())) {
+            self.visit(text, path);
+        }
     }
 }
 
@@ -217,6 +256,47 @@ pub(super) fn components(document: &Document<'_>, path: &Path, most: Option<usiz
     all.sort_unstable();
     all.dedup();
     (all, cut)
+}
+
+/// What must be unique of the values under a path: each of them, of a list its elements, and that there is nothing; whole, so that
+/// only what is equal is the same.
+pub(super) fn unique_components(document: &Document<'_>, path: &Path) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for value in path.values(document) {
+        let value = value.unwrap_or(Value::Null);
+        match (&value, elements(&value)) {
+            (Value::List(_), elements) if !elements.is_empty() => all.extend(elements.iter().map(canonical)),
+            _ => all.push(canonical(&value)),
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Bytes of a value that are those of every value that is equal to it, and of no other.
+pub(super) fn canonical(value: &Value<'_>) -> Vec<u8> {
+    let mut bytes = order::component(Some(value), false, None).0;
+    match value {
+        Value::List(_) => {
+            for element in elements(value) {
+                bytes.push(1);
+                bytes.extend(canonical(&element));
+            }
+            bytes.push(0);
+        }
+        Value::Object(text) => {
+            let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+            for (name, member) in members {
+                bytes.push(1);
+                key::escape(&mut bytes, name.as_bytes());
+                bytes.extend(Value::read(member.get()).as_ref().map(canonical).unwrap_or_default());
+            }
+            bytes.push(0);
+        }
+        _ => {}
+    }
+    bytes
 }
 
 /// Whether an index may hold several components of a document for a path: there is a list on the way, or at its end.
@@ -335,11 +415,49 @@ mod tests {
 
     #[test]
     fn a_path_with_an_operator_in_it_is_refused() {
-        for name in ["$gt", "a.$b", "", "a..b", &"a".repeat(limits::FIELD_BYTES + 1)] {
+        for name in
+            ["$gt", "a.$b", "", "a..b", "_id.x", "_owner.x", &"a.".repeat(32), &"a".repeat(limits::FIELD_BYTES + 1)]
+        {
             assert!(matches!(parse("f", name), Err(Error::InvalidArgument { field, .. }) if field == "f"), "{name}");
         }
         assert_eq!(parse("f", "a.b").unwrap().to_string(), "a.b");
         assert_eq!(parse("f", "_owner").unwrap().to_string(), "_owner");
+    }
+
+    #[test]
+    fn a_path_of_numbers_takes_no_longer_for_being_ambiguous() {
+        let levels = 31;
+        let text = r#"{"0":["#.repeat(levels) + "7" + &"]}".repeat(levels);
+        let path = ["0"; 32].join(".");
+        assert!(shown(&text, &path).len() < 2_000);
+        let once = ["0"; 4].join(".");
+        assert_eq!(shown(r#"{"0":[{"0":[7]}]}"#, &once), ["7"]);
+    }
+
+    #[test]
+    fn what_is_equal_and_nothing_else_is_the_same() {
+        let of = |text: &str| canonical(&Value::read(text).unwrap());
+        for (one, other) in [("1", "1.0"), ("[1,{}]", "[1.0, {}]"), (r#"{"a":1,"b":[2]}"#, r#"{"b":[2.0],"a":1}"#)] {
+            assert_eq!(of(one), of(other), "{one} {other}");
+        }
+        let different = [
+            "null",
+            "[]",
+            "[null]",
+            "[[]]",
+            "[[],[]]",
+            "[1,2]",
+            "[12]",
+            "{}",
+            r#"{"a":{}}"#,
+            r#"{"a":[]}"#,
+            r#"{"":1}"#,
+        ];
+        for (at, one) in different.iter().enumerate() {
+            different[..at].iter().for_each(|other| assert_ne!(of(one), of(other), "{one} {other}"));
+        }
+        let unique = |text: &str| unique_components(&document(text), &parse("f", "a").unwrap()).len();
+        assert_eq!([unique("{}"), unique(r#"{"a":[]}"#), unique(r#"{"a":[1,1.0,[2]]}"#)], [1, 1, 2]);
     }
 
     #[test]

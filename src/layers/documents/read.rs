@@ -76,10 +76,10 @@ impl Order {
         self.0.iter().flat_map(|(path, descending)| path::order_component(document, path, *descending)).collect()
     }
 
-    /// The same as an index knows it; nothing that one could give if one of them is in no index.
-    fn by(&self) -> Vec<By> {
+    /// The same as an index knows it; `None` if one of them is in no index.
+    fn by(&self) -> Option<Vec<By>> {
         let by = |(path, descending): &(Path, bool)| Some(By { field: path.field()?, descending: *descending });
-        self.0.iter().map(by).collect::<Option<_>>().unwrap_or_default()
+        self.0.iter().map(by).collect()
     }
 }
 
@@ -148,7 +148,7 @@ impl<'s> Documents<'s> {
         let tests = self.matcher.conjuncts();
         let tests: Vec<_> = tests.iter().collect();
         let (indexes, building) = index::usable(view, self.collection, self.matcher)?;
-        let (plan, keys_examined) = plan(view, &indexes, &tests, &self.order.by())?;
+        let (plan, keys_examined) = plan(view, &indexes, &tests, self.order.by().as_deref())?;
         let explanation = Explanation { access: plan.access(), keys_examined, building, ..Explanation::default() };
         if terms.is_for_none() {
             return Ok(Found { items: vec![], next_cursor: String::new(), explanation });
@@ -163,7 +163,7 @@ impl<'s> Documents<'s> {
         let tests = self.matcher.conjuncts();
         let tests: Vec<_> = tests.iter().collect();
         let (indexes, _) = index::usable(view, self.collection, self.matcher)?;
-        let (plan, _) = plan(view, &indexes, &tests, &[])?;
+        let (plan, _) = plan(view, &indexes, &tests, Some(&[]))?;
         Run::new(self, view, (&Terms::all(), Explanation::default())).visit(&plan, visit)
     }
 }

@@ -1,7 +1,8 @@
 //! Access that services ask for: it waits until the owner of the collection grants or denies it.
 //!
-//! One that was denied stays so when it is asked for again, so that a service that is started anew does not ask anew; the owner
-//! can still grant it. A collection may be asked for before it exists.
+//! One that was denied stays so when it, or more, is asked for again, so that a service that is started anew does not ask anew; the
+//! owner can still grant it. A collection may be asked for before it exists. What is asked for goes when it is granted, and with
+//! the collection.
 
 use serde::{Deserialize, Serialize};
 
@@ -91,10 +92,12 @@ pub(super) fn ask(
         denied_by: String::new(),
     };
     Ok(match before {
-        // Whoever asks for more than was denied asks for something else.
-        Some(before) if before.permission >= permission => {
-            let denied = !before.denied_by.is_empty();
-            (if denied { RequestState::Denied } else { RequestState::Pending }, guards, vec![])
+        // Who was denied something was denied more than that, too.
+        Some(before) if !before.denied_by.is_empty() && permission >= before.permission => {
+            (RequestState::Denied, guards, vec![])
+        }
+        Some(before) if before.denied_by.is_empty() && before.permission == permission && before.reason == reason => {
+            (RequestState::Pending, guards, vec![])
         }
         _ => (RequestState::Pending, guards, vec![put(&wanted)]),
     })
@@ -111,27 +114,47 @@ pub fn decide(
 ) -> Result<Write> {
     let name = actor.full_name(name)?;
     let key = request_key(&name, collection::check_part("service", service)?);
+    let found = Collection::find(view, &name)?;
+    let mut guards = vec![];
+    match &found {
+        Some(found) => {
+            guards.push(found.guard());
+            guards.extend(access::check(view, actor, found, Permission::Admin)?);
+        }
+        // Of what does not exist yet, by whose it would be.
+        None if actor
+            .service()
+            .is_none_or(|service| name.split_once('.').is_some_and(|(owner, _)| owner == service)) => {}
+        None => return Err(Error::NotFound { kind: kind::COLLECTION, name }),
+    }
     let Some(record) = view.record(&key)? else {
         return Err(Error::NotFound { kind: kind::ACCESS_REQUEST, name: format!("{service} on {name}") });
     };
     let request = open(view, &key, &record)?;
-    let guard = Compare::written_at(key.clone(), record.mod_revision);
+    guards.push(Compare::written_at(key, record.mod_revision));
     if allow {
         let permission = permission.unwrap_or(request.permission);
         let AccessRequest { collection, service, reason, .. } = request;
         let (granted_by, granted_at_ms) = (String::new(), 0);
         let grant = Grant { collection, service, permission, reason, granted_by, granted_at_ms, ttl_ms };
         let mut write = access::grant(view, actor, &grant)?;
-        write.guards.push(guard);
-        write.transaction.then.push(Operation::Delete { key });
+        write.guards.extend(guards);
         return Ok(write);
     }
-    let mut guards = vec![guard];
-    let found = Collection::existing(view, &name)?;
-    guards.push(found.guard());
-    guards.extend(access::check(view, actor, &found, Permission::Admin)?);
     let denied = AccessRequest { denied_by: actor.name().into(), ..request };
     Ok(Write::guarded(guards, vec![put(&denied)]))
+}
+
+/// What forgets what a service has asked for on a collection.
+pub(super) fn forget(collection: &str, service: &str) -> Operation {
+    Operation::Delete { key: request_key(collection, service) }
+}
+
+/// What forgets all that was asked for on a collection.
+pub(super) fn forget_all(collection: &str) -> Operation {
+    let start = access::position(collection, "");
+    let end = prefix_end(&start).map(|end| SCOPE.key(&end).as_bytes().clone()).unwrap_or_default();
+    Operation::DeleteRange { start: SCOPE.key(&start), end }
 }
 
 /// A page of what services ask for, in order of the collections: of a service's own collections, or of all.

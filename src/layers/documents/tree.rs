@@ -1,6 +1,6 @@
 //! A JSON text that is changed in places: opened only where a change goes, so that all else stays as it was sent.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -38,11 +38,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members: Self::Value = Vec::new();
+                let (mut members, mut places): (Self::Value, HashMap<String, usize>) = Default::default();
                 while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    match members.iter_mut().find(|(known, _)| *known == name) {
+                    match places.get(&name).and_then(|place| members.get_mut(*place)) {
                         Some(known) => known.1 = value,
-                        None => members.push((name, value)),
+                        None => {
+                            places.insert(name.clone(), members.len());
+                            members.push((name, value));
+                        }
                     }
                 }
                 Ok(members)

@@ -10,7 +10,7 @@
 //! `$max` (by the order of a sort). Sums are exact. What cannot be done to a document (a number added to a text) refuses the
 //! whole call, with its id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::value::RawValue;
 
@@ -192,8 +192,11 @@ impl What {
                     *tree.make(path)? = Tree::text("[]");
                 }
                 let list = tree.make(path)?.list_mut()?.ok_or(Unfit::Value("must be a list, which it is not"))?;
+                let same = |text: &str| Value::read(text).as_ref().map(path::canonical);
+                let mut there: HashSet<_> =
+                    if *once { list.iter().map(|element| same(&element.to_text())).collect() } else { HashSet::new() };
                 for element in elements {
-                    if !(*once && list.iter().any(|there| is_equal(&there.to_text(), element))) {
+                    if !*once || there.insert(same(element)) {
                         list.push(Tree::text(element.clone()));
                     }
                 }
@@ -212,10 +215,6 @@ impl What {
         }
         Ok(())
     }
-}
-
-fn is_equal(one: &str, other: &str) -> bool {
-    matches!((Value::read(one), Value::read(other)), (Some(one), Some(other)) if one.equals(&other))
 }
 
 fn replace_if(

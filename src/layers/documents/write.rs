@@ -5,16 +5,20 @@
 //! every update that goes through documents one by one; what is only inserted if nothing matches is guarded by its id, or by
 //! the whole collection.
 
+mod target;
+
+use std::collections::HashSet;
+
+pub(in crate::layers) use self::target::taken;
+use self::target::{AROUND, Target, check_id};
 use super::{
-    super::{Meaning, Write, check, json, list::successor, search::Terms},
-    access::{self, Actor},
-    collection::Collection,
+    super::{Write, check, json, list::successor, search::Terms},
+    access::Actor,
     filter::Matcher,
-    index, opened, parse,
-    path::{self, Document, ID, Known, Path},
+    opened, parse,
+    path::{self, ID, Path},
     projection::Projection,
     read::{Documents, Order, missing},
-    seal,
     tree::{Tree, write_name},
     update::Update,
 };
@@ -22,112 +26,17 @@ use crate::{
     Error, Result, limits,
     model::{
         Key, OperationResult, Outcome, Record,
-        document::{self, FindAndUpdate, Inserted, Modification, Modified, NewDocument, Permission},
-        keyspace, kind,
-        transaction::{Compare, Operation, Put},
+        document::{self, FindAndUpdate, Inserted, Modification, Modified, NewDocument},
+        keyspace,
+        transaction::{Compare, Operation},
     },
     state::View,
 };
 
 /// Most documents that one call changes: each of them is guarded.
 const CHANGED: usize = limits::COMPARES - 96;
-
-/// A collection that documents are written to, and what that relies on.
-struct Target {
-    collection: Collection,
-    /// Who writes, as documents say it.
-    owner: String,
-    guards: Vec<Compare>,
-    operations: Vec<Operation>,
-    bytes: usize,
-}
-
-impl Target {
-    /// Errors: `InvalidArgument`; `NotFound` for the collection; `PermissionDenied`.
-    fn open(view: &View, actor: &Actor, name: &str) -> Result<Self> {
-        let collection = Collection::existing(view, &actor.full_name(name)?)?;
-        let mut guards = vec![collection.guard()];
-        guards.extend(access::check(view, actor, &collection, Permission::Write)?);
-        Ok(Self { collection, owner: actor.name().into(), guards, operations: vec![], bytes: 0 })
-    }
-
-    /// That a document is as it was seen.
-    fn guard(&mut self, key: &Key, record: Option<&Record>) {
-        self.guards.push(Compare::written_at(key.clone(), record.map_or(0, |record| record.mod_revision)));
-    }
-
-    /// Writes a document. Errors: `InvalidArgument` if it is too large, or has too much for an index; `AlreadyExists` if another
-    /// has the same in a unique index.
-    fn put(&mut self, view: &View, (id, json): (&str, &str), before: Option<(&Record, &str)>) -> Result<()> {
-        check::check_size("document", json.len())?;
-        let (owner, known) = match before {
-            Some((record, owner)) => (owner, known(record, owner)),
-            None => (self.owner.as_str(), Known { owner: &self.owner, ..Known::default() }),
-        };
-        let entries = index::entries(&self.collection, &Document { id, text: json, known })?;
-        let key = self.collection.key(id);
-        for entry in entries.iter().filter(|entry| entry.unique) {
-            let owner = view.owner(entry.scope, &entry.key)?.filter(|owner| *owner != key);
-            // One that goes in this transaction, or is changed by it, is the matter of the core.
-            if let Some(owner) = owner.filter(|owner| !self.writes(owner)) {
-                let labels = index::labels(&self.collection);
-                let label = labels.into_iter().find(|(scope, _)| *scope == entry.scope).map(|(_, label)| label);
-                return Err(taken(&owner, &label.unwrap_or_default()));
-            }
-        }
-        let value = seal(owner, json);
-        self.bytes += value.len() + id.len() + entries.iter().map(|entry| entry.key.len()).sum::<usize>();
-        if self.bytes > limits::TRANSACTION_BYTES {
-            let most = limits::TRANSACTION_BYTES;
-            let rule = format!("would write more than {most} bytes at once, index entries among them; do it in parts");
-            return Err(Error::invalid("documents", "", rule));
-        }
-        let put = Put { entries, ttl_ms: self.collection.ttl_ms(), ..Put::value(value) };
-        self.operations.push(Operation::Put { key, put });
-        Ok(())
-    }
-
-    fn writes(&self, wanted: &Key) -> bool {
-        self.operations.iter().any(|operation| match operation {
-            Operation::Put { key, .. } | Operation::Delete { key } => key == wanted,
-            _ => false,
-        })
-    }
-
-    /// `None` if nothing is to be done.
-    fn write(self) -> Option<Write> {
-        let Self { collection, guards, operations, .. } = self;
-        (!operations.is_empty()).then(|| {
-            let taken = index::labels(&collection);
-            let write = Write::guarded(guards, operations).if_full(collection.full());
-            Write { meaning: Meaning { taken, ..write.meaning }, ..write }
-        })
-    }
-}
-
-fn known<'a>(record: &Record, owner: &'a str) -> Known<'a> {
-    Known {
-        created_at_ms: record.created_at_ms,
-        updated_at_ms: record.updated_at_ms,
-        revision: record.mod_revision,
-        owner,
-    }
-}
-
-/// What is told of a unique entry that another document has.
-pub(in crate::layers) fn taken(owner: &Key, label: &str) -> Error {
-    let id = String::from_utf8_lossy(&owner.user_bytes()).into_owned();
-    Error::AlreadyExists { kind: kind::DOCUMENT, name: format!("{id}, which has the same in the {label}") }
-}
-
-/// That an id is one. Errors: `InvalidArgument`.
-fn check_id(id: &str) -> Result<()> {
-    check::check_name(ID, id, limits::KEY_BYTES)?;
-    if id.trim().is_empty() {
-        return Err(Error::invalid(ID, id, "must not be all spaces"));
-    }
-    Ok(())
-}
+/// Most bytes of documents that one call changes or deletes: they are in memory together, and apply replaces no more.
+const CHANGED_BYTES: usize = 32 << 20;
 
 /// The id of a document, if it has one in it, and its text without it. Errors: `InvalidArgument`.
 fn taken_apart(document: &str) -> Result<(Option<String>, String)> {
@@ -177,7 +86,7 @@ pub fn insert(view: &View, actor: &Actor, name: &str, (documents, each): (&[NewD
         let (id, inserted) = match taken_apart(json) {
             Ok((own, text)) => {
                 let id = own.unwrap_or_else(|| id.clone());
-                let inserted = insert_one(view, &mut target, (&id, &text));
+                let inserted = target.insert(view, (&id, &text));
                 (id, inserted)
             }
             Err(error) => (String::new(), Err(error)),
@@ -193,58 +102,35 @@ pub fn insert(view: &View, actor: &Actor, name: &str, (documents, each): (&[NewD
     Ok(Inserts { write: target.write(), items })
 }
 
-fn insert_one(view: &View, target: &mut Target, (id, text): (&str, &str)) -> Result<()> {
-    check_id(id)?;
-    let key = target.collection.key(id);
-    if target.writes(&key) || view.record(&key)?.is_some() {
-        let name = format!("{id} in {}", target.collection.name());
-        return Err(Error::AlreadyExists { kind: kind::DOCUMENT, name });
-    }
-    target.put(view, (id, text), None)?;
-    target.guard(&key, None);
-    Ok(())
-}
-
 impl Inserts {
-    /// What became of each document, by the outcome of the write; by that of an earlier attempt, if this one was repeated.
-    ///
-    /// Errors: `Unexpected` if the documents are in, but their ids are no longer known.
-    pub fn results(found: Option<Self>, documents: &[NewDocument], outcome: Option<&Outcome>) -> Result<Vec<Inserted>> {
+    /// What became of each document; `None` was found if all that is known is the outcome of an earlier attempt.
+    pub fn results(found: Option<Self>, documents: &[NewDocument], outcome: Option<&Outcome>) -> Vec<Inserted> {
         if let Some(Self { items, .. }) = found {
             let item = |(id, error): (String, Option<Error>)| Inserted {
                 id,
                 error: error.map(|error| error.to_string()).unwrap_or_default(),
             };
-            return Ok(items.into_iter().map(item).collect());
+            return items.into_iter().map(item).collect();
         }
-        let known = matches!(outcome, Some(Outcome::Applied { .. }));
-        // Those without an id of their own, in their order.
-        let mut written: Vec<String> = written(outcome).collect();
+        // Those without an id of their own got new ones, in their order.
+        let written: Vec<String> = written(outcome).collect();
         let owns: Vec<Option<String>> =
             documents.iter().map(|document| taken_apart(&document.json).ok().and_then(|(own, _)| own)).collect();
-        if !known && owns.iter().any(Option::is_none) {
-            return Err(Error::Unexpected(
-                "an earlier attempt of this call has inserted the documents, but its answer was too large to keep; name their \
-                 ids to know them"
-                    .into(),
-            ));
-        }
-        let there = |id: &String| !known || written.contains(id);
-        let said: Vec<bool> = owns.iter().flatten().map(there).collect();
-        written.retain(|id| !owns.iter().flatten().any(|own| own == id));
-        let (mut said, mut new) = (said.into_iter(), written.into_iter());
-        let lost = "the first attempt of this call did not insert it";
-        let result = |own: Option<String>| match own {
-            Some(id) => {
-                let error = if said.next().unwrap_or_default() { String::new() } else { lost.into() };
-                Inserted { id, error }
+        let named: HashSet<&String> = owns.iter().flatten().collect();
+        let mut new = written.iter().filter(|id| !named.contains(id));
+        let there: HashSet<&String> = written.iter().collect();
+        let result = |own: &Option<String>| {
+            let id = match own {
+                Some(id) => Some(id).filter(|id| there.contains(id)),
+                None => new.next(),
+            };
+            let lost = "the first attempt of this call did not insert it";
+            match id {
+                Some(id) => Inserted { id: id.clone(), error: String::new() },
+                None => Inserted { id: own.clone().unwrap_or_default(), error: lost.into() },
             }
-            None => match new.next() {
-                Some(id) => Inserted { id, error: String::new() },
-                None => Inserted { id: String::new(), error: lost.into() },
-            },
         };
-        Ok(owns.into_iter().map(result).collect())
+        owns.iter().map(result).collect()
     }
 }
 
@@ -267,16 +153,18 @@ fn written(outcome: Option<&Outcome>) -> impl Iterator<Item = String> {
 fn matched(view: &View, target: &Target, (matcher, limit): (&Matcher, u64)) -> Result<Vec<(Key, Record)>> {
     let (order, projection) = (Order::default(), Projection::default());
     let (mut found, limit) = (Vec::new(), usize::try_from(limit).unwrap_or(usize::MAX));
-    let most = if limit == 0 { CHANGED } else { limit.min(CHANGED) };
+    let (most, mut bytes) = (if limit == 0 { CHANGED } else { limit.min(CHANGED) }, 0);
     Documents::new(&target.collection, matcher, &order, &projection).visit(view, |key, record| {
-        if found.len() == most {
-            if limit == 0 || limit > CHANGED {
-                return Err(Error::Refused(format!(
-                    "more than {CHANGED} documents match, which is more than one transaction can change; narrow the \
-                     filter, or name a limit and repeat the call until nothing is left"
-                )));
+        bytes += record.value.len();
+        if found.len() == most || bytes > CHANGED_BYTES {
+            // As many as were asked for.
+            if found.len() == limit {
+                return Ok(false);
             }
-            return Ok(false);
+            return Err(Error::Refused(format!(
+                "more than {CHANGED} documents match, or more than {CHANGED_BYTES} bytes of them, which is more than one \
+                 transaction can change; narrow the filter, or name a smaller limit and repeat the call until nothing is left"
+            )));
         }
         found.push((key, record));
         Ok(true)
@@ -290,6 +178,16 @@ fn check_revision(target: &Target, (key, record): (&Key, &Record), wanted: Optio
             let id = String::from_utf8_lossy(&key.user_bytes()).into_owned();
             let name = target.collection.name();
             Err(Error::ConditionFailed(format!("{id} in {name} (it has revision {})", record.mod_revision)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// That none was to be there. Errors: `ConditionFailed`.
+fn check_none(target: &Target, wanted: Option<u64>) -> Result<()> {
+    match wanted {
+        Some(wanted) if wanted > 0 => {
+            Err(Error::ConditionFailed(format!("a document of {} (none matches)", target.collection.name())))
         }
         _ => Ok(()),
     }
@@ -316,7 +214,7 @@ fn upserted(view: &View, target: &mut Target, (matcher, update, new_id): (&Match
     let named = id.is_some();
     let id = id.unwrap_or_else(|| new_id.to_owned());
     let text = update.apply(&id, &tree.to_text())?;
-    insert_one(view, target, (&id, &text))?;
+    target.insert(view, (&id, &text))?;
     if !named {
         target.guards.push(Compare::unchanged_since(target.collection.documents(), view.revision()));
     }
@@ -343,6 +241,7 @@ pub fn update(
         modified.modified += u64::from(change_one(view, &mut target, (key, record), &update)?);
     }
     if found.is_empty() && *upsert {
+        check_none(&target, *if_revision)?;
         modified.upserted_id = upserted(view, &mut target, (&matcher, &update, new_id))?;
     }
     Ok((target.write(), modified))
@@ -355,16 +254,33 @@ fn change_one(view: &View, target: &mut Target, (key, record): (&Key, &Record), 
     if text == before.text() {
         return Ok(false);
     }
-    target.put(view, (&before.id, &text), Some((record, &before.owner)))?;
-    target.guard(key, Some(record));
+    target.put((&before.id, &text), (record, &before.owner))?;
+    target.guard(key, Some(record))?;
     Ok(true)
 }
 
 impl Modified {
-    /// What an earlier attempt has done, as far as its outcome says it.
+    /// What an earlier attempt has done, as far as its outcome says it: of those that matched those that were changed, too.
     pub fn before(outcome: Option<&Outcome>) -> Self {
-        let modified = written(outcome).count() as u64;
-        Self { matched: modified, modified, upserted_id: String::new() }
+        let results = match outcome {
+            Some(Outcome::Applied { results, .. }) => results.as_slice(),
+            _ => &[],
+        };
+        let mut before = Self::default();
+        for result in results {
+            match result {
+                OperationResult::Put { key, version: 1 } if key.scope().keyspace == keyspace::DOCUMENTS => {
+                    before.upserted_id = String::from_utf8_lossy(&key.user_bytes()).into_owned();
+                }
+                OperationResult::Put { .. } => {
+                    (before.matched, before.modified) = (before.matched + 1, before.modified + 1)
+                }
+                // A document that was found and left as it is.
+                OperationResult::Records(records) if results.len() == 1 => before.matched = records.len() as u64,
+                _ => {}
+            }
+        }
+        before
     }
 }
 
@@ -389,15 +305,15 @@ pub fn replace(
         Some(record) => {
             check_revision(&target, (&key, &record), if_revision)?;
             let owner = opened(view, &key, &record)?.owner;
-            target.put(view, (id, &text), Some((&record, &owner)))?;
-            target.guard(&key, Some(&record));
+            target.put((id, &text), (&record, &owner))?;
+            target.guard(&key, Some(&record))?;
         }
         None if !upsert => return Err(missing(&target.collection, id)),
         None if if_revision.is_some_and(|revision| revision > 0) => {
             let name = target.collection.name();
             return Err(Error::ConditionFailed(format!("{id} in {name} (it is not there)")));
         }
-        None => insert_one(view, &mut target, (id, &text))?,
+        None => target.insert(view, (id, &text))?,
     }
     target.write().ok_or_else(|| Error::Unexpected("a replacement that writes nothing".into()))
 }
@@ -417,7 +333,8 @@ pub fn delete(
     let found = matched(view, &target, (&matcher, limit))?;
     for (key, record) in &found {
         check_revision(&target, (key, record), if_revision)?;
-        target.guard(key, Some(record));
+        target.guard(key, Some(record))?;
+        target.weigh(key.as_bytes().len() + AROUND)?;
         target.operations.push(Operation::Delete { key: key.clone() });
     }
     Ok((target.write(), found.len() as u64))
@@ -461,11 +378,12 @@ pub fn find_and_update(
             if change_one(view, &mut target, (&key, &record), &update)? {
                 modified.modified = 1;
             } else {
-                target.guard(&key, Some(&record));
+                target.guard(&key, Some(&record))?;
             }
             key
         }
         None if *upsert => {
+            check_none(&target, *if_revision)?;
             modified.upserted_id = upserted(view, &mut target, (&matcher, &update, new_id))?;
             target.collection.key(&modified.upserted_id)
         }

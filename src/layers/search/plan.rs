@@ -71,12 +71,12 @@ pub(in crate::layers) struct Reach<'a> {
     alike: Option<Vec<u8>>,
 }
 
-/// The plan for what must be true of all that is wanted; and how many keys of an index were gone through for it.
+/// The plan for what must be true of all that is wanted, in this order (`None`: in one that no index gives); and how many keys of an index were gone through for it.
 pub(in crate::layers) fn plan<'a>(
     view: &View,
     indexes: &'a [Usable],
     tests: &[&Test],
-    sort: &[By],
+    sort: Option<&[By]>,
 ) -> Result<(Plan<'a>, u64)> {
     let mut reaches = Vec::new();
     for index in indexes {
@@ -103,7 +103,7 @@ pub(in crate::layers) fn plan<'a>(
         }
     }
     match take(&mut reaches, &|reach| reach.ordered) {
-        Some(reach) if !narrowed && !sort.is_empty() => Ok((Plan::Ordered(reach), examined)),
+        Some(reach) if !narrowed && sort.is_some_and(|sort| !sort.is_empty()) => Ok((Plan::Ordered(reach), examined)),
         _ => Ok((Plan::Keys(keys), examined)),
     }
 }
@@ -127,7 +127,7 @@ impl Plan<'_> {
 }
 
 impl<'a> Reach<'a> {
-    fn of(index: &'a Usable, tests: &[&Test], sort: &[By]) -> Self {
+    fn of(index: &'a Usable, tests: &[&Test], sort: Option<&[By]>) -> Self {
         let (mut prefixes, mut narrows, mut fixed) = (vec![Vec::new()], 0, 0);
         let mut spans = None;
         for by in &index.by {
@@ -162,7 +162,7 @@ impl<'a> Reach<'a> {
             prefixes.iter().map(whole).collect()
         });
         // Behind fields of one value the index is in the order of the others, and then of the keys.
-        let ordered = (0..=fixed).any(|from| index.by.get(from..) == Some(sort));
+        let ordered = sort.is_some() && (0..=fixed).any(|from| index.by.get(from..) == sort);
         Self { index, narrows, fixed, spans, ordered, alike }
     }
 

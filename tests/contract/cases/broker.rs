@@ -21,7 +21,7 @@ pub(super) fn service() -> String {
 }
 
 /// A collection of a service of its own.
-async fn collection(client: &Client, declaration: Declaration) -> (String, Documents) {
+pub(super) async fn collection(client: &Client, declaration: Declaration) -> (String, Documents) {
     let service = service();
     let documents = client.broker(&service).collection("events");
     assert_eq!(documents.declare(declaration).await.unwrap(), format!("{service}.events"));

@@ -2,6 +2,7 @@
 //! compiler (dead code), and so an error in CI.
 
 mod broker;
+mod broker_wire;
 mod consensus_log;
 mod held_hazards;
 mod held_transactions;
@@ -152,6 +153,8 @@ fn broker() -> Vec<(&'static str, Case)> {
         broker::documents_of_any_shape_live_together,
         broker::names_documents_and_filters_are_checked,
         broker::what_is_dropped_is_gone_at_once,
+        broker_wire::a_repeated_call_answers_what_the_first_has_done,
+        broker_wire::what_was_revoked_is_not_read_as_it_was,
         manifests::a_manifest_declares_collections_and_asks_for_access,
         manifests::what_a_manifest_cannot_have_is_told_and_the_rest_is_done,
         manifests::a_data_client_does_what_services_know_it_for,

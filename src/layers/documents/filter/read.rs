@@ -17,9 +17,11 @@ use crate::{Error, Result, limits, model::filter::Operator};
 /// Longest pattern of a regular expression, in bytes.
 pub(super) const PATTERN_BYTES: usize = 1_024;
 /// Most memory of one, in bytes.
-const REGEX_BYTES: usize = 1 << 20;
+const REGEX_BYTES: usize = 256 << 10;
+/// Most of them in a filter.
+const REGEXES: usize = 8;
 
-/// Whether a JSON object is one of operators: the first of its members begins with `$`.
+/// Whether a JSON object is one of operators: one of its members begins with `$`.
 fn is_operators(members: &BTreeMap<String, &RawValue>) -> bool {
     members.keys().any(|name| name.starts_with('$'))
 }
@@ -27,6 +29,7 @@ fn is_operators(members: &BTreeMap<String, &RawValue>) -> bool {
 /// How a filter is read: how many conditions it has so far, and whether it is one of documents or of elements.
 pub(super) struct Reader {
     conditions: usize,
+    regexes: usize,
     documents: bool,
 }
 
@@ -36,7 +39,9 @@ const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $regex (with
 impl Reader {
     /// Of a filter of documents, or of elements.
     pub(super) fn new(documents: bool) -> Self {
-        Self { conditions: 0, documents }
+        // Of an update there may be many.
+        let regexes = if documents { 0 } else { REGEXES - 1 };
+        Self { conditions: 0, regexes, documents }
     }
 
     fn count(&mut self, place: &str) -> Result<()> {
@@ -125,7 +130,10 @@ impl Reader {
             "$nin" => is_not(Operator::In),
             "$startsWith" => is(Operator::StartsWith),
             "$contains" => query::check(Operator::Contains, text, place).map(Test::Contains),
-            "$regex" => regex(text, options.map(RawValue::get), place).map(Test::Matches),
+            "$regex" if self.regexes == REGEXES => {
+                Err(Error::invalid(place, "", format!("a filter may have at most {REGEXES} regular expressions")))
+            }
+            "$regex" => self.regex(text, options.map(RawValue::get), place).map(Test::Matches),
             "$exists" => match text {
                 "true" => Ok(Test::Exists(true)),
                 "false" => Ok(Test::Exists(false)),
@@ -144,6 +152,11 @@ impl Reader {
             }
             unknown => Err(Error::invalid(place, unknown, format!("is no operator; these are: {OPERATORS}"))),
         }
+    }
+
+    fn regex(&mut self, text: &str, options: Option<&str>, place: &str) -> Result<Regex> {
+        self.regexes += 1;
+        regex(text, options, place)
     }
 
     pub(super) fn element(&mut self, text: &str, place: &str) -> Result<Element> {

@@ -173,6 +173,10 @@ fn a_declaration_says_how_a_collection_is_to_be() {
         (IndexSpec::of([SortField::ascending("a"), SortField::descending("a")]), "indexes[0].fields"),
         (IndexSpec::ascending("a").only("{\"$x\":1}"), "indexes[0].filter.$x"),
         (IndexSpec::ascending("a").named("\n"), "indexes[0].name"),
+        (IndexSpec::ascending("a".repeat(300)), "indexes[0].name"),
+        (IndexSpec::ascending("a").only(r#"{"_revision":{"$gt":0}}"#), "indexes[0].filter"),
+        (IndexSpec::ascending("a").only(r#"{"b":{"$not":{"$regex":"x"}}}"#), "indexes[0].filter"),
+        (IndexSpec::ascending("a").only(json!({"b": "x".repeat(5_000)}).to_string()), "indexes[0].filter"),
     ] {
         assert_eq!(wrong_field(declare(COLLECTION, &indexes(vec![spec]))), field);
     }
@@ -214,6 +218,8 @@ fn others_may_do_what_was_granted_to_them() {
     allow(&mut store, Permission::Admin);
     assert_eq!(delete(&store).unwrap().1, 1);
     assert!(access::grant(&view(&store), &reader, &others).is_ok());
+    let itself = Grant { collection: "shop.things".into(), service: "reader".into(), ..grant(Permission::Admin) };
+    assert_eq!(wrong_field(access::grant(&view(&store), &reader, &itself)), "service");
     store.0.put(access::revoke(&view(&store), &shop(), (COLLECTION, "reader")).unwrap());
     assert!(matches!(find(&store), Err(Error::PermissionDenied(_))));
     let gone = access::revoke(&view(&store), &shop(), (COLLECTION, "reader"));
@@ -332,4 +338,80 @@ fn what_is_stored_has_exactly_these_bytes() {
             "4d534301000d00000093cef59c01037768790473686f70fbe803",
         ]
     );
+}
+
+#[test]
+fn what_the_store_knows_is_an_order_that_no_index_gives() {
+    let mut store = Store::new(&[IndexSpec::ascending("type")]);
+    for id in ["a", "b", "c"] {
+        store.insert(id, &json!({"type": "error"}));
+    }
+    let found = explained(&store, &json!({"type": "error"}), &["-_created_at"]);
+    assert!(found.sorted && matches!(found.access, Access::Index { ordered: false, .. }), "{found:?}");
+}
+
+#[test]
+fn a_document_of_very_many_members_is_taken_apart_at_once() {
+    let members = (0..60_000).map(|n| format!("\"m{n}\":1")).collect::<Vec<_>>().join(",");
+    let store = Store::new(&[]);
+    assert!(inserted(&store, &format!("{{\"_id\":\"x\",{members}}}")).is_ok());
+}
+
+#[test]
+fn entries_of_a_document_are_bounded_together() {
+    let list: Vec<String> = (0..300).map(|n| format!("{n:0256}")).collect();
+    let text = json!({"a": list, "b": "b".repeat(256), "c": "c".repeat(256), "d": "d".repeat(256)});
+    let asc = |fields: [&str; 4]| IndexSpec::of(fields.map(SortField::ascending));
+    let indexes = [asc(["a", "b", "c", "d"]), asc(["b", "a", "c", "d"]), asc(["c", "b", "a", "d"])];
+    let why = inserted(&Store::new(&indexes), &text.to_string()).unwrap_err().to_string();
+    assert!(why.contains("262144 bytes of index entries with the index a_1_b_1_c_1_d_1"), "{why}");
+    // What was there before gives the index up, and does not keep others from being built.
+    let mut store = Store::new(&[]);
+    store.insert("large", &text);
+    store.declare(&[indexes[0].clone(), IndexSpec::ascending("b")]);
+    store.build();
+    let shown = collection::show(&store.0.view(9), &shop(), COLLECTION).unwrap().0;
+    assert!(matches!(&shown.indexes[0].state, IndexState::Failed(why) if why.contains("bytes of index entries")));
+    assert_eq!(shown.indexes[1].state, IndexState::Ready);
+}
+
+#[test]
+fn an_update_leaves_a_document_one() {
+    let mut store = Store::new(&[]);
+    store.insert("d", &json!({"a": 1}));
+    let update = |update: Json, upsert: bool, if_revision: Option<u64>| {
+        let (filter, update) = (r#"{"n":9}"#.to_owned(), update.to_string());
+        let filter = if upsert { filter } else { "{}".into() };
+        let modification =
+            Modification { filter, update, upsert, if_revision, new_id: "new".into(), ..Modification::default() };
+        write::update(&store.0.view(9), &shop(), COLLECTION, &modification)
+    };
+    assert_eq!(wrong_field(update(json!({"$set": {"_id.x": 1}}), false, None)), "update.$set._id.x");
+    assert_eq!(wrong_field(update(json!({"_owner.x": 1}), false, None)), "update._owner.x");
+    let deep = (0..40).fold(json!(1), |inner, _| json!({ "a": inner }));
+    let path = ["a"; 30].join(".");
+    assert_eq!(wrong_field(update(json!({"$set": {path: deep}}), true, None)), "document");
+    assert!(matches!(update(json!({"a": 1}), true, Some(7)), Err(Error::ConditionFailed(_))));
+    assert!(update(json!({"a": 1}), true, Some(0)).is_ok());
+}
+
+#[test]
+fn of_twins_in_one_call_the_first_goes_in() {
+    let store = Store::new(&[IndexSpec::ascending("e").unique()]);
+    let documents: Vec<NewDocument> = ["a", "a", "b"]
+        .iter()
+        .enumerate()
+        .map(|(at, e)| NewDocument { json: json!({"e": e}).to_string(), id: format!("d{at}") })
+        .collect();
+    let inserts = write::insert(&store.0.view(9), &shop(), COLLECTION, (&documents, true)).unwrap();
+    let results = write::Inserts::results(Some(inserts), &documents, None);
+    assert_eq!(results.iter().map(|one| one.error.is_empty()).collect::<Vec<_>>(), [true, false, true]);
+    assert!(results[1].error.contains("d0, which has the same"), "{}", results[1].error);
+    let lists = [json!({"e": ["x"]}), json!({"e": ["y"]}), json!({"e": {"a": 1}}), json!({"e": {"a": 2}})];
+    let documents: Vec<NewDocument> = lists
+        .iter()
+        .enumerate()
+        .map(|(at, json)| NewDocument { json: json.to_string(), id: format!("l{at}") })
+        .collect();
+    assert!(write::insert(&store.0.view(9), &shop(), COLLECTION, (&documents, false)).is_ok());
 }

@@ -111,9 +111,10 @@ fn scalar() -> impl Strategy<Value = Json> {
 
 fn value() -> impl Strategy<Value = Json> {
     let object = || scalar().prop_map(|c| json!({ "c": c }));
+    let list = || prop::collection::vec(scalar(), 0..3).prop_map(Json::from);
     prop_oneof![
         6 => scalar(),
-        2 => prop::collection::vec(prop_oneof![3 => scalar(), 1 => object()], 0..3).prop_map(Json::from),
+        2 => prop::collection::vec(prop_oneof![3 => scalar(), 1 => object(), 1 => list()], 0..3).prop_map(Json::from),
         1 => object(),
     ]
 }
@@ -149,6 +150,7 @@ fn condition() -> impl Strategy<Value = Json> {
         ordered().prop_map(|bound| json!({ "$not": { "$gt": bound } })),
         (ordered(), ordered()).prop_map(|(low, high)| json!({ "$elemMatch": { "$gte": low, "$lte": high } })),
         scalar().prop_map(|c| json!({ "$elemMatch": { "c": c } })),
+        scalar().prop_map(|inner| json!({ "$elemMatch": { "$elemMatch": { "$eq": inner } } })),
     ];
     let of_value = (prop::sample::select(FIELDS.to_vec()), prop_oneof![1 => value(), 2 => operators])
         .prop_map(|(field, condition)| json!({ field: condition }));
@@ -202,7 +204,7 @@ proptest! {
         documents in prop::collection::vec(document(), 0..24),
         indexes in prop::collection::vec(index(), 0..3),
         built_behind in any::<bool>(),
-        queries in prop::collection::vec((filter(), sort(2, ["a", "b", "a.c", "l.x", "_id"].to_vec()), 1..6u32, 0..3u64), 1..5),
+        queries in prop::collection::vec((filter(), sort(2, ["a", "b", "a.c", "l.x", "_id", "_owner"].to_vec()), 1..6u32, 0..3u64), 1..5),
         updates in prop::collection::vec((filter(), prop::sample::select(FIELDS.to_vec()), value()), 0..2),
     ) {
         let mut documents: Vec<_> = documents.into_iter().enumerate().map(|(at, value)| (format!("d{at}"), value)).collect();

@@ -57,42 +57,43 @@ fn equal(left: &Json, right: &Json) -> bool {
     relate(left, right).map_or(left == right, |order| order == Ordering::Equal)
 }
 
-/// Whether something is true of a value, or of an element of it.
-fn any(values: &[Option<&Json>], holds: impl Fn(&Json) -> bool) -> bool {
+/// Whether something is true of a value, or if they count of an element of it.
+fn any_of(values: &[Option<&Json>], elements: bool, holds: impl Fn(&Json) -> bool) -> bool {
     values.iter().any(|value| {
         let value = value.unwrap_or(&Json::Null);
-        holds(value) || value.as_array().is_some_and(|elements| elements.iter().any(&holds))
+        holds(value) || elements && value.as_array().is_some_and(|elements| elements.iter().any(&holds))
     })
 }
 
-fn operator(name: &str, operand: &Json, values: &[Option<&Json>]) -> bool {
-    let relates = |wanted: &dyn Fn(Ordering) -> bool| any(values, |value| relate(value, operand).is_some_and(wanted));
+fn operator(name: &str, operand: &Json, values: &[Option<&Json>], elements: bool) -> bool {
+    let any = |values: &[Option<&Json>], holds: &dyn Fn(&Json) -> bool| any_of(values, elements, holds);
+    let relates = |wanted: &dyn Fn(Ordering) -> bool| any(values, &|value| relate(value, operand).is_some_and(wanted));
     let among = |value: &Json| operand.as_array().unwrap().iter().any(|one| equal(one, value));
     match name {
-        "$eq" => any(values, |value| equal(value, operand)),
-        "$ne" => !any(values, |value| equal(value, operand)),
+        "$eq" => any(values, &|value| equal(value, operand)),
+        "$ne" => !any(values, &|value| equal(value, operand)),
         "$gt" => relates(&|order| order.is_gt()),
         "$gte" => relates(&|order| order.is_ge()),
         "$lt" => relates(&|order| order.is_lt()),
         "$lte" => relates(&|order| order.is_le()),
-        "$in" => any(values, among),
-        "$nin" => !any(values, among),
+        "$in" => any(values, &among),
+        "$nin" => !any(values, &among),
         "$exists" => values.iter().any(Option::is_some) == operand.as_bool().unwrap(),
         "$size" => {
             let size = operand.as_u64().unwrap() as usize;
             values.iter().flatten().any(|value| value.as_array().is_some_and(|elements| elements.len() == size))
         }
         "$startsWith" => {
-            any(values, |value| value.as_str().is_some_and(|text| text.starts_with(operand.as_str().unwrap())))
+            any(values, &|value| value.as_str().is_some_and(|text| text.starts_with(operand.as_str().unwrap())))
         }
-        "$regex" => any(values, |value| {
+        "$regex" => any(values, &|value| {
             // Only what these tests ask.
             value.as_str().is_some_and(|text| text.starts_with(operand.as_str().unwrap().trim_start_matches('^')))
         }),
-        "$not" => !condition(operand, values),
+        "$not" => !condition(operand, values, elements),
         "$elemMatch" => values.iter().flatten().filter_map(|value| value.as_array()).flatten().any(|element| {
             match operand.as_object().unwrap().keys().all(|name| name.starts_with('$')) {
-                true => condition(operand, &[Some(element)]),
+                true => condition(operand, &[Some(element)], false),
                 false => element.is_object() && matches("", element, operand),
             }
         }),
@@ -100,12 +101,12 @@ fn operator(name: &str, operand: &Json, values: &[Option<&Json>]) -> bool {
     }
 }
 
-fn condition(condition: &Json, values: &[Option<&Json>]) -> bool {
+fn condition(condition: &Json, values: &[Option<&Json>], elements: bool) -> bool {
     match condition.as_object() {
         Some(operators) if operators.keys().any(|name| name.starts_with('$')) => {
-            operators.iter().all(|(name, operand)| operator(name, operand, values))
+            operators.iter().all(|(name, operand)| operator(name, operand, values, elements))
         }
-        _ => operator("$eq", condition, values),
+        _ => operator("$eq", condition, values, elements),
     }
 }
 
@@ -117,8 +118,8 @@ pub(super) fn matches(id: &str, document: &Json, filter: &Json) -> bool {
             "$or" => list().any(|one| matches(id, document, one)),
             "$nor" => !list().any(|one| matches(id, document, one)),
             "$not" => !matches(id, document, inner),
-            "_id" => condition(inner, &[Some(&Json::from(id))]),
-            path => condition(inner, &values(document, path)),
+            "_id" => condition(inner, &[Some(&Json::from(id))], true),
+            path => condition(inner, &values(document, path), true),
         }
     })
 }
@@ -158,6 +159,8 @@ pub(super) fn found(documents: &[(String, Json)], filter: &Json, sort: &[SortFie
         for SortField { field, descending } in sort {
             let order = match field.as_str() {
                 "_id" => left_id.cmp(right_id),
+                // All are of one service.
+                "_owner" => Ordering::Equal,
                 field => place(sorted_by(left, field, *descending), sorted_by(right, field, *descending)),
             };
             match if *descending { order.reverse() } else { order } {

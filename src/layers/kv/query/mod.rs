@@ -99,7 +99,7 @@ impl Search {
         let Some(namespace) = namespace else { return Ok(nothing(Explanation::default())) };
         self.terms.check(view)?;
         let (indexes, building) = index::usable(view, &namespace)?;
-        let (plan, keys_examined) = plan(view, &indexes, &self.matcher.conjuncts(), &self.sort)?;
+        let (plan, keys_examined) = plan(view, &indexes, &self.matcher.conjuncts(), Some(&self.sort))?;
         let explanation = Explanation { access: plan.access(), keys_examined, building, ..Explanation::default() };
         if self.terms.is_for_none() {
             return Ok(nothing(explanation));
@@ -118,7 +118,7 @@ pub fn count(view: &View, namespace: &str, filter: &Filter) -> Result<u64> {
     let search = Search { namespace: String::new(), matcher, sort: vec![], terms: Terms::all(), attributes: false };
     let Some(namespace) = Namespace::existing(view, namespace)? else { return Ok(0) };
     let (indexes, _) = index::usable(view, &namespace)?;
-    let (plan, _) = plan(view, &indexes, &search.matcher.conjuncts(), &[])?;
+    let (plan, _) = plan(view, &indexes, &search.matcher.conjuncts(), Some(&[]))?;
     let (values, mut count) = (Values::new(&search, &namespace), 0);
     Run::new(&values, view, (&search.terms, Explanation::default())).visit(&plan, |_, _| {
         count += 1;

@@ -51,7 +51,7 @@ pub use watch::{Group, Hub, Look, WatchCounts, Watcher};
 use self::{
     clock::LogClock,
     propose::{Answered, Proposer},
-    read::{NodeView, ReadIndex},
+    read::ReadIndex,
 };
 use crate::{
     environment::{
@@ -76,7 +76,7 @@ use crate::{
         View,
         scope::{Account, Scope},
     },
-    storage::{self, StoreStatus, ViewError},
+    storage::{self, StoreStatus},
 };
 
 /// The principal of what a node proposes of itself.
@@ -85,8 +85,6 @@ const OWN: &str = "node";
 const OWN_DEADLINE: Duration = Duration::from_secs(5);
 /// A node that waits until it can be read looks again after so long, if nothing else tells it.
 const READ_RETRY: Duration = Duration::from_millis(50);
-/// How often a view is taken anew if a merge has just passed its revision.
-const VIEW_ATTEMPTS: usize = 5;
 
 /// A running node. Cheap to clone; all clones are one node.
 #[derive(Clone)]
@@ -296,39 +294,6 @@ impl Node {
         if let Ok(kept) = self.shared.machine.store().view(view.revision()) {
             self.shared.pages.keep(view.revision(), kept);
         }
-    }
-
-    fn view(&self, named: Option<u64>, until: Option<(Instant, Duration)>) -> Result<View> {
-        let store = self.shared.machine.store();
-        let mut attempts = 0;
-        loop {
-            let revision = named.unwrap_or_else(|| self.shared.machine.progress().borrow().revision);
-            match store.view(revision) {
-                Ok(view) => {
-                    let source = NodeView { view, faults: self.shared.faults.clone(), until };
-                    return Ok(View::new(revision, Box::new(source)));
-                }
-                // The newest revision moved on, and a merge began, in between.
-                Err(ViewError::TooOld { .. }) if named.is_none() && attempts < VIEW_ATTEMPTS => attempts += 1,
-                Err(error) => return Err(read::answer(error, &self.shared.faults)),
-            }
-        }
-    }
-
-    /// A view of the newest state here, which may be behind: for what is guarded when it is proposed.
-    ///
-    /// Errors: `Unavailable` if the node is stopping, or its state is known to be wrong.
-    pub fn view_at_hand(&self) -> Result<View> {
-        self.shared.check_running()?;
-        self.shared.check_state()?;
-        self.view(None, None)
-    }
-
-    /// The same, which is of use until then only: reading it later answers `DeadlineExceeded`.
-    pub fn view_at_hand_until(&self, deadline: Instant) -> Result<View> {
-        self.shared.check_running()?;
-        self.shared.check_state()?;
-        self.view(None, Some((deadline, deadline.saturating_duration_since(Instant::now()))))
     }
 
     /// What the newest state here holds of some scopes, as far as they exist, and its revision.

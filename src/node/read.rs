@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{fault::Faults, measures::Measures};
+use super::{Node, fault::Faults, measures::Measures};
 use crate::{
     environment::sabotage::{self, Sabotage},
     error::{Error, Fault, Result},
@@ -26,7 +26,7 @@ use crate::{
         state_machine::Progress,
         types::{Member, NodeId},
     },
-    state::view::Source,
+    state::{View, view::Source},
     storage::{self, ViewError},
 };
 
@@ -34,6 +34,44 @@ use crate::{
 const CROWD: usize = 16;
 /// but no longer than this.
 const GATHERING: Duration = Duration::from_millis(1);
+
+/// How often a view is taken anew if a merge has just passed its revision.
+const VIEW_ATTEMPTS: usize = 5;
+
+impl Node {
+    pub(super) fn view(&self, named: Option<u64>, until: Option<(Instant, Duration)>) -> Result<View> {
+        let store = self.shared.machine.store();
+        let mut attempts = 0;
+        loop {
+            let revision = named.unwrap_or_else(|| self.shared.machine.progress().borrow().revision);
+            match store.view(revision) {
+                Ok(view) => {
+                    let source = NodeView { view, faults: self.shared.faults.clone(), until };
+                    return Ok(View::new(revision, Box::new(source)));
+                }
+                // The newest revision moved on, and a merge began, in between.
+                Err(ViewError::TooOld { .. }) if named.is_none() && attempts < VIEW_ATTEMPTS => attempts += 1,
+                Err(error) => return Err(answer(error, &self.shared.faults)),
+            }
+        }
+    }
+
+    /// A view of the newest state here, which may be behind: for what is guarded when it is proposed.
+    ///
+    /// Errors: `Unavailable` if the node is stopping, or its state is known to be wrong.
+    pub fn view_at_hand(&self) -> Result<View> {
+        self.shared.check_running()?;
+        self.shared.check_state()?;
+        self.view(None, None)
+    }
+
+    /// The same, which is of use until then only: reading it later answers `DeadlineExceeded`.
+    pub fn view_at_hand_until(&self, deadline: Instant) -> Result<View> {
+        self.shared.check_running()?;
+        self.shared.check_state()?;
+        self.view(None, Some((deadline, deadline.saturating_duration_since(Instant::now()))))
+    }
+}
 
 /// How a follower asks the leader for a read index.
 pub(super) trait AskLeader: Send + Sync + 'static {

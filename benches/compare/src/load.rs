@@ -57,6 +57,10 @@ pub enum Op {
     Watch,
     /// Stores a message that is found by time, sender, receiver, and both
     Message,
+    /// Inserts a document into a collection with a unique index and one of two fields
+    Insert,
+    /// Finds the ten documents with the greatest numbers of a group and below a bound, by the index of both
+    Find,
 }
 
 impl Op {
@@ -74,7 +78,14 @@ impl Op {
             Self::Batch => "batch of 256",
             Self::Watch => "watch delivery",
             Self::Message => "store message",
+            Self::Insert => "insert document",
+            Self::Find => "find 10 documents",
         }
+    }
+
+    /// Whether it is of documents.
+    pub fn is_of_documents(self) -> bool {
+        matches!(self, Self::Insert | Self::Find)
     }
 
     /// What one call counts for.
@@ -138,10 +149,38 @@ impl Turn {
         format!("own/{:x}/{:06}", self.run, self.client)
     }
 
+    /// The number of a document that was never inserted.
+    pub fn new_number(&self) -> u64 {
+        (self.run + 1) << 40 | u64::from(self.client) << 24 | self.calls
+    }
+
+    /// A group of documents, and a number in it.
+    pub fn place(&mut self) -> (String, u64) {
+        let number = self.rng.random_range(0..self.keys);
+        (group(number), (number % GROUP).max(FOUND as u64))
+    }
+
     /// A key that was never written.
     pub fn new_key(&self) -> String {
         format!("new/{:x}/{:06}/{:09}", self.run, self.client, self.calls)
     }
+}
+
+/// Documents of one group, as far as they are there before anything is measured.
+pub const GROUP: u64 = 1_000;
+/// What a query of documents answers.
+pub const FOUND: usize = 10;
+
+/// A document by its number: as many bytes of text as a value has.
+pub fn document(number: u64, group: &str, text: usize) -> serde_json::Value {
+    serde_json::json!({
+        "number": number, "group": group, "n": number % GROUP, "tags": ["new", "gift"], "text": "x".repeat(text),
+    })
+}
+
+/// The group in which the document of this number stands.
+pub fn group(number: u64) -> String {
+    format!("group-{:05}", number / GROUP)
 }
 
 /// The name of a key by its number.

@@ -175,6 +175,10 @@ async fn system(shared: &Shared, speed: &Speed, (kind, value_bytes, round): (Kin
     let system = System::start(kind, shared, home.path()).await.with_context(|| format!("cannot start {kind}"))?;
     let value = load::value(value_bytes);
     system.fill(speed.keys, &value).await.with_context(|| format!("cannot fill {kind}"))?;
+    if ops.iter().any(|op| op.is_of_documents()) {
+        let text = value_bytes as usize;
+        system.fill_documents(speed.keys, text).await.with_context(|| format!("cannot fill {kind} with documents"))?;
+    }
     let mut rows = Vec::new();
     for op in ops {
         for clients in &speed.clients {

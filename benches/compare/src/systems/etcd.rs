@@ -137,7 +137,7 @@ impl Client for Session {
                 leader.put(turn.own(), value, None).await?;
                 found(leader.delete(turn.own(), None).await?.deleted() as usize, 1)?;
             }
-            Op::Watch | Op::Message => bail!("not a call of etcd"),
+            Op::Watch | Op::Message | Op::Insert | Op::Find => bail!("not a call of etcd"),
         }
         Ok(())
     }

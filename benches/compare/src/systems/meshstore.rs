@@ -7,17 +7,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use meshstore::{
     Client as Store,
-    client::Transacted,
+    client::{Declaration, Documents, IndexSpec, SortField, Transacted},
     model::{
         ReadMode,
         mesh::{Condition, Message, PageRequest, RecordId, Transaction},
         watch::{Change, Keys, Target},
     },
 };
+use serde_json::json;
 
 use super::{CONNECTIONS, Client, Events};
 use crate::{
-    load::{BATCH, Op, RANGE, TRANSACTION, Turn, key},
+    load::{BATCH, FOUND, Op, RANGE, TRANSACTION, Turn, document, group, key},
     processes::{Nodes, free_port, metric, page},
 };
 
@@ -86,6 +87,18 @@ impl Meshstore {
         Ok(())
     }
 
+    pub async fn fill_documents(&self, count: u64, text: usize) -> Result<()> {
+        let documents = documents(&self.client(0)?.0);
+        let both = [SortField::ascending("group"), SortField::ascending("n")];
+        let indexes = Declaration::new().index(IndexSpec::ascending("number").unique()).index(IndexSpec::of(both));
+        documents.declare(indexes).await?;
+        for first in (0..count).step_by(FILL as usize) {
+            let numbers = first..count.min(first + FILL);
+            documents.insert_many(numbers.map(|number| document(number, &group(number), text))).await?;
+        }
+        Ok(())
+    }
+
     pub async fn syncs(&self) -> Result<u64> {
         let mut syncs = 0;
         for address in &self.http {
@@ -93,6 +106,10 @@ impl Meshstore {
         }
         Ok(syncs)
     }
+}
+
+fn documents(client: &Store) -> Documents {
+    client.broker("bench").collection("documents")
 }
 
 pub struct Session(Store);
@@ -143,6 +160,18 @@ impl Client for Session {
                     large: None,
                 };
                 self.0.messages().store(message).await?;
+            }
+            Op::Insert => {
+                let new = document(turn.new_number(), "new", value.len());
+                documents(&self.0).insert(&new).await?;
+            }
+            Op::Find => {
+                let (group, bound) = turn.place();
+                let find = documents(&self.0).find(&json!({"group": group, "n": {"$lt": bound}}))?;
+                let found = find.sort_by_descending("n").limit(FOUND as u32).page().await?.items.len();
+                if found != FOUND {
+                    bail!("{found} documents instead of {FOUND}");
+                }
             }
             Op::Watch => bail!("not a call"),
         }

@@ -48,9 +48,9 @@ impl Kind {
     /// Whether it is asked to do this.
     pub fn does(self, op: Op) -> bool {
         match self {
-            Self::Etcd => op != Op::Message,
+            Self::Etcd => op != Op::Message && !op.is_of_documents(),
             Self::Unary | Self::Stream => true,
-            Self::Postgres => op == Op::Message,
+            Self::Postgres => op == Op::Message || op.is_of_documents(),
         }
     }
 }
@@ -125,6 +125,15 @@ impl System {
             Target::Etcd(etcd) => etcd.fill(keys, value).await,
             Target::Meshstore(meshstore) => meshstore.fill(keys, value).await,
             Target::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Inserts as many documents, in batches, behind their indexes.
+    pub async fn fill_documents(&self, count: u64, text: usize) -> Result<()> {
+        match &self.target {
+            Target::Etcd(_) => Ok(()),
+            Target::Meshstore(meshstore) => meshstore.fill_documents(count, text).await,
+            Target::Postgres(postgres) => postgres.fill_documents(count, text).await,
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_postgres::{NoTls, Statement};
 
 use super::{Client, Events};
 use crate::{
-    load::{Op, Turn},
+    load::{FOUND, Op, Turn, document, group},
     processes::{Nodes, free_port},
 };
 
@@ -21,12 +21,22 @@ const MESSAGES: &str = "
     CREATE INDEX ON messages (sender, time, id);
     CREATE INDEX ON messages (receiver, time, id);
     CREATE INDEX ON messages (sender, receiver, time, id)";
+const DOCUMENTS: &str = "
+    CREATE TABLE documents (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), document jsonb NOT NULL);
+    CREATE UNIQUE INDEX ON documents (((document->>'number')::bigint));
+    CREATE INDEX ON documents ((document->>'group'), ((document->>'n')::bigint))";
+const INSERT: &str = "INSERT INTO documents (document) VALUES (($1::text)::jsonb)";
+const FIND: &str = "
+    SELECT document::text FROM documents WHERE document->>'group' = $1 AND (document->>'n')::bigint < $2
+    ORDER BY (document->>'n')::bigint DESC LIMIT 10";
+/// Documents that are inserted at once to fill it.
+const FILL: u64 = 1_000;
 const STORE: &str = "
     INSERT INTO messages (id, sender, receiver, content, time) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT (id) DO UPDATE SET sender = $2, receiver = $3, content = $4, time = $5";
 
 pub struct Postgres {
-    clients: Vec<(std::sync::Arc<tokio_postgres::Client>, Statement)>,
+    clients: Vec<Session>,
 }
 
 /// A command of PostgreSQL, which refuses to run as root.
@@ -79,12 +89,14 @@ pub async fn start(bin: &Path, home: &Path) -> Result<(Nodes, Postgres)> {
     };
     nodes.ready(streaming).await?;
     client.batch_execute(MESSAGES).await?;
+    client.batch_execute(DOCUMENTS).await?;
     let mut postgres = Postgres { clients: Vec::new() };
     for _ in 0..CONNECTIONS {
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
         tokio::spawn(connection);
-        let store = client.prepare(STORE).await?;
-        postgres.clients.push((client.into(), store));
+        let [store, insert, find] =
+            [client.prepare(STORE).await?, client.prepare(INSERT).await?, client.prepare(FIND).await?];
+        postgres.clients.push(Session { client: client.into(), store, insert, find });
     }
     Ok((nodes, postgres))
 }
@@ -100,28 +112,60 @@ fn serve(bin: &Path, data: &Path, port: u16) -> Command {
 impl Postgres {
     /// Syncs of the primary's log: what the standbys sync is not counted by them.
     pub async fn syncs(&self) -> Result<u64> {
-        let (client, _) = self.clients.first().context("no connection")?;
-        let row = client.query_one("SELECT wal_sync FROM pg_stat_wal", &[]).await?;
+        let session = self.clients.first().context("no connection")?;
+        let row = session.client.query_one("SELECT wal_sync FROM pg_stat_wal", &[]).await?;
         Ok(row.get::<_, i64>(0).try_into()?)
     }
 
     pub async fn client(&self, number: u32) -> Result<Session> {
-        let (client, store) = self.clients.get(number as usize % CONNECTIONS).context("no connection")?;
-        Ok(Session(client.clone(), store.clone()))
+        self.clients.get(number as usize % CONNECTIONS).cloned().context("no connection")
+    }
+
+    pub async fn fill_documents(&self, count: u64, text: usize) -> Result<()> {
+        let session = self.client(0).await?;
+        for first in (0..count).step_by(FILL as usize) {
+            let numbers = first..count.min(first + FILL);
+            let texts: Vec<String> = numbers.map(|number| document(number, &group(number), text).to_string()).collect();
+            let insert = "INSERT INTO documents (document) SELECT text::jsonb FROM unnest($1::text[]) AS text";
+            session.client.execute(insert, &[&texts]).await?;
+        }
+        session.client.batch_execute("ANALYZE documents").await?;
+        Ok(())
     }
 }
 
-pub struct Session(std::sync::Arc<tokio_postgres::Client>, Statement);
+/// A connection with what is prepared on it.
+#[derive(Clone)]
+pub struct Session {
+    client: std::sync::Arc<tokio_postgres::Client>,
+    store: Statement,
+    insert: Statement,
+    find: Statement,
+}
 
 #[async_trait]
 impl Client for Session {
     async fn call(&self, op: Op, turn: &mut Turn) -> Result<()> {
-        if op != Op::Message {
-            bail!("not a call of PostgreSQL");
+        match op {
+            Op::Message => {
+                let (from, to) = (format!("node-{}", turn.client % 100), format!("node-{}", turn.calls % 100));
+                let content: &[u8] = &turn.value;
+                let time = turn.calls as i64;
+                self.client.execute(&self.store, &[&turn.new_key(), &from, &to, &content, &time]).await?;
+            }
+            Op::Insert => {
+                let new = document(turn.new_number(), "new", turn.value.len()).to_string();
+                self.client.execute(&self.insert, &[&new]).await?;
+            }
+            Op::Find => {
+                let (group, bound) = turn.place();
+                let found = self.client.query(&self.find, &[&group, &(bound as i64)]).await?.len();
+                if found != FOUND {
+                    bail!("{found} documents instead of {FOUND}");
+                }
+            }
+            _ => bail!("not a call of PostgreSQL"),
         }
-        let (from, to) = (format!("node-{}", turn.client % 100), format!("node-{}", turn.calls % 100));
-        let content: &[u8] = &turn.value;
-        self.0.execute(&self.1, &[&turn.new_key(), &from, &to, &content, &(turn.calls as i64)]).await?;
         Ok(())
     }
 

@@ -281,7 +281,7 @@ impl Doc {
 }
 
 /// JSON as it was given, or where it stands.
-fn text(argument: &str) -> Result<String, Failure> {
+pub(super) fn text(argument: &str) -> Result<String, Failure> {
     input::text(argument)
 }
 
@@ -313,7 +313,7 @@ async fn insert(
     }
 }
 
-fn object(document: &Document) -> Json {
+pub(super) fn object(document: &Document) -> Json {
     let Document { id, json, created_at_ms, updated_at_ms, revision, version, owner } = document;
     json!({
         "id": id, "document": output::parsed(json), "created_at_ms": created_at_ms, "updated_at_ms": updated_at_ms,

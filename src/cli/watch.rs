@@ -8,13 +8,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
+    doc,
     failure::Failure,
     kv, mesh, message,
     options::{Session, duration},
     output::{self, cell, parsed, shown, visible},
     state,
 };
-use crate::client::{Changed, Event, Keys, Message, NamespaceEvent, Stored, Target, Watched, Watching};
+use crate::client::{Changed, Document, Event, Keys, Message, NamespaceEvent, Stored, Target, Watched, Watching};
 
 /// Which keys.
 #[derive(Args, Clone, Debug)]
@@ -112,6 +113,24 @@ pub(super) enum Command {
     /// Runtime configuration, by key
     #[command(after_help = format!("{EXAMPLES}\n\nExample:\n  meshstore watch config --prefix log."))]
     Config(Keyed),
+    /// Documents of a collection, by id
+    #[command(
+        after_help = format!("{EXAMPLES} It also ends when the collection is dropped, and when it may no longer be read.\n\nWith a FILTER there is nothing but what it lets through: a document that comes to be so is new, one that no longer is, is gone.\n\nExamples:\n  meshstore watch documents shop.orders --current\n  meshstore watch documents shop.orders '{{\"state\": \"new\"}}' --json")
+    )]
+    Documents {
+        /// The collection: SERVICE.COLLECTION, or the service's own
+        collection: String,
+        /// Which, as JSON (- for standard input, or @FILE); all if it is left out
+        #[arg(default_value = "", hide_default_value = true)]
+        filter: String,
+        /// The service for which you watch; otherwise the one that you are known as, or whoever runs the cluster
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "SERVICE")]
+        service: String,
+        #[command(flatten)]
+        first: First,
+        #[command(flatten)]
+        span: Span,
+    },
     /// The definition of meshes, change by change
     #[command(
         after_help = "Ctrl-C ends it. The whole history is kept: --after 0 shows all of it.\n\nExample:\n  meshstore watch topology --after 0"
@@ -133,6 +152,10 @@ impl Command {
             Self::Routes(keyed) => keyed.of(Target::Routes),
             Self::NodeState(keyed) => keyed.of(Target::NodeStates),
             Self::Config(keyed) => keyed.of(Target::Config),
+            Self::Documents { collection, filter, service, first, span } => {
+                let filter = doc::text(&filter)?;
+                (Target::Documents { service, collection, filter }, Some(first), span)
+            }
             Self::Topology { span } => (Target::Topology, None, span),
         };
         let mut watching = session.reader()?.watch(target);
@@ -211,6 +234,8 @@ fn kind(change: &Watched, resynced: bool) -> (&'static str, char) {
         Watched::State(changed) => of_stored(changed, of),
         Watched::NodeState(changed) | Watched::Route(changed) | Watched::Config(changed) => of_stored(changed, of),
         Watched::Topology(_) => ("topology", '~'),
+        // What comes to be let through by a filter is new, however often it was written before.
+        Watched::Document { now, before, .. } => of(now.is_some(), before.is_some()),
     }
 }
 
@@ -246,6 +271,7 @@ fn object(revision: u64, event: &str, change: &Watched, resynced: bool) -> Value
         }
         Watched::Config(Changed { key, now, before }) => (json("key", key, now), json("key", key, before)),
         Watched::Topology(entry) => (Some(mesh::show::entry_json(entry)), None),
+        Watched::Document { now, before, .. } => (now.as_ref().map(doc::object), before.as_ref().map(doc::object)),
     };
     object.extend(now.map(|now| ("now".to_owned(), now)));
     object.extend(before.map(|before| ("before".to_owned(), before)));
@@ -294,6 +320,10 @@ fn line(revision: u64, sign: char, change: &Watched, resynced: bool) -> String {
         Watched::NodeState(changed) | Watched::Route(changed) | Watched::Config(changed) => {
             let text = |stored: &Option<Stored<String>>| stored.as_ref().map(|it| cell(&visible(&it.value)));
             (text(&changed.now), text(&changed.before))
+        }
+        Watched::Document { now, before, .. } => {
+            let text = |document: &Option<Document>| document.as_ref().map(|it| cell(&visible(&it.json)));
+            (text(now), text(before))
         }
         Watched::Topology(entry) => {
             return mesh::show::entry_text(entry, &mesh::show::names(std::slice::from_ref(entry)));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Client, Page, PageRequest, ReadMode, Written, json, pages};
+use super::{Client, Page, PageRequest, ReadMode, Target, Watching, Written, json, pages};
 use crate::{
     Result,
     model::{
@@ -279,6 +279,15 @@ impl Documents {
         let projection = projection(include, exclude);
         let request = v1::GetDocumentRequest { read: None, service, collection, id: id.to_owned(), projection };
         Ok(expected("document", self.client().read(request).await?.document)?.into())
+    }
+
+    /// What becomes of the documents that a filter lets through: to the watch there are no others. It ends with `NotFound` when
+    /// the collection is dropped, and with `PermissionDenied` when the service may no longer read it.
+    ///
+    /// Errors: `InvalidArgument` if the filter cannot be written as JSON; all else is told by [`Watching::start`].
+    pub fn watch(&self, filter: &(impl Serialize + ?Sized)) -> Result<Watching> {
+        let ((service, collection), filter) = (self.place(), json::text("filter", filter)?);
+        Ok(self.client().watch(Target::Documents { service, collection, filter }))
     }
 
     /// How many documents a filter lets through.

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::{
+    documents::watch as documents,
     kv::watch::Values,
     list::successor,
     mesh::watch::{self as mesh, Watched},
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     Error, Result, limits,
     model::{
-        Key, Record, ScopeId,
+        Key, Principal, Record, ScopeId,
         key::prefix_end,
         watch::{Change, Keys, Target},
     },
@@ -23,6 +24,8 @@ use crate::{
 
 /// Records that are read at once.
 const CHUNK: usize = 32;
+/// Records that are looked at for one part.
+const PART: usize = limits::PAGE_MAX;
 
 /// Which keys are shown.
 #[derive(Clone, Debug)]
@@ -46,25 +49,29 @@ impl Filter {
         }
     }
 
-    /// A part of the records of a scope, from a position on; `open` makes a change of each.
+    /// A part of the records of a scope, from a position on; `open` makes a change of each, if it is
+    /// wanted.
     pub(super) fn part(
         &self,
         view: &View,
         scope: ScopeId,
         from: &[u8],
-        open: impl Fn(Key, Record) -> Result<Change>,
+        open: impl Fn(Key, Record) -> Result<Option<Change>>,
     ) -> Result<Part> {
         let (start, end) = self.range();
-        let (mut start, mut part, mut bytes) = (start.max(from.to_vec()), Part::default(), 0);
+        let (mut start, mut part) = (start.max(from.to_vec()), Part::default());
+        let (mut bytes, mut looked_at) = (0, 0);
         loop {
             let records = view.records(scope, &start, end.as_deref(), CHUNK)?;
             let ended = records.len() < CHUNK;
             for (key, record) in records {
                 start = successor(&key.user_bytes());
-                let change = open(key, record)?;
-                bytes += change.bytes();
-                part.changes.push(change);
-                if bytes >= limits::PAGE_BYTES || part.changes.len() >= limits::PAGE_MAX {
+                if let Some(change) = open(key, record)? {
+                    bytes += change.bytes();
+                    part.changes.push(change);
+                }
+                looked_at += 1;
+                if bytes >= limits::PAGE_BYTES || looked_at >= PART {
                     part.next = Some(start);
                     return Ok(part);
                 }
@@ -88,6 +95,7 @@ pub struct Part {
 #[derive(Debug)]
 enum Source {
     Values(Box<Values>),
+    Documents(Box<documents::Watched>),
     Table(Watched),
     History,
 }
@@ -98,11 +106,13 @@ pub struct Lens {
     source: Source,
     filter: Filter,
     previous: bool,
+    moved: bool,
 }
 
 impl Lens {
-    /// A lens on this, which tells what was there before if `previous`. Errors: `InvalidArgument`.
-    pub fn open(target: Target, previous: bool) -> Result<Self> {
+    /// A lens on this for somebody, which tells what was there before if `previous`. Errors: `InvalidArgument`;
+    /// `PermissionDenied` for a service that names another.
+    pub fn open(principal: &Principal, target: Target, previous: bool) -> Result<Self> {
         let table = |watched: Watched, keys: Keys| {
             watched.check(&keys)?;
             Ok::<_, Error>((Source::Table(watched), keys))
@@ -118,8 +128,12 @@ impl Lens {
             Target::Routes(keys) => table(mesh::ROUTES, keys)?,
             Target::Config(keys) => table(mesh::CONFIG, keys)?,
             Target::Topology => (Source::History, Keys::All),
+            Target::Documents { service, collection, filter } => {
+                let watched = documents::Watched::open(principal, &service, (&collection, &filter))?;
+                (Source::Documents(Box::new(watched)), Keys::All)
+            }
         };
-        Ok(Self { source, filter: Filter(keys), previous })
+        Ok(Self { source, filter: Filter(keys), previous, moved: false })
     }
 
     /// Whether this is a history, of which every change is kept.
@@ -131,6 +145,7 @@ impl Lens {
     pub fn scopes(&self) -> Vec<ScopeId> {
         match &self.source {
             Source::Values(values) => values.scopes(),
+            Source::Documents(documents) => documents.scopes(),
             Source::Table(table) => vec![table.scope()],
             Source::History => vec![history::scope()],
         }
@@ -140,14 +155,29 @@ impl Lens {
     pub fn home(&self) -> Option<ScopeId> {
         match &self.source {
             Source::Values(values) => Some(values.home()),
+            Source::Documents(documents) => Some(documents.home()),
             Source::Table(_) | Source::History => None,
         }
+    }
+
+    /// That whoever watches may still read what is told, by the newest state there is. Errors: `NotFound`; `PermissionDenied`.
+    pub fn check(&self, newest: impl FnOnce() -> Result<View>) -> Result<()> {
+        match &self.source {
+            Source::Documents(documents) => documents.check(&newest()?),
+            Source::Values(_) | Source::Table(_) | Source::History => Ok(()),
+        }
+    }
+
+    /// Whether, since this was asked last, something was changed that says where it looks, or whether it may.
+    pub fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Stands where a view shows.
     pub fn stand(&mut self, view: &View) -> Result<()> {
         match &mut self.source {
             Source::Values(values) => values.stand(view),
+            Source::Documents(documents) => documents.stand(view),
             Source::Table(_) | Source::History => Ok(()),
         }
     }
@@ -156,6 +186,7 @@ impl Lens {
     pub fn stand_before(&mut self, view: &View, commit: &Commit) -> Result<bool> {
         match &mut self.source {
             Source::Values(values) => values.stand_before(view, commit),
+            Source::Documents(documents) => documents.stand_before(view, commit),
             Source::Table(_) | Source::History => Ok(false),
         }
     }
@@ -174,7 +205,14 @@ impl Lens {
                 return Ok((told, Some(at)));
             }
             let opened = match &mut self.source {
-                Source::Values(values) => values.open_change(view, (key, old, new), (commit, self.previous))?,
+                Source::Values(values) => {
+                    self.moved |= key.scope() == values.home();
+                    values.open_change(view, (key, old, new), (commit, self.previous))?
+                }
+                Source::Documents(documents) => {
+                    self.moved |= documents.depends_on(key);
+                    documents.open_change(view, (key, old, new), self.previous)?
+                }
                 Source::Table(table) => {
                     let before = old.as_ref().filter(|_| self.previous).cloned();
                     Some(table.open_change(view, key, [new.clone(), before])?)
@@ -196,6 +234,7 @@ impl Lens {
     fn selects(&self, key: &Key, commit: &Commit) -> bool {
         match &self.source {
             Source::Values(values) => values.selects(key, &self.filter, commit),
+            Source::Documents(documents) => documents.selects(key),
             Source::Table(table) => key.scope() == table.scope() && self.filter.selects(&key.user_bytes()),
             Source::History => key.scope() == history::scope(),
         }
@@ -205,6 +244,7 @@ impl Lens {
     pub fn part(&self, view: &View, from: &[u8]) -> Result<Part> {
         match &self.source {
             Source::Values(values) => values.part(view, &self.filter, from),
+            Source::Documents(documents) => documents.part(view, &self.filter, from),
             Source::Table(table) => table.part(view, &self.filter, from),
             Source::History => Ok(Part::default()),
         }

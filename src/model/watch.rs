@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{
+    document::Document,
     kv::Entry,
     mesh::{Message, Stored},
     topology::HistoryEntry,
@@ -44,6 +45,15 @@ pub enum Target {
     Config(Keys),
     /// The history of the topology.
     Topology,
+    /// Documents of a collection, by id.
+    Documents {
+        /// On whose behalf; empty: the caller's own.
+        service: String,
+        /// The collection: the service's own, or `service.collection`.
+        collection: String,
+        /// Which documents, in JSON; empty: all. To the watcher there are no others.
+        filter: String,
+    },
 }
 
 /// Where a watch begins.
@@ -117,6 +127,15 @@ pub enum Change {
     Config(Changed<String>),
     /// An entry of the history of the topology. A change of very many items has several.
     Topology(HistoryEntry),
+    /// A document came, was changed or went, or came to be what the filter lets through, or no longer is.
+    Document {
+        /// Its id.
+        id: String,
+        /// What it is now; `None`: it was deleted, has expired, or the filter no longer lets it through.
+        now: Option<Document>,
+        /// What it was; `None`: it was inserted, the filter did not let it through, or this is not known.
+        before: Option<Document>,
+    },
 }
 
 impl Change {
@@ -127,6 +146,7 @@ impl Change {
             Self::Message(changed) => Some(&changed.key),
             Self::State(changed) => Some(&changed.key),
             Self::NodeState(changed) | Self::Route(changed) | Self::Config(changed) => Some(&changed.key),
+            Self::Document { id, .. } => Some(id),
             Self::Namespace(_) | Self::Topology(_) => None,
         }
     }
@@ -154,6 +174,10 @@ impl Change {
                 Self::NodeState(changed) | Self::Route(changed) | Self::Config(changed) => of(changed, String::len),
                 Self::Namespace(_) => 0,
                 Self::Topology(_) => ENTRY,
+                Self::Document { id, now, before } => {
+                    let sides = [now, before].into_iter().flatten();
+                    id.len() + sides.map(|side| side.id.len() + side.json.len() + AROUND).sum::<usize>()
+                }
             }
     }
 
@@ -169,6 +193,7 @@ impl Change {
             Self::NodeState(changed) | Self::Route(changed) | Self::Config(changed) => {
                 changed.now.as_ref().map(|stored| stored.mod_revision)
             }
+            Self::Document { now, .. } => now.as_ref().map(|document| document.revision),
             Self::Namespace(_) | Self::Topology(_) => None,
         }
     }

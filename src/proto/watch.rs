@@ -48,6 +48,9 @@ impl From<Target> for watch_request::What {
             Target::Routes(keys) => Self::Routes(keys.into()),
             Target::Config(keys) => Self::Config(keys.into()),
             Target::Topology => Self::Topology(v1::WatchTopology {}),
+            Target::Documents { service, collection, filter: filter_json } => {
+                Self::Documents(v1::WatchDocuments { service, collection, filter_json })
+            }
         }
     }
 }
@@ -65,6 +68,9 @@ impl From<watch_request::What> for Target {
             What::Routes(keys) => Self::Routes(keys.into()),
             What::Config(keys) => Self::Config(keys.into()),
             What::Topology(v1::WatchTopology {}) => Self::Topology,
+            What::Documents(v1::WatchDocuments { service, collection, filter_json: filter }) => {
+                Self::Documents { service, collection, filter }
+            }
         }
     }
 }
@@ -173,6 +179,9 @@ impl From<Change> for v1::WatchChange {
             Change::Route(changed) => Wire::Route(changed.into()),
             Change::Config(changed) => Wire::Config(changed.into()),
             Change::Topology(entry) => Wire::Topology(entry.into()),
+            Change::Document { id, now, before } => {
+                Wire::Document(v1::DocumentChange { id, now: now.map(Into::into), before: before.map(Into::into) })
+            }
         };
         Self { change: Some(change) }
     }
@@ -205,6 +214,9 @@ impl TryFrom<v1::WatchChange> for Change {
             Wire::Route(changed) => Self::Route(changed.try_into()?),
             Wire::Config(changed) => Self::Config(changed.try_into()?),
             Wire::Topology(entry) => Self::Topology(entry.try_into()?),
+            Wire::Document(v1::DocumentChange { id, now, before }) => {
+                Self::Document { id, now: now.map(Into::into), before: before.map(Into::into) }
+            }
         })
     }
 }
@@ -252,7 +264,7 @@ impl TryFrom<v1::WatchResponse> for Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{kv::Metadata, kv::Value, topology};
+    use crate::model::{document::Document, kv::Metadata, kv::Value, topology};
 
     fn stored<T>(value: T) -> Stored<T> {
         Stored { value, created_at_ms: 1, updated_at_ms: 2, create_revision: 3, mod_revision: 4, version: 5 }
@@ -264,6 +276,15 @@ mod tests {
 
     #[test]
     fn what_is_told_survives_the_wire() {
+        let document = Document {
+            id: "d".into(),
+            json: "{}".into(),
+            created_at_ms: 1,
+            updated_at_ms: 2,
+            revision: 3,
+            version: 4,
+            owner: "o".into(),
+        };
         let entry = Entry { key: "k".into(), value: Value::Json("1".into()), metadata: Metadata::default() };
         let history = topology::HistoryEntry {
             revision: 7,
@@ -289,6 +310,7 @@ mod tests {
             Change::Route(changed("1".into())),
             Change::Config(Changed { key: "k".into(), now: None, before: None }),
             Change::Topology(history),
+            Change::Document { id: "d".into(), now: None, before: Some(document) },
         ];
         for told in [
             Told::Started { node_id: 1, revision: 2 },
@@ -316,6 +338,7 @@ mod tests {
                 Target::Routes(keys.clone()),
                 Target::Config(keys.clone()),
                 Target::Topology,
+                Target::Documents { service: "s".into(), collection: "c".into(), filter: "{}".into() },
             ] {
                 let (mode, progress_ms, previous) = (ReadMode::AtLeast(7), 100, false);
                 let request = WatchRequest { target, start, mode, progress_ms, previous };

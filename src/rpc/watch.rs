@@ -1,8 +1,8 @@
 //! Watches: a stream each.
 //!
 //! Who watches, and whether he may, is found out when it begins and again before each message ([`Reader::may_go_on`]): a token
-//! that was taken back ends the watch with the next message, or mark of progress. A surface that has grants of its own asks
-//! there, too, of what is told.
+//! that was taken back ends the watch with the next message, or mark of progress. What is granted on a
+//! collection is asked for there, too, by the watch itself.
 
 use std::sync::{
     Arc,
@@ -43,7 +43,7 @@ impl watch_server::Watch for Watch {
         let place = Place::take(&request)?;
         let reader = Reader::of(&request)?;
         let (call, request) = Call::open(request)?;
-        let watch = service::watch::Watch::open(&self.0, request.try_into()?, call.deadline).await?;
+        let watch = service::watch::Watch::open(&self.0, &reader.principal, request.try_into()?, call.deadline).await?;
         let messages = futures_util::stream::unfold(Some((watch, reader, place)), |open| async {
             let (mut watch, reader, place) = open?;
             let told = match watch.next().await {

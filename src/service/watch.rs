@@ -20,7 +20,7 @@ use crate::{
     layers::watch::{Lens, Part, Past},
     limits,
     model::{
-        ReadMode,
+        Principal, ReadMode,
         watch::{Change, Start, Told, WatchRequest},
     },
     node::{Group, Node, Watcher},
@@ -78,13 +78,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins a watch.
+    /// Begins a watch for somebody.
     ///
-    /// Errors: `InvalidArgument`, also for a revision that is still to come; `NoLongerCovered`; `ResourceExhausted` if the node
-    /// serves too many; those of a read.
-    pub async fn open(node: &Node, request: WatchRequest, deadline: Instant) -> Result<Self> {
+    /// Errors: `NotFound` for a collection; `PermissionDenied`; `InvalidArgument`, also for a revision that is still to come;
+    /// `NoLongerCovered`; `ResourceExhausted` if the node serves too many; those of a read.
+    pub async fn open(node: &Node, principal: &Principal, request: WatchRequest, deadline: Instant) -> Result<Self> {
         let WatchRequest { target, start, mode, progress_ms, previous } = request;
-        let (mut lens, mut watcher) = (Lens::open(target, previous)?, node.watches().watcher()?);
+        let (mut lens, mut watcher) = (Lens::open(principal, target, previous)?, node.watches().watcher()?);
         let blind = node.blind();
         let (position, phase) = match start {
             Start::Now => {
@@ -113,6 +113,7 @@ impl Watch {
                 }
             }
         };
+        lens.check(|| node.view_at_hand())?;
         watcher.follow(lens.scopes());
         if matches!(phase, Phase::Changes) {
             // So that this is the answer, and not the end of a stream that has begun.
@@ -126,11 +127,17 @@ impl Watch {
 
     /// What is told next; waits for it. After an error nothing more comes.
     ///
-    /// Errors: `NoLongerCovered`; `ViewTooOld` if what there is was told too slowly; `Unavailable` if the node stops.
+    /// Errors: `NoLongerCovered`; `ViewTooOld` if what there is was told too slowly; `NotFound` if what is watched is gone;
+    /// `PermissionDenied` if it may no longer be read; `Unavailable` if the node stops.
     pub async fn next(&mut self) -> Result<Told> {
         loop {
             match self.step()? {
-                Step::Told(told) => return Ok(told),
+                Step::Told(told) => {
+                    if matches!(told, Told::Content { .. } | Told::Changes { .. }) {
+                        self.lens.check(|| self.node.view_at_hand())?;
+                    }
+                    return Ok(told);
+                }
                 Step::Again => tokio::task::yield_now().await,
                 Step::Wait => tokio::select! {
                     () = self.watcher.woken() => {}
@@ -159,6 +166,9 @@ impl Watch {
                 match next {
                     Some(next) => *from = next,
                     None => self.phase = Phase::Changes,
+                }
+                if changes.is_empty() && !last {
+                    return Ok(Step::Again);
                 }
                 self.watcher.told(changes.len());
                 Ok(Step::Told(Told::Content { revision, records: changes, last }))
@@ -227,7 +237,8 @@ impl Watch {
             let (changes, next) = self.lens.changes(&self.blind, commit, *change)?;
             self.position = commit.revision;
             (*at, *change) = next.map_or((*at + 1, 0), |next| (*at, next));
-            if changes.iter().any(|change| matches!(change, Change::Namespace(_))) {
+            if self.lens.has_moved() {
+                self.lens.check(|| self.node.view_at_hand())?;
                 self.watcher.follow(self.lens.scopes());
             }
             if !changes.is_empty() {

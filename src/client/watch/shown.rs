@@ -148,6 +148,7 @@ fn deletion(target: &Target, key: String) -> Change {
         Target::NodeStates(_) => Change::NodeState(gone(key)),
         Target::Routes(_) => Change::Route(gone(key)),
         Target::Config(_) => Change::Config(gone(key)),
+        Target::Documents { .. } => Change::Document { id: key, now: None, before: None },
         // The history of the topology has no keys, and nothing of it goes.
         Target::Values { .. } | Target::Topology => Change::Value { key, now: None, before: None },
     }

@@ -141,7 +141,8 @@ pub(super) fn names(position: &[u8]) -> Option<(String, String)> {
     Some((String::from_utf8(collection).ok()?, String::from_utf8(service.to_vec()).ok()?))
 }
 
-fn grant_key(collection: &str, service: &str) -> Key {
+/// What says what was granted to a service on a collection.
+pub(super) fn grant_key(collection: &str, service: &str) -> Key {
     SCOPE.key(&position(collection, service))
 }
 

@@ -96,7 +96,8 @@ pub(super) fn check_full(name: &str) -> Result<&str> {
     }
 }
 
-fn record_key(name: &str) -> Key {
+/// What says what a collection is.
+pub(super) fn record_key(name: &str) -> Key {
     SCOPE.key(name.as_bytes())
 }
 
@@ -111,7 +112,8 @@ impl Collection {
         view.record(&record_key(name))?.map(|record| Self::open(view, name, record)).transpose()
     }
 
-    fn open(view: &View, name: &str, record: Record) -> Result<Self> {
+    /// What a record holds.
+    pub(super) fn open(view: &View, name: &str, record: Record) -> Result<Self> {
         let broken = |why: String| view.fault(Fault::bug(format!("the collection {name:?} cannot be read: {why}")));
         let stored: StoredCollection =
             codec::decode(Kind::Collection, &record.value).map_err(|error| broken(error.to_string()))?;

@@ -4,7 +4,7 @@
 //! core knows of every record (times, revision, version) is not repeated there. [`collection`] has the collections, [`access`]
 //! who may do what with them, [`index`] their indexes; a filter is a [`filter::Matcher`] over what a [`path`] leads to, and a
 //! page of what it lets through is made in [`read`]; documents are written in [`mod@write`], changed as an
-//! [`update::Update`] says.
+//! [`update::Update`] says, and watched through [`watch::Watched`].
 //!
 //! Every call is decided on a view: the collection, the grant that allows it, and the documents that it changes are as they
 //! were seen when it is applied, or it is decided anew.
@@ -22,6 +22,7 @@ pub mod requests;
 mod tests;
 mod tree;
 mod update;
+pub(in crate::layers) mod watch;
 pub mod write;
 
 use bytes::Bytes;

@@ -152,7 +152,7 @@ impl Values {
                 let found = view.record(&namespace.attributes().key(&key.user_bytes()))?;
                 entry = with_attributes(view, entry, found.as_ref())?;
             }
-            Ok(Change::Value { key: entry.key.clone(), now: Some(entry), before: None })
+            Ok(Some(Change::Value { key: entry.key.clone(), now: Some(entry), before: None }))
         })
     }
 }

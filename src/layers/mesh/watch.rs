@@ -94,6 +94,6 @@ impl Watched {
 
     /// A part of the records that there are, from a position on.
     pub(in crate::layers) fn part(self, view: &View, filter: &Filter, from: &[u8]) -> Result<Part> {
-        filter.part(view, self.scope(), from, |key, record| (self.open)(view, &key, [Some(record), None]))
+        filter.part(view, self.scope(), from, |key, record| (self.open)(view, &key, [Some(record), None]).map(Some))
     }
 }

@@ -14,16 +14,28 @@ use crate::{
     model::{
         Record, ScopeId,
         keyspace::{
-            ATTRIBUTES, Keyspace, MESSAGES, NAMESPACES, NODE_STATE, ROUTING_TABLE, RUNTIME_CONFIG, STATE,
-            TOPOLOGY_CHANGES, VALUES,
+            ATTRIBUTES, COLLECTIONS, DOCUMENTS, GRANTS, Keyspace, MESSAGES, NAMESPACES, NODE_STATE, ROUTING_TABLE,
+            RUNTIME_CONFIG, STATE, TOPOLOGY_CHANGES, VALUES,
         },
     },
     state::{Change, Commit},
 };
 
 /// Of whose records changes are kept.
-const KEPT: [Keyspace; 9] =
-    [MESSAGES, STATE, NODE_STATE, ROUTING_TABLE, RUNTIME_CONFIG, TOPOLOGY_CHANGES, NAMESPACES, VALUES, ATTRIBUTES];
+const KEPT: [Keyspace; 12] = [
+    MESSAGES,
+    STATE,
+    NODE_STATE,
+    ROUTING_TABLE,
+    RUNTIME_CONFIG,
+    TOPOLOGY_CHANGES,
+    NAMESPACES,
+    VALUES,
+    ATTRIBUTES,
+    COLLECTIONS,
+    DOCUMENTS,
+    GRANTS,
+];
 /// What a change takes in memory beside the bytes of its key and values.
 const CHANGE_BYTES: usize = 512;
 /// What a group takes.

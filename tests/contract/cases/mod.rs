@@ -2,6 +2,7 @@
 //! compiler (dead code), and so an error in CI.
 
 mod broker;
+mod broker_watch;
 mod broker_wire;
 mod consensus_log;
 mod held_hazards;
@@ -153,6 +154,11 @@ fn broker() -> Vec<(&'static str, Case)> {
         broker::documents_of_any_shape_live_together,
         broker::names_documents_and_filters_are_checked,
         broker::what_is_dropped_is_gone_at_once,
+        broker_watch::a_filter_is_watched_as_if_there_were_nothing_else,
+        broker_watch::what_is_there_is_shown_in_parts_however_little_a_filter_lets_through,
+        broker_watch::a_watch_begins_before_its_collection_and_ends_with_it,
+        broker_watch::a_watch_ends_when_its_grant_is_revoked,
+        broker_watch::what_cannot_be_watched_of_documents_is_refused,
         broker_wire::a_repeated_call_answers_what_the_first_has_done,
         broker_wire::what_was_revoked_is_not_read_as_it_was,
         manifests::a_manifest_declares_collections_and_asks_for_access,

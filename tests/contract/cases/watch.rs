@@ -41,7 +41,7 @@ async fn next(watch: &mut Watch) -> Event {
 }
 
 /// The next event that is no mark of progress.
-async fn event(watch: &mut Watch) -> Event {
+pub(super) async fn event(watch: &mut Watch) -> Event {
     loop {
         match next(watch).await {
             Event::Progress { .. } => {}

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use super::{
     explained,
     failure::Failure,
-    input,
+    input::text,
     kv::query::fields,
     options::{Session, part},
     output::{self, List, time},
@@ -278,11 +278,6 @@ impl Doc {
             }
         }
     }
-}
-
-/// JSON as it was given, or where it stands.
-pub(super) fn text(argument: &str) -> Result<String, Failure> {
-    input::text(argument)
 }
 
 async fn insert(

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{
     doc,
     failure::Failure,
-    kv, mesh, message,
+    input, kv, mesh, message,
     options::{Session, duration},
     output::{self, cell, parsed, shown, visible},
     state,
@@ -153,7 +153,7 @@ impl Command {
             Self::NodeState(keyed) => keyed.of(Target::NodeStates),
             Self::Config(keyed) => keyed.of(Target::Config),
             Self::Documents { collection, filter, service, first, span } => {
-                let filter = doc::text(&filter)?;
+                let filter = input::text(&filter)?;
                 (Target::Documents { service, collection, filter }, Some(first), span)
             }
             Self::Topology { span } => (Target::Topology, None, span),

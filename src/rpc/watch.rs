@@ -1,8 +1,8 @@
 //! Watches: a stream each.
 //!
 //! Who watches, and whether he may, is found out when it begins and again before each message ([`Reader::may_go_on`]): a token
-//! that was taken back ends the watch with the next message, or mark of progress. What is granted on a
-//! collection is asked for there, too, by the watch itself.
+//! that was taken back ends the watch with the next message, or mark of progress. What is granted on a collection the watch asks
+//! for itself.
 
 use std::sync::{
     Arc,

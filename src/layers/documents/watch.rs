@@ -31,7 +31,7 @@ pub(in crate::layers) struct Watched {
     name: String,
     /// Of the collection.
     record: Key,
-    /// Of what was granted; `None`: the owner needs no grant.
+    /// Of what was granted; `None`: whoever runs the cluster needs no grant.
     grant: Option<Key>,
     matcher: Matcher,
     documents: Option<ScopeId>,

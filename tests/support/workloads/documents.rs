@@ -20,6 +20,7 @@ use super::{
         query::{self, Call, Reply, Row},
     },
     Seat, Workload, answered, lines,
+    query::changed,
 };
 
 const IDS: u64 = 24;
@@ -63,15 +64,6 @@ fn found(page: Page<Document>) -> Result<Option<Reply>> {
     assert!(page.next_cursor.is_empty(), "there are {IDS} documents");
     let rows = page.items.into_iter().map(row).collect::<Result<_>>()?;
     Ok(Some(Reply::Found { revision: page.revision, rows }))
-}
-
-/// What others did first is no reason to stop.
-fn changed<T>(answer: Result<T>) -> Result<Option<Reply>> {
-    match answer {
-        Ok(_) => Ok(Some(Reply::Changed)),
-        Err(Error::NotFound { .. } | Error::AlreadyExists { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 impl Documents {

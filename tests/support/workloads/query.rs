@@ -63,7 +63,7 @@ fn found(page: Page<Entry>) -> Result<Option<Reply>> {
 }
 
 /// What others did first is no reason to stop.
-fn changed<T>(answer: Result<T>) -> Result<Option<Reply>> {
+pub(super) fn changed<T>(answer: Result<T>) -> Result<Option<Reply>> {
     match answer {
         Ok(_) => Ok(Some(Reply::Changed)),
         Err(Error::NotFound { .. } | Error::AlreadyExists { .. }) => Ok(None),
